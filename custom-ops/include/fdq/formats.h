@@ -1,0 +1,57 @@
+// Number formats and weight layouts shared by the CPU kernels, the CUDA kernels and the TypeScript oracle.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace fdq {
+
+enum class ElementType { kFloat32, kFloat16, kBFloat16 };
+
+// How a weight is stored. The first three are row-major [n, k] exactly as in the checkpoint; the others are
+// quantized and lie in panels, see below.
+enum class WeightFormat { kFloat32, kFloat16, kBFloat16, kInt8, kInt4, kE4M3 };
+
+// What happens to the input of a linear layer before the product.
+enum class ActivationRule {
+  kNone,           // kept, as float32 or rounded to bfloat16 by ComputeType
+  kE4M3Group128,   // rounded to e4m3 per token and 128-wide group of k, scale = amax / 448 (0 -> 1)
+};
+
+enum class ComputeType { kFloat32, kBFloat16 };
+
+// Panels: 16 output rows whose elements are interleaved so that one vector load feeds 16 rows.
+//
+//   k is padded with zero codes to k_padded = round_up(k, 64).
+//   A matrix of n rows has ceil(n / 16) panels; rows past n are zero codes with scale 1.
+//   A fused layer is its members' panels one after the other: no panel holds rows of two members.
+//
+//   8-bit formats, one panel = [k_padded / 2][16 rows][2 k]:
+//     byte[(p * 16 + r) * 2 + j]          = code(row r, k = 2p + j)
+//   int4, one panel = [k_padded / 4][16 rows][2 k], two k-pairs in a byte (two's complement nibbles):
+//     low  nibble of byte[(h * 16 + r) * 2 + j] = code(row r, k = 4h + j)
+//     high nibble of byte[(h * 16 + r) * 2 + j] = code(row r, k = 4h + 2 + j)
+//
+// Scales are float32 and multiply back (w = q * scale):
+//   group_n == 1:   [panels][groups][16], groups = group_k == 0 ? 1 : ceil(k / group_k)
+//   group_n == 128: canonical tiles, each member's [ceil(n_i / 128)][ceil(k / 128)] one after the other
+constexpr int kPanelRows = 16;
+constexpr int kPanelKAlign = 64;
+constexpr int kTile = 128;
+
+struct WeightShape {
+  WeightFormat format;
+  std::vector<int64_t> member_rows;  // n_i of each fused member, one entry when not fused
+  int64_t k;
+  int group_n;  // 1, or 128 with group_k 128
+  int group_k;  // 0: one scale a row; else a multiple of 32
+};
+
+inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+inline int64_t ceil_div(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
+inline int64_t padded_k(int64_t k) { return round_up(k, kPanelKAlign); }
+inline int64_t num_panels(int64_t rows) { return ceil_div(rows, kPanelRows); }
+inline int64_t num_groups(int64_t k, int group_k) { return group_k == 0 ? 1 : ceil_div(k, group_k); }
+
+}  // namespace fdq

@@ -1,0 +1,107 @@
+/**
+ * The in-memory form of an ONNX graph. Large initializers are lazy: they say where their bytes come
+ * from, and nobody reads them before the graph is final.
+ */
+
+/** Names of ONNX TensorProto element types that fdq handles. */
+export type DataType =
+  | 'float32'
+  | 'float16'
+  | 'bfloat16'
+  | 'float64'
+  | 'float8e4m3fn'
+  | 'float4e2m1'
+  | 'int4'
+  | 'uint4'
+  | 'int8'
+  | 'uint8'
+  | 'int32'
+  | 'int64'
+  | 'bool';
+
+/** A fixed size, or the name of a symbolic one. */
+export type Dimension = number | string;
+
+export interface ValueInfo {
+  readonly name: string;
+  readonly dataType: DataType;
+  readonly shape: readonly Dimension[];
+}
+
+export type Attribute =
+  | { readonly type: 'int'; readonly value: number }
+  | { readonly type: 'float'; readonly value: number }
+  | { readonly type: 'string'; readonly value: string }
+  | { readonly type: 'ints'; readonly value: readonly number[] }
+  | { readonly type: 'floats'; readonly value: readonly number[] }
+  | { readonly type: 'strings'; readonly value: readonly string[] };
+
+export interface GraphNode {
+  /** Unique, path-like: `/model/layers.3/self_attn/qkv_proj/Gemm`. */
+  readonly name: string;
+  readonly opType: string;
+  /** '' is the standard ONNX domain. */
+  readonly domain: string;
+  /** An absent optional input is ''. */
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly attributes: Readonly<Record<string, Attribute>>;
+}
+
+/** One tensor as it lies in a file: `byteLength` bytes at `offset` of `file`. */
+export interface WeightSource {
+  /** The checkpoint's own, unfused name, e.g. `model.layers.0.self_attn.q_proj.weight`. */
+  readonly name: string;
+  readonly dataType: DataType;
+  readonly shape: readonly number[];
+  /** Absolute path. */
+  readonly file: string;
+  /** Absolute byte offset in the file. */
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+export type InitializerData =
+  /** Little-endian bytes kept in the model itself: small constants. */
+  | { readonly kind: 'inline'; readonly bytes: Uint8Array }
+  /**
+   * Checkpoint tensors concatenated along axis 0, all of the initializer's data type (a float32
+   * initializer may name 16-bit sources: they are widened when loaded). One member is the usual case; a
+   * fused projection (q/k/v, gate/up) has several, in row order.
+   */
+  | { readonly kind: 'weight'; readonly members: readonly WeightSource[]; readonly addend?: number }
+  /** Bytes in an ONNX external-data file. */
+  | { readonly kind: 'external'; readonly file: string; readonly offset: number; readonly byteLength: number }
+  /** One part of a quantized linear layer, see `QuantizedPart`. */
+  | { readonly kind: 'quantized'; readonly layer: QuantizedLayer; readonly part: 'weight' | 'scales' };
+
+/** A linear layer the quantizer has rewritten; its parts are produced together, by one pass over the members. */
+export interface QuantizedLayer {
+  /** Name of the graph node that reads it. */
+  readonly node: string;
+  /** Canonical scheme name, e.g. `wint4:g128`. */
+  readonly scheme: string;
+  /** `[n_i, k]` matrices stacked along n. */
+  readonly members: readonly WeightSource[];
+}
+
+export interface Initializer {
+  readonly name: string;
+  readonly dataType: DataType;
+  readonly shape: readonly number[];
+  readonly data: InitializerData;
+}
+
+export interface Graph {
+  readonly name: string;
+  /** Domain → version. */
+  readonly opsets: ReadonlyMap<string, number>;
+  readonly inputs: readonly ValueInfo[];
+  readonly outputs: readonly ValueInfo[];
+  /** In topological order. */
+  readonly nodes: readonly GraphNode[];
+  readonly initializers: ReadonlyMap<string, Initializer>;
+  /** Shapes of intermediate values, where known. */
+  readonly values: ReadonlyMap<string, ValueInfo>;
+  readonly metadata: ReadonlyMap<string, string>;
+}

@@ -1,0 +1,187 @@
+/**
+ * The typed contract of the native addon: every native function, in one file. Nothing else in src/ talks to
+ * the addon. Native code never throws for bad model data it was told the size of; it re-checks only what would
+ * corrupt memory.
+ */
+
+export interface RuntimeInfo {
+  readonly version: string;
+  readonly buildInfo: string;
+  readonly providers: readonly string[];
+}
+
+export type IsaName = 'scalar' | 'avx2' | 'avx512' | 'avx512_bf16' | 'amx';
+
+/** A tensor handed to a session: `byteLength` bytes at `byteOffset` of memory from `allocate` or `mapFile`. */
+export interface NativeInitializer {
+  readonly name: string;
+  /** ONNX TensorProto.DataType number. */
+  readonly elementType: number;
+  readonly shape: readonly number[];
+  readonly memory: ArrayBuffer;
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+export interface SessionOptions {
+  /** Serialized ONNX model whose large initializers are named but absent. */
+  readonly model: Uint8Array;
+  readonly initializers: readonly NativeInitializer[];
+  readonly threads: number;
+  /** Threads busy-wait between operators: lower latency, one core burnt for about a millisecond after a run. */
+  readonly spinning: boolean;
+  readonly isa: IsaName;
+  readonly kvCache?: KvCacheOptions;
+}
+
+export interface KvCacheOptions {
+  readonly dataType: 'float32' | 'bfloat16';
+  readonly numLayers: number;
+  readonly numBlocks: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+}
+
+/** Memory of a tensor fed to or filled by a run; the native side keeps it alive. */
+export interface NativeTensor {
+  readonly name: string;
+  readonly elementType: number;
+  readonly shape: readonly number[];
+  readonly data: ArrayBufferView;
+}
+
+export interface NativeSession {
+  readonly inputNames: readonly string[];
+  readonly outputNames: readonly string[];
+  /**
+   * Runs off the JS thread. `inputs` are read and `outputs` written in place: neither may be touched until
+   * the promise settles. Output shapes must be exactly what the graph produces.
+   */
+  run(inputs: readonly NativeTensor[], outputs: readonly NativeTensor[]): Promise<void>;
+  /**
+   * Runs the graph and then draws from `logits` (a float32 output, [rows, vocab]) in the same trip to
+   * the worker thread.
+   */
+  runAndSample(
+    inputs: readonly NativeTensor[],
+    logits: NativeTensor,
+    sampling: SamplingBatch,
+  ): Promise<SamplingResult>;
+  /** Waits for the run under way, then frees everything. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Sampling parameters of each logits row, as columns. See SampleParams in custom-ops/include/fdq/ops.h. */
+export interface SamplingBatch {
+  readonly rows: number;
+  readonly vocab: number;
+  readonly temperature: Float32Array;
+  readonly topK: Int32Array;
+  readonly topP: Float32Array;
+  readonly minP: Float32Array;
+  readonly repetitionPenalty: Float32Array;
+  readonly presencePenalty: Float32Array;
+  readonly frequencyPenalty: Float32Array;
+  readonly seed: BigUint64Array;
+  readonly counter: BigUint64Array;
+  /** -1: draw a token. Else: report this one. */
+  readonly target: Int32Array;
+  readonly numTop: Int32Array;
+  /** Ragged lists: those of row r are `ids[starts[r]] .. ids[starts[r + 1] - 1]`. */
+  readonly promptIds: RaggedIds;
+  readonly outputIds: RaggedIds;
+  readonly biasIds: RaggedIds;
+  readonly biasValues: Float32Array;
+  readonly bannedIds: RaggedIds;
+  readonly allowedIds: RaggedIds;
+}
+
+export interface RaggedIds {
+  /** [rows + 1] */
+  readonly starts: Int32Array;
+  readonly ids: Int32Array;
+}
+
+export interface SamplingResult {
+  /** [rows]; -1 where nothing can be drawn. */
+  readonly ids: Int32Array;
+  readonly logprobs: Float32Array;
+  readonly ranks: Int32Array;
+  /** [rows, max(numTop)], most likely first; -1 past a row's numTop. */
+  readonly topIds: Int32Array;
+  readonly topLogprobs: Float32Array;
+  /** Largest numTop: the stride of the two above. */
+  readonly topStride: number;
+}
+
+export type WeightFormatName = 'int8' | 'int4' | 'e4m3';
+
+/** Reads one [n, k] matrix and quantizes it straight into its final place, on `threads` threads. */
+export interface QuantizeJob {
+  /** A file and a byte offset in it, or bytes in memory. */
+  readonly source: { readonly fd: number; readonly offset: number } | { readonly bytes: Uint8Array };
+  readonly dataType: 'float32' | 'float16' | 'bfloat16';
+  readonly n: number;
+  readonly k: number;
+  readonly format: WeightFormatName;
+  readonly groupN: 1 | 128;
+  /** 0: one scale a row. */
+  readonly groupK: number;
+  /** Panels of custom-ops/include/fdq/formats.h, or the canonical order of the golden vectors. */
+  readonly packed: boolean;
+  readonly weight: Uint8Array;
+  readonly scales: Float32Array;
+  readonly threads: number;
+}
+
+export type QuantizeResult =
+  | { readonly status: 'ok' }
+  | { readonly status: 'non_finite'; readonly row: number; readonly column: number }
+  | { readonly status: 'short_read' }
+  | { readonly status: 'io_error'; readonly errno: number };
+
+/** Reads a tensor, widening 16-bit floats to float32 (plus `addend`) when `widen` is set. */
+export interface ReadJob {
+  readonly fd: number;
+  readonly offset: number;
+  readonly byteLength: number;
+  readonly widen?: { readonly from: 'float32' | 'float16' | 'bfloat16'; readonly addend: number };
+  readonly target: Uint8Array;
+}
+
+export interface NativeAddon {
+  /** Opens libonnxruntime and prepares its C API; the same path twice is fine. */
+  loadRuntime(libraryPath: string): RuntimeInfo;
+  /** Best ISA of this machine. */
+  detectIsa(): IsaName;
+  /** Zero-filled, page-aligned memory outside the JS heap; pages are taken when first touched. */
+  allocate(byteLength: number): ArrayBuffer;
+  /** Maps part of a file copy-on-write; any offset. */
+  mapFile(path: string, offset: number, byteLength: number): ArrayBuffer;
+  /** Asks the kernel to read a part of a file into the page cache. */
+  prefetch(fd: number, offset: number, byteLength: number): void;
+  quantize(job: QuantizeJob): Promise<QuantizeResult>;
+  read(job: ReadJob): Promise<QuantizeResult>;
+  createSession(options: SessionOptions): Promise<NativeSession>;
+  /** Runs one linear layer without a session, for contract tests and benchmarks. */
+  runLinear(job: LinearJob): Promise<Float32Array>;
+  /** Largest sequential read rate of `threads` threads over buffers of `byteLength` each, bytes per second. */
+  measureReadBandwidth(threads: number, byteLength: number): Promise<number>;
+}
+
+export interface LinearJob {
+  readonly format: WeightFormatName | 'float32' | 'float16' | 'bfloat16';
+  readonly memberRows: readonly number[];
+  readonly k: number;
+  readonly groupN: 1 | 128;
+  readonly groupK: number;
+  readonly weight: Uint8Array;
+  readonly scales?: Float32Array;
+  readonly bias?: Float32Array;
+  readonly activation: 'none' | 'e4m3_group128';
+  readonly compute: 'float32' | 'bfloat16';
+  readonly isa: IsaName;
+  readonly threads: number;
+  readonly x: Float32Array;
+  readonly tokens: number;
+}
