@@ -27,6 +27,8 @@ export interface SessionOptions {
   /** Serialized ONNX model whose large initializers are named but absent. */
   readonly model: Uint8Array;
   readonly initializers: readonly NativeInitializer[];
+  /** Folder with an empty file `fdq-weights`, the location every absent initializer names in the model. */
+  readonly placeholderFolder: string;
   readonly threads: number;
   /** Threads busy-wait between operators: lower latency, one core burnt for about a millisecond after a run. */
   readonly spinning: boolean;

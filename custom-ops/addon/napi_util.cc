@@ -1,0 +1,94 @@
+#include "addon/napi_util.h"
+
+namespace fdq::addon {
+
+void throw_type_error(Napi::Env env, const std::string& message) { throw Napi::TypeError::New(env, message); }
+
+Napi::Value get(const Napi::Object& object, const char* key) { return object.Get(key); }
+
+bool has(const Napi::Object& object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  return !value.IsUndefined() && !value.IsNull();
+}
+
+double get_number(const Napi::Object& object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  if (!value.IsNumber()) throw_type_error(object.Env(), std::string(key) + " must be a number");
+  return value.As<Napi::Number>().DoubleValue();
+}
+
+int64_t get_int(const Napi::Object& object, const char* key) {
+  const double value = get_number(object, key);
+  if (!(value >= -9007199254740991.0 && value <= 9007199254740991.0) || value != static_cast<int64_t>(value)) {
+    throw_type_error(object.Env(), std::string(key) + " must be a safe integer");
+  }
+  return static_cast<int64_t>(value);
+}
+
+bool get_bool(const Napi::Object& object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  if (!value.IsBoolean()) throw_type_error(object.Env(), std::string(key) + " must be a boolean");
+  return value.As<Napi::Boolean>().Value();
+}
+
+std::string get_string(const Napi::Object& object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  if (!value.IsString()) throw_type_error(object.Env(), std::string(key) + " must be a string");
+  return value.As<Napi::String>().Utf8Value();
+}
+
+std::vector<int64_t> get_ints(const Napi::Object& object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  if (!value.IsArray()) throw_type_error(object.Env(), std::string(key) + " must be an array of integers");
+  const auto array = value.As<Napi::Array>();
+  std::vector<int64_t> result;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value item = array.Get(i);
+    if (!item.IsNumber()) throw_type_error(object.Env(), std::string(key) + " must be an array of integers");
+    result.push_back(item.As<Napi::Number>().Int64Value());
+  }
+  return result;
+}
+
+Bytes view_bytes(Napi::Env env, const Napi::Value& value, const char* what) {
+  if (value.IsTypedArray()) {
+    const auto array = value.As<Napi::TypedArray>();
+    return {static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength()};
+  }
+  if (value.IsDataView()) {
+    const auto view = value.As<Napi::DataView>();
+    return {static_cast<uint8_t*>(view.ArrayBuffer().Data()) + view.ByteOffset(), view.ByteLength()};
+  }
+  throw_type_error(env, std::string(what) + " must be a typed array");
+}
+
+Bytes get_bytes(const Napi::Object& object, const char* key) {
+  return view_bytes(object.Env(), object.Get(key), key);
+}
+
+WeightFormat parse_weight_format(Napi::Env env, const std::string& name) {
+  if (name == "int8") return WeightFormat::kInt8;
+  if (name == "int4") return WeightFormat::kInt4;
+  if (name == "e4m3") return WeightFormat::kE4M3;
+  if (name == "bfloat16") return WeightFormat::kBFloat16;
+  if (name == "float16") return WeightFormat::kFloat16;
+  if (name == "float32") return WeightFormat::kFloat32;
+  throw_type_error(env, "unknown weight format " + name);
+}
+
+ElementType parse_element_type(Napi::Env env, const std::string& name) {
+  if (name == "float32") return ElementType::kFloat32;
+  if (name == "float16") return ElementType::kFloat16;
+  if (name == "bfloat16") return ElementType::kBFloat16;
+  throw_type_error(env, "unknown element type " + name);
+}
+
+Isa get_isa(const Napi::Object& object) {
+  const std::string name = get_string(object, "isa");
+  Isa isa;
+  if (!parse_isa(name.c_str(), &isa)) throw_type_error(object.Env(), "unknown isa " + name);
+  if (isa > detect_isa()) throw_type_error(object.Env(), "this machine has no " + name);
+  return isa;
+}
+
+}  // namespace fdq::addon

@@ -1,0 +1,191 @@
+#include "addon/session_object.h"
+
+#include "addon/async.h"
+#include "addon/instance.h"
+#include "addon/napi_util.h"
+#include "addon/sampling.h"
+
+namespace fdq::addon {
+namespace {
+
+template <typename View>
+View parse_tensor(const Napi::Object& object) {
+  View view;
+  view.name = get_string(object, "name");
+  view.type = static_cast<ort::ElementTypeId>(get_int(object, "elementType"));
+  view.shape = get_ints(object, "shape");
+  return view;
+}
+
+std::vector<TensorView> parse_tensors(const Napi::Value& value) {
+  const auto array = value.As<Napi::Array>();
+  std::vector<TensorView> tensors;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const auto object = array.Get(i).As<Napi::Object>();
+    auto view = parse_tensor<TensorView>(object);
+    const Bytes bytes = get_bytes(object, "data");
+    view.data = bytes.data;
+    view.size = bytes.size;
+    tensors.push_back(std::move(view));
+  }
+  return tensors;
+}
+
+InitializerView parse_initializer(const Napi::Object& object) {
+  auto view = parse_tensor<InitializerView>(object);
+  const Napi::Value memory = object.Get("memory");
+  if (!memory.IsArrayBuffer()) throw_type_error(object.Env(), view.name + ": memory must be an ArrayBuffer");
+  auto buffer = memory.As<Napi::ArrayBuffer>();
+  const auto offset = static_cast<size_t>(get_int(object, "byteOffset"));
+  view.size = static_cast<size_t>(get_int(object, "byteLength"));
+  if (offset > buffer.ByteLength() || view.size > buffer.ByteLength() - offset) {
+    throw_type_error(object.Env(), view.name + ": byteOffset and byteLength exceed its memory");
+  }
+  view.data = static_cast<uint8_t*>(buffer.Data()) + offset;
+  return view;
+}
+
+KvCacheConfig parse_kv_cache(const Napi::Object& object) {
+  KvCacheConfig config;
+  const std::string type = get_string(object, "dataType");
+  if (type != "float32" && type != "bfloat16") throw_type_error(object.Env(), "unknown KV data type " + type);
+  config.type = type == "float32" ? KvType::kFloat32 : KvType::kBFloat16;
+  config.num_layers = get_int(object, "numLayers");
+  config.num_blocks = get_int(object, "numBlocks");
+  config.num_kv_heads = get_int(object, "numKvHeads");
+  config.head_dim = get_int(object, "headDim");
+  if (config.num_layers < 1 || config.num_blocks < 1 || config.num_kv_heads < 1 || config.head_dim < 1) {
+    throw_type_error(object.Env(), "every size of the KV cache must be at least 1");
+  }
+  return config;
+}
+
+SessionConfig parse_config(const Napi::Object& options) {
+  SessionConfig config;
+  const Bytes model = get_bytes(options, "model");
+  config.model.assign(model.data, model.data + model.size);
+  const auto initializers = get(options, "initializers").As<Napi::Array>();
+  for (uint32_t i = 0; i < initializers.Length(); ++i) {
+    config.initializers.push_back(parse_initializer(initializers.Get(i).As<Napi::Object>()));
+  }
+  config.placeholder_folder = get_string(options, "placeholderFolder");
+  config.threads = static_cast<int>(get_int(options, "threads"));
+  if (config.threads < 1 || config.threads > 1024) throw_type_error(options.Env(), "threads must be 1 to 1024");
+  config.spinning = get_bool(options, "spinning");
+  config.isa = get_isa(options);
+  config.has_kv_cache = has(options, "kvCache");
+  if (config.has_kv_cache) config.kv_cache = parse_kv_cache(get(options, "kvCache").As<Napi::Object>());
+  return config;
+}
+
+Napi::Value to_array(Napi::Env env, const std::vector<std::string>& names) {
+  Napi::Array array = Napi::Array::New(env, names.size());
+  for (uint32_t i = 0; i < names.size(); ++i) array.Set(i, names[i]);
+  return array;
+}
+
+struct Nothing {};
+
+Napi::Value to_undefined(Napi::Env env, Nothing&) { return env.Undefined(); }
+
+}  // namespace
+
+Napi::Function SessionObject::define(Napi::Env env) {
+  return DefineClass(env, "NativeSession",
+                     {InstanceMethod<&SessionObject::run>("run"),
+                      InstanceMethod<&SessionObject::run_and_sample>("runAndSample"),
+                      InstanceMethod<&SessionObject::close>("close"),
+                      InstanceAccessor<&SessionObject::input_names>("inputNames"),
+                      InstanceAccessor<&SessionObject::output_names>("outputNames")});
+}
+
+Napi::Value SessionObject::create(const Napi::CallbackInfo& info) {
+  const auto options = info[0].As<Napi::Object>();
+  auto runtime = ort::Runtime::get();
+  if (!runtime) throw_type_error(info.Env(), "loadRuntime has not been called");
+  auto config = std::make_shared<SessionConfig>(parse_config(options));
+  using Made = std::shared_ptr<Session>;
+  Napi::Object keep = Napi::Object::New(info.Env());
+  keep.Set("options", options);
+  auto keep_reference = std::make_shared<Napi::ObjectReference>(Napi::Persistent(keep));
+  return AsyncTask<Made>::run(
+      info.Env(), options, [runtime, config] { return std::make_shared<Session>(runtime, *config); },
+      [keep_reference](Napi::Env env, Made& session) -> Napi::Value {
+        Instance& instance = Instance::of(env);
+        instance.add(session);
+        const Napi::Value external = Napi::External<Made>::New(env, &session);
+        const Napi::Value options = keep_reference->Get("options");
+        return instance.session_class().New({external, options});
+      });
+}
+
+SessionObject::SessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SessionObject>(info) {
+  if (!info[0].IsExternal()) throw_type_error(info.Env(), "sessions are made by createSession");
+  session_ = *info[0].As<Napi::External<std::shared_ptr<Session>>>().Data();
+  options_ = Napi::Reference<Napi::Value>::New(info[1], 1);
+}
+
+SessionObject::~SessionObject() {
+  if (session_) session_->close(true);
+}
+
+Napi::Value SessionObject::run(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Napi::Array keep = Napi::Array::New(env);
+  keep.Set(0u, info[0]);
+  keep.Set(1u, info[1]);
+  keep.Set(2u, info.This());
+  auto inputs = parse_tensors(info[0]);
+  auto outputs = parse_tensors(info[1]);
+  return AsyncTask<Nothing>::run(
+      env, keep,
+      [session = session_, inputs = std::move(inputs), outputs = std::move(outputs)] {
+        session->run(inputs, outputs);
+        return Nothing{};
+      },
+      to_undefined);
+}
+
+Napi::Value SessionObject::run_and_sample(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Napi::Array keep = Napi::Array::New(env);
+  keep.Set(0u, info[0]);
+  keep.Set(1u, info[1]);
+  keep.Set(2u, info[2]);
+  keep.Set(3u, info.This());
+  auto inputs = parse_tensors(info[0]);
+  Napi::Array logits_list = Napi::Array::New(env, 1);
+  logits_list.Set(0u, info[1]);
+  auto outputs = parse_tensors(logits_list);
+  const SamplingBatch batch = parse_sampling_batch(info[2].As<Napi::Object>());
+  if (outputs[0].size != static_cast<size_t>(batch.rows * batch.vocab) * sizeof(float)) {
+    throw_type_error(env, "logits must be [rows, vocab] float32");
+  }
+  return AsyncTask<SamplingResult>::run(
+      env, keep,
+      [session = session_, inputs = std::move(inputs), outputs = std::move(outputs), batch] {
+        session->run(inputs, outputs);
+        return sample(static_cast<float*>(outputs[0].data), batch);
+      },
+      sampling_result_to_js);
+}
+
+Napi::Value SessionObject::close(const Napi::CallbackInfo& info) {
+  return AsyncTask<Nothing>::run(
+      info.Env(), info.This(),
+      [session = session_] {
+        session->close(false);
+        return Nothing{};
+      },
+      to_undefined);
+}
+
+Napi::Value SessionObject::input_names(const Napi::CallbackInfo& info) {
+  return to_array(info.Env(), session_->input_names());
+}
+
+Napi::Value SessionObject::output_names(const Napi::CallbackInfo& info) {
+  return to_array(info.Env(), session_->output_names());
+}
+
+}  // namespace fdq::addon

@@ -1,0 +1,152 @@
+#include "ort/custom_op.h"
+
+#include <algorithm>
+
+namespace fdq::ort {
+namespace {
+
+const CustomOp& as_op(const OrtCustomOp* self) { return *static_cast<const CustomOp*>(self); }
+
+// Batches a thread: enough to even out a thread that was preempted, few enough to keep hand-over cheap.
+constexpr int64_t kBatchesPerThread = 4;
+
+}  // namespace
+
+OrtStatus* fail(const Api& api, const char* op, const char* what) {
+  return api.CreateStatus(kFail, (std::string("fdq.") + op + ": " + what).c_str());
+}
+
+CustomOp::CustomOp(OpSchema schema, const SessionContext* session)
+    : OrtCustomOp{}, schema_(std::move(schema)), session_(session) {
+  version = kApiVersion;
+  GetName = [](const OrtCustomOp* self) { return as_op(self).schema().name; };
+  GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return "CPUExecutionProvider"; };
+  GetInputType = [](const OrtCustomOp* self, size_t index) { return as_op(self).schema().inputs[index].type; };
+  GetInputTypeCount = [](const OrtCustomOp* self) { return as_op(self).schema().inputs.size(); };
+  GetInputCharacteristic = [](const OrtCustomOp* self, size_t index) {
+    return as_op(self).schema().inputs[index].characteristic;
+  };
+  GetInputMemoryType = [](const OrtCustomOp*, size_t) { return kMemoryDefault; };
+  GetOutputType = [](const OrtCustomOp*, size_t) { return kFloat; };
+  GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
+  GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return kRequired; };
+  GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
+  GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
+  GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  GetEndVersion = [](const OrtCustomOp*) { return 1; };
+}
+
+int64_t KernelInfo::get_int(const char* name) const {
+  int64_t value = 0;
+  check(api_, api_.KernelInfoGetAttribute_int64(info_, name, &value));
+  return value;
+}
+
+float KernelInfo::get_float(const char* name) const {
+  float value = 0;
+  check(api_, api_.KernelInfoGetAttribute_float(info_, name, &value));
+  return value;
+}
+
+std::string KernelInfo::get_string(const char* name) const {
+  size_t size = 0;  // with the terminating zero
+  check(api_, api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size));
+  std::string value(size, '\0');
+  check(api_, api_.KernelInfoGetAttribute_string(info_, name, value.data(), &size));
+  value.resize(size - 1);
+  return value;
+}
+
+std::vector<int64_t> KernelInfo::get_ints(const char* name) const {
+  size_t size = 0;
+  check(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size));
+  std::vector<int64_t> value(size);
+  check(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, value.data(), &size));
+  return value;
+}
+
+const OrtValue* KernelInfo::constant_value(size_t index) const {
+  size_t count = 0;
+  check(api_, api_.KernelInfo_GetInputCount(info_, &count));
+  if (index >= count) return nullptr;
+  int is_constant = 0;
+  const OrtValue* value = nullptr;
+  check(api_, api_.KernelInfoGetConstantInput_tensor(info_, index, &is_constant, &value));
+  return is_constant != 0 ? value : nullptr;
+}
+
+const void* KernelInfo::constant(size_t index) const {
+  const OrtValue* value = constant_value(index);
+  if (value == nullptr) return nullptr;
+  void* data = nullptr;
+  check(api_, api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+  return data;
+}
+
+std::vector<int64_t> KernelInfo::constant_shape(size_t index) const {
+  const OrtValue* value = constant_value(index);
+  return value == nullptr ? std::vector<int64_t>{} : tensor_shape(api_, value);
+}
+
+std::vector<int64_t> tensor_shape(const Api& api, const OrtValue* value) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(api, api.GetTensorTypeAndShape(value, &info));
+  size_t rank = 0;
+  OrtStatus* status = api.GetDimensionsCount(info, &rank);
+  std::vector<int64_t> shape(rank);
+  if (status == nullptr) status = api.GetDimensions(info, shape.data(), rank);
+  api.ReleaseTensorTypeAndShapeInfo(info);
+  check(api, status);
+  return shape;
+}
+
+Tensor KernelContext::input(size_t index) const {
+  const Api& api = *session_.api;
+  size_t count = 0;
+  check(api, api.KernelContext_GetInputCount(context_, &count));
+  if (index >= count) return {};
+  const OrtValue* value = nullptr;
+  check(api, api.KernelContext_GetInput(context_, index, &value));
+  if (value == nullptr) return {};
+  void* data = nullptr;
+  check(api, api.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+  return {data, tensor_shape(api, value)};
+}
+
+float* KernelContext::output(const std::vector<int64_t>& shape) const {
+  const Api& api = *session_.api;
+  OrtValue* value = nullptr;
+  check(api, api.KernelContext_GetOutput(context_, 0, shape.data(), shape.size(), &value));
+  void* data = nullptr;
+  check(api, api.GetTensorMutableData(value, &data));
+  return static_cast<float*>(data);
+}
+
+Parallel KernelContext::parallel() const {
+  return {&KernelContext::run_parallel, const_cast<KernelContext*>(this), session_.num_threads};
+}
+
+void KernelContext::run_parallel(void* pool, int64_t count, void (*body)(void*, int64_t), void* context) {
+  const auto* self = static_cast<const KernelContext*>(pool);
+  const int threads = self->session_.num_threads;
+  if (count <= 1 || threads == 1) {
+    for (int64_t i = 0; i < count; ++i) body(context, i);
+    return;
+  }
+  struct Call {
+    void (*body)(void*, int64_t);
+    void* context;
+  } call{body, context};
+  const Api& api = *self->session_.api;
+  check(api, api.KernelContext_ParallelFor(
+                 self->context_,
+                 [](void* data, size_t index) {
+                   const auto* c = static_cast<const Call*>(data);
+                   c->body(c->context, static_cast<int64_t>(index));
+                 },
+                 static_cast<size_t>(count), static_cast<size_t>(std::min(count, threads * kBatchesPerThread)), &call));
+}
+
+}  // namespace fdq::ort

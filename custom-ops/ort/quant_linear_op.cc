@@ -1,0 +1,107 @@
+#include <memory>
+#include <numeric>
+#include <stdexcept>
+
+#include "ort/registry.h"
+
+namespace fdq::ort {
+namespace {
+
+WeightFormat parse_format(const std::string& name) {
+  if (name == "int8") return WeightFormat::kInt8;
+  if (name == "int4") return WeightFormat::kInt4;
+  if (name == "e4m3") return WeightFormat::kE4M3;
+  if (name == "bfloat16") return WeightFormat::kBFloat16;
+  if (name == "float16") return WeightFormat::kFloat16;
+  if (name == "float32") return WeightFormat::kFloat32;
+  throw std::invalid_argument("unknown weight format " + name);
+}
+
+ActivationRule parse_activation(const std::string& name) {
+  if (name == "none") return ActivationRule::kNone;
+  if (name == "e4m3_group128") return ActivationRule::kE4M3Group128;
+  throw std::invalid_argument("unknown activation rule " + name);
+}
+
+ComputeType parse_compute(const std::string& name) {
+  if (name == "float32") return ComputeType::kFloat32;
+  if (name == "bfloat16") return ComputeType::kBFloat16;
+  throw std::invalid_argument("unknown compute type " + name);
+}
+
+int64_t element_count(const std::vector<int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+// Elements the weight initializer must have, so that no kernel reads past it.
+int64_t expected_elements(const WeightShape& shape, int64_t n) {
+  const bool as_stored = shape.format == WeightFormat::kFloat32 || shape.format == WeightFormat::kFloat16 ||
+                         shape.format == WeightFormat::kBFloat16;
+  if (as_stored) return n * shape.k;
+  int64_t panels = 0;
+  for (int64_t rows : shape.member_rows) panels += num_panels(rows);
+  return panels * kPanelRows * padded_k(shape.k);
+}
+
+int64_t expected_scales(const WeightShape& shape) {
+  int64_t count = 0;
+  for (int64_t rows : shape.member_rows) {
+    count += shape.group_n == 1 ? num_panels(rows) * num_groups(shape.k, shape.group_k) * kPanelRows
+                                : ceil_div(rows, kTile) * ceil_div(shape.k, kTile);
+  }
+  return count;
+}
+
+class QuantLinearKernel {
+ public:
+  QuantLinearKernel(const SessionContext& session, const KernelInfo& info) {
+    LinearWeight weight;
+    weight.shape.format = parse_format(info.get_string("format"));
+    weight.shape.member_rows = info.get_ints("rows");
+    weight.shape.k = k_ = info.get_int("k");
+    weight.shape.group_n = static_cast<int>(info.get_int("group_n"));
+    weight.shape.group_k = static_cast<int>(info.get_int("group_k"));
+    n_ = std::accumulate(weight.shape.member_rows.begin(), weight.shape.member_rows.end(), int64_t{0});
+    weight.data = info.constant(1);
+    weight.scales = static_cast<const float*>(info.constant(2));
+    weight.bias = static_cast<const float*>(info.constant(3));
+    if (weight.data == nullptr) throw std::invalid_argument("the weight must be an initializer");
+    if (element_count(info.constant_shape(1)) != expected_elements(weight.shape, n_)) {
+      throw std::invalid_argument("the weight's size does not fit rows, k and format");
+    }
+    if (weight.scales != nullptr && element_count(info.constant_shape(2)) != expected_scales(weight.shape)) {
+      throw std::invalid_argument("the scales' size does not fit rows, k and groups");
+    }
+    if (weight.bias != nullptr && element_count(info.constant_shape(3)) != n_) {
+      throw std::invalid_argument("the bias's size does not fit rows");
+    }
+    plan_.reset(make_linear_plan(weight, parse_activation(info.get_string("activation")),
+                                 parse_compute(info.get_string("compute")), session.isa));
+  }
+
+  void compute(const KernelContext& context) {
+    const Tensor x = context.input(0);
+    if (x.shape.size() != 2 || x.shape[1] != k_) throw std::invalid_argument("x must be [tokens, k]");
+    float* y = context.output({x.shape[0], n_});
+    run_linear(*plan_, x.as<float>(), x.shape[0], y, context.parallel());
+  }
+
+ private:
+  struct FreePlan {
+    void operator()(LinearPlan* plan) const { free_linear_plan(plan); }
+  };
+  int64_t k_ = 0;
+  int64_t n_ = 0;
+  std::unique_ptr<LinearPlan, FreePlan> plan_;
+};
+
+}  // namespace
+
+std::unique_ptr<CustomOp> make_quant_linear_op(const SessionContext* session) {
+  return std::make_unique<Op<QuantLinearKernel>>(
+      OpSchema{"QuantLinear",
+               {{kFloat, kRequired}, {kUndefined, kRequired}, {kFloat, kOptional}, {kFloat, kOptional}}},
+      session);
+}
+
+}  // namespace fdq::ort
