@@ -1,0 +1,243 @@
+import { join } from 'node:path';
+import { UnsupportedError, UserError } from '../errors.js';
+import { listNames, quote } from './quote.js';
+import { readSafetensorsHeader } from './safetensors.js';
+import type { SafetensorsHeader, TensorInfo } from './safetensors.js';
+import { isJsonObject, parseStrictJsonObject } from './strict-json.js';
+import { openWeightFile, readSmallFile } from './weight-file.js';
+import type { FileIdentity } from './weight-file.js';
+import { findWeightFiles, INDEX_FILE, listFolder, resolveModelFile, SINGLE_FILE } from './weight-files.js';
+import type { WeightFiles, WeightIndex } from './weight-files.js';
+
+export type { SafetensorsDtype, TensorInfo } from './safetensors.js';
+export type { FileIdentity } from './weight-file.js';
+
+/** What `openCheckpoint` needs of a located model. */
+export interface CheckpointLocation {
+  /** As the user wrote it. */
+  readonly reference: string;
+  readonly dir: string;
+  /** Commit hash, when the folder is a snapshot of a hub repository. */
+  readonly revision?: string;
+}
+
+/** A checkpoint of which only the headers were read, with every size proven against its file. */
+export interface Checkpoint extends CheckpointLocation {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly generationConfig: Readonly<Record<string, unknown>> | undefined;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** Bytes of all tensors. */
+  readonly totalBytes: number;
+  /** The weight files, as they were when their headers were checked. */
+  readonly files: readonly FileIdentity[];
+  /** Whole sentences, for the user. */
+  readonly warnings: readonly string[];
+}
+
+interface Weights {
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  readonly files: readonly FileIdentity[];
+  readonly warnings: readonly string[];
+}
+
+const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
+const MAX_CONFIG_DEPTH = 32;
+const MAX_TENSORS = 1 << 20;
+/** Headers read at the same time. */
+const HEADER_READERS = 8;
+/** Where older tools write what newer ones put in config.json's quantization_config. */
+const QUANTIZATION_FILES = ['quantize_config.json', 'quant_config.json', 'hf_quant_config.json'];
+const CODE_FILE = /\.py$/i;
+const PICKLE_FILE = /\.(?:bin|pt|pth|pkl|pickle|ckpt)$/i;
+
+async function readJsonFile(dir: string, name: string): Promise<Record<string, unknown>> {
+  const bytes = await readSmallFile(await resolveModelFile(dir, name), MAX_CONFIG_BYTES);
+  return parseStrictJsonObject(bytes, { what: name, maxDepth: MAX_CONFIG_DEPTH });
+}
+
+async function readConfig(dir: string, names: readonly string[]): Promise<Record<string, unknown>> {
+  if (!names.includes('config.json')) {
+    throw new UserError('invalid_checkpoint', `Expected config.json in ${quote(dir)} but it is missing.`, {
+      param: 'config.json',
+      suggestions: [
+        'Point --model at the folder that holds config.json and the weights.',
+        'Fetch config.json from where the model was published; without it the architecture is unknown.',
+      ],
+    });
+  }
+  return readJsonFile(dir, 'config.json');
+}
+
+/** The method's name when the checkpoint's weights are quantized already. */
+function findQuantization(
+  config: Readonly<Record<string, unknown>>,
+  names: readonly string[],
+): string | undefined {
+  const nested = [config, config['text_config']].filter(isJsonObject);
+  for (const holder of nested) {
+    const found = holder['quantization_config'] ?? holder['compression_config'];
+    if (found === undefined || found === null) continue;
+    const method = isJsonObject(found) ? found['quant_method'] : undefined;
+    return typeof method === 'string' ? quote(method) : 'not named';
+  }
+  const file = names.find((name) => QUANTIZATION_FILES.includes(name));
+  return file === undefined ? undefined : `described in ${file}`;
+}
+
+function refuseQuantized(reference: string, method: string): UnsupportedError {
+  return new UnsupportedError(
+    'unsupported_model',
+    `The weights of ${quote(reference)} are already quantized (quant_method ${method}); ` +
+      'this version of fdq loads BF16, FP16 and FP32 checkpoints, and would quantize them a second time.',
+    {
+      param: 'quantization_config',
+      suggestions: ['Use the unquantized checkpoint this one was made from: fdq quantizes it while loading.'],
+    },
+  );
+}
+
+function listIgnored(config: Readonly<Record<string, unknown>>, names: readonly string[]): readonly string[] {
+  const warnings: string[] = [];
+  const code = names.filter((name) => CODE_FILE.test(name));
+  const pickles = names.filter((name) => PICKLE_FILE.test(name));
+  if (config['auto_map'] !== undefined) {
+    warnings.push('config.json names custom code (auto_map); fdq never runs code from a model folder.');
+  }
+  if (code.length > 0) warnings.push(`Ignored program files in the model folder: ${listNames(code)}.`);
+  if (pickles.length > 0) warnings.push(`Ignored pickle files in the model folder: ${listNames(pickles)}.`);
+  return warnings;
+}
+
+async function readHeaders(
+  dir: string,
+  shards: readonly string[],
+): Promise<ReadonlyMap<string, SafetensorsHeader>> {
+  const headers = new Map<string, SafetensorsHeader>();
+  for (let start = 0; start < shards.length; start += HEADER_READERS) {
+    const batch = shards.slice(start, start + HEADER_READERS);
+    const read = await Promise.all(
+      batch.map(
+        async (shard) => [shard, await readSafetensorsHeader(await resolveModelFile(dir, shard))] as const,
+      ),
+    );
+    for (const [shard, header] of read) headers.set(shard, header);
+  }
+  return headers;
+}
+
+function refuseMissingShards(
+  { reference, dir }: CheckpointLocation,
+  missing: readonly string[],
+  count: number,
+): UserError {
+  return new UserError(
+    'invalid_checkpoint',
+    `${quote(dir)} lacks ${missing.length} of the ${count} weight files that ${INDEX_FILE} names: ${listNames(missing)}.`,
+    {
+      param: missing[0] ?? INDEX_FILE,
+      suggestions: [
+        `Fetch the missing files of ${reference} again; files that are already complete are kept.`,
+      ],
+    },
+  );
+}
+
+async function readSharded(
+  location: CheckpointLocation,
+  index: WeightIndex,
+  names: readonly string[],
+): Promise<Weights> {
+  const missing = index.shards.filter((shard) => !names.includes(shard));
+  if (missing.length > 0) throw refuseMissingShards(location, missing, index.shards.length);
+
+  const headers = await readHeaders(location.dir, index.shards);
+  const tensors = new Map<string, TensorInfo>();
+  for (const [name, shard] of index.weightMap) {
+    const tensor = headers.get(shard)?.tensors.get(name);
+    if (tensor === undefined) {
+      throw new UserError(
+        'invalid_checkpoint',
+        `${INDEX_FILE} says that tensor ${quote(name)} is in ${quote(shard)}, but it is not.`,
+        {
+          param: name,
+          suggestions: [`Fetch ${INDEX_FILE} and ${shard} again: they are not of the same version.`],
+        },
+      );
+    }
+    tensors.set(name, tensor);
+  }
+
+  const warnings: string[] = [];
+  for (const [shard, header] of headers) {
+    const extra = [...header.tensors.keys()].filter((name) => index.weightMap.get(name) !== shard);
+    if (extra.length > 0) {
+      warnings.push(
+        `Ignored tensors of ${shard} that ${INDEX_FILE} does not place there: ${listNames(extra)}.`,
+      );
+    }
+  }
+  return { tensors, files: [...headers.values()].map((header) => header.file), warnings };
+}
+
+async function readWeights(
+  location: CheckpointLocation,
+  found: WeightFiles,
+  names: readonly string[],
+): Promise<Weights> {
+  if (found.kind === 'sharded') return readSharded(location, found.index, names);
+  const { tensors, file } = await readSafetensorsHeader(await resolveModelFile(location.dir, SINGLE_FILE));
+  return { tensors, files: [file], warnings: [] };
+}
+
+function checkTensorCount(dir: string, count: number): void {
+  if (count > 0 && count <= MAX_TENSORS) return;
+  throw new UserError('invalid_checkpoint', `${quote(dir)} has ${count} tensors, not 1 to ${MAX_TENSORS}.`, {
+    param: dir,
+    suggestions: ['Fetch the weight files again from where the model was published.'],
+  });
+}
+
+/**
+ * Reads config.json, generation_config.json and the headers of all weight files; no tensor data.
+ *
+ * @throws UserError `invalid_checkpoint` naming the file and what is wrong with it; UnsupportedError
+ *   `unsupported_model` for weights in another format or quantized already.
+ */
+export async function openCheckpoint(location: CheckpointLocation): Promise<Checkpoint> {
+  const { reference, dir, revision } = location;
+  const names = await listFolder(dir);
+  const found = await findWeightFiles(dir, names);
+  const config = await readConfig(dir, names);
+  const method = findQuantization(config, names);
+  if (method !== undefined) throw refuseQuantized(reference, method);
+  const generationConfig = names.includes('generation_config.json')
+    ? await readJsonFile(dir, 'generation_config.json')
+    : undefined;
+
+  const { tensors, files, warnings } = await readWeights(location, found, names);
+  checkTensorCount(dir, tensors.size);
+  const totalBytes = [...tensors.values()].reduce((sum, tensor) => sum + tensor.byteLength, 0);
+  return {
+    reference,
+    dir,
+    ...(revision === undefined ? {} : { revision }),
+    config,
+    generationConfig,
+    tensors,
+    totalBytes,
+    files,
+    warnings: [...warnings, ...listIgnored(config, names)],
+  };
+}
+
+/**
+ * Proves that the weight files are still those whose headers were checked.
+ *
+ * @throws UserError `invalid_checkpoint` naming a file that was truncated, replaced or written to.
+ */
+export async function verifyUnchanged(checkpoint: Pick<Checkpoint, 'files'>): Promise<void> {
+  for (const file of checkpoint.files) {
+    const handle = await openWeightFile(file.path, file);
+    await handle.close();
+  }
+}
