@@ -1,0 +1,58 @@
+import { invalidModel, unsupportedModel } from './onnx-problems.js';
+import { toSafeInteger } from './onnx-tensors.js';
+
+import type { Attribute } from './ir.js';
+import type { onnx } from 'onnx-proto';
+
+/** AttributeProto.AttributeType */
+const TYPE = { float: 1, int: 2, string: 3, tensor: 4, floats: 6, ints: 7, strings: 8 } as const;
+
+export function writeAttribute(name: string, attribute: Attribute): onnx.IAttributeProto {
+  const type = TYPE[attribute.type];
+  switch (attribute.type) {
+    case 'int':
+      return { name, type, i: attribute.value };
+    case 'float':
+      return { name, type, f: attribute.value };
+    case 'string':
+      return { name, type, s: new TextEncoder().encode(attribute.value) };
+    case 'ints':
+      return { name, type, ints: [...attribute.value] };
+    case 'floats':
+      return { name, type, floats: [...attribute.value] };
+    case 'strings':
+      return { name, type, strings: attribute.value.map((value) => new TextEncoder().encode(value)) };
+  }
+}
+
+/** `owner` names the node in messages. */
+export function readAttribute(attribute: onnx.IAttributeProto, owner: string): Attribute {
+  const what = `attribute "${attribute.name ?? ''}" of node "${owner}"`;
+  if (attribute.refAttrName) throw unsupportedModel(`The ${what} refers to a function's attribute`);
+  switch (attribute.type as number | null | undefined) {
+    case TYPE.int:
+      return { type: 'int', value: toSafeInteger(attribute.i ?? 0, what) };
+    case TYPE.float:
+      return { type: 'float', value: attribute.f ?? 0 };
+    case TYPE.string:
+      return { type: 'string', value: readText(attribute.s, what) };
+    case TYPE.ints:
+      return { type: 'ints', value: (attribute.ints ?? []).map((value) => toSafeInteger(value, what)) };
+    case TYPE.floats:
+      return { type: 'floats', value: attribute.floats ?? [] };
+    case TYPE.strings:
+      return { type: 'strings', value: (attribute.strings ?? []).map((value) => readText(value, what)) };
+    default:
+      throw unsupportedModel(
+        `The ${what} is of type ${attribute.type ?? 0}: a graph, a tensor or a type fdq does not know`,
+      );
+  }
+}
+
+function readText(bytes: Uint8Array | null | undefined, what: string): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes ?? new Uint8Array());
+  } catch (error) {
+    throw invalidModel(`The ${what} is not UTF-8 text`, error);
+  }
+}

@@ -1,0 +1,115 @@
+import { dataTypeOf } from './data-types.js';
+import { invalidModel, unsupportedModel } from './onnx-problems.js';
+import { readAttribute } from './onnx-attributes.js';
+import { readDataType, readInitializer, toSafeInteger } from './onnx-tensors.js';
+import { findGraphProblem } from './validate.js';
+
+import type { Attribute, Dimension, Graph, GraphNode, Initializer, ValueInfo } from './ir.js';
+import type { onnx } from 'onnx-proto';
+
+export interface ParseOptions {
+  /** Folder of the model: external data must lie in it. */
+  readonly dir: string;
+}
+
+export function readGraph(
+  proto: onnx.IGraphProto,
+  model: Pick<Graph, 'opsets' | 'metadata'>,
+  options: ParseOptions,
+): Graph {
+  if ((proto.sparseInitializer ?? []).length > 0) throw unsupportedModel('The model has sparse initializers');
+  const initializers = new Map<string, Initializer>();
+  const addInitializer = (tensor: onnx.ITensorProto, name: string): void => {
+    if (name === '' || initializers.has(name))
+      throw invalidModel(`Initializer "${name}" has no name or a name used twice`);
+    initializers.set(name, readInitializer(tensor, name, options.dir));
+  };
+  for (const tensor of proto.initializer ?? []) addInitializer(tensor, tensor.name ?? '');
+
+  const nodes: GraphNode[] = [];
+  const nodeNames = new Set<string>();
+  for (const node of proto.node ?? []) {
+    const constant = findConstantTensor(node);
+    if (constant === undefined) nodes.push(readNode(node, nodeNames));
+    else addInitializer(constant, node.output?.[0] ?? '');
+  }
+  const inputs = (proto.input ?? []).map((value) => readValueInfo(value, 'Input'));
+  const graph: Graph = {
+    name: proto.name ?? '',
+    ...model,
+    // Before IR version 4 every initializer was also an input.
+    inputs: inputs.filter((input) => !initializers.has(input.name)),
+    outputs: (proto.output ?? []).map((value) => readValueInfo(value, 'Output')),
+    nodes,
+    initializers,
+    values: readValues(proto.valueInfo ?? []),
+    metadata: model.metadata,
+  };
+  const problem = findGraphProblem(graph);
+  if (problem !== undefined) throw invalidModel(`The ONNX graph is not valid: ${problem}`);
+  return graph;
+}
+
+/** The tensor of a Constant node: such a node is an initializer written differently. */
+function findConstantTensor(node: onnx.INodeProto): onnx.ITensorProto | undefined {
+  if (node.opType !== 'Constant' || (node.domain ?? '') !== '') return undefined;
+  const value = (node.attribute ?? []).find((attribute) => attribute.name === 'value');
+  const sparse = (node.attribute ?? []).some((attribute) => attribute.sparseTensor);
+  if (sparse) throw unsupportedModel(`Constant node "${node.name ?? ''}" holds a sparse tensor`);
+  return value?.t ?? undefined;
+}
+
+function readNode(node: onnx.INodeProto, names: Set<string>): GraphNode {
+  const opType = node.opType ?? '';
+  const base = node.name ? node.name : `/${opType}`;
+  let name = base;
+  // Names are optional in ONNX and need not be unique; the quantizer addresses nodes by them.
+  for (let copy = 1; names.has(name); copy++) name = `${base}_${copy}`;
+  names.add(name);
+  const attributes = new Map<string, Attribute>();
+  for (const attribute of node.attribute ?? []) {
+    if (attributes.has(attribute.name ?? ''))
+      throw invalidModel(`Node "${name}" has the attribute "${attribute.name ?? ''}" twice`);
+    attributes.set(attribute.name ?? '', readAttribute(attribute, name));
+  }
+  return {
+    name,
+    opType,
+    domain: node.domain === 'ai.onnx' ? '' : (node.domain ?? ''),
+    inputs: node.input ?? [],
+    outputs: node.output ?? [],
+    attributes: Object.fromEntries(attributes),
+  };
+}
+
+function readValueInfo(value: onnx.IValueInfoProto, role: string): ValueInfo {
+  const what = `${role} "${value.name ?? ''}"`;
+  const tensor = value.type?.tensorType;
+  if (!tensor) throw unsupportedModel(`${what} is not a dense tensor`);
+  if (!tensor.shape) throw unsupportedModel(`${what} has no declared number of dimensions`);
+  return {
+    name: value.name ?? '',
+    dataType: readDataType(tensor.elemType ?? 0, what),
+    shape: (tensor.shape.dim ?? []).map((dimension) => readDimension(dimension, what)),
+  };
+}
+
+/** Shapes of intermediate values are a hint: those fdq cannot express are left out. */
+function readValues(protos: readonly onnx.IValueInfoProto[]): ReadonlyMap<string, ValueInfo> {
+  const values = new Map<string, ValueInfo>();
+  for (const proto of protos) {
+    const tensor = proto.type?.tensorType;
+    if (!tensor?.shape || dataTypeOf(tensor.elemType ?? 0) === undefined) continue;
+    values.set(proto.name ?? '', readValueInfo(proto, 'Value'));
+  }
+  return values;
+}
+
+/** A dimension that is neither a size nor named is ''. */
+function readDimension(dimension: onnx.TensorShapeProto.IDimension, what: string): Dimension {
+  if (dimension.dimValue === null || dimension.dimValue === undefined || dimension.dimParam)
+    return dimension.dimParam ?? '';
+  const size = toSafeInteger(dimension.dimValue, `a dimension of ${what}`);
+  if (size < 0) throw invalidModel(`${what} has the negative dimension ${size}`);
+  return size;
+}
