@@ -1,0 +1,321 @@
+// Attention over a paged pool, written over Vec (16 lanes). Include after one of vector_math_*.h.
+//
+// Flash-attention's online softmax (Dao et al., 2022; Milakov & Gimelshein, 2018) in steps of 128 positions.
+// What makes a row's result its own: its scores are sums over the head's entries in order, its values are
+// added in order of position, only positions it sees are multiplied, and steps begin at absolute positions.
+// Rows share loads of keys and values, never an accumulator.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "cpu/attention.h"
+
+namespace fdq {
+namespace {
+
+template <typename E>
+E* block_base(const KvPool& pool, int64_t layer, int64_t block, int64_t head, bool values) {
+  const int64_t heads = pool.num_kv_heads;
+  const int64_t index = ((layer * pool.num_blocks + block) * 2 + (values ? 1 : 0)) * heads + head;
+  return static_cast<E*>(pool.base) + index * kKvBlockSize * pool.head_dim;
+}
+
+// Blocks of one step, as stored or widened; null where no row looks.
+template <typename E>
+struct Step {
+  const E* keys[kBlocksPerChunk];
+  const E* values[kBlocksPerChunk];
+  int64_t value_stride;  // elements from one position's value to the next
+};
+
+// Positions of the step that a row sees: [from, to), empty when from >= to.
+struct Span {
+  int from, to;
+};
+
+template <int R, int C, typename E>
+void score_columns(const float* const* q, const E* const* keys, int64_t head_dim, float* scores) {
+  Vec sum[R][C];
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < C; ++c) sum[r][c] = Vec::set(0.0f);
+  }
+  for (int64_t d = 0; d < head_dim; ++d) {
+    Vec key[C];
+    for (int c = 0; c < C; ++c) key[c] = Vec::load(keys[c] + d * kKvBlockSize);
+    for (int r = 0; r < R; ++r) {
+      const Vec x = Vec::set(q[r][d]);
+      for (int c = 0; c < C; ++c) sum[r][c] = Vec::fma(x, key[c], sum[r][c]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < C; ++c) Vec::store(scores + r * kAttentionChunk + c * kKvBlockSize, sum[r][c]);
+  }
+}
+
+// scores [R][128] of the blocks [first, last).
+template <int R, typename E>
+void score_rows(const float* const* q, const Step<E>& step, int64_t head_dim, int first, int last,
+                float* scores) {
+  constexpr int kColumns = Vec::tile_columns(R);
+  int b = first;
+  for (; b + kColumns <= last; b += kColumns) {
+    score_columns<R, kColumns>(q, step.keys + b, head_dim, scores + b * kKvBlockSize);
+  }
+  for (; b < last; ++b) score_columns<R, 1>(q, step.keys + b, head_dim, scores + b * kKvBlockSize);
+}
+
+// sums [R][padded] += weights [R][128] of positions [from, to) times C columns of 16 of their values, of
+// which only the first `width` entries exist.
+template <int R, int C, typename E>
+void add_value_columns(const float* weights, const Step<E>& step, Span span, int64_t column, int width,
+                       float* sums, int64_t padded) {
+  Vec sum[R][C];
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < C; ++c) sum[r][c] = Vec::load(sums + r * padded + column + c * 16);
+  }
+  for (int p = span.from; p < span.to;) {
+    const E* row = step.values[p / kKvBlockSize] + (p % kKvBlockSize) * step.value_stride + column;
+    const int block_end = (p / kKvBlockSize + 1) * kKvBlockSize;
+    const int end = block_end < span.to ? block_end : span.to;
+    for (; p < end; ++p, row += step.value_stride) {
+      Vec value[C];
+      for (int c = 0; c < C; ++c) {
+        value[c] = width == C * 16 ? Vec::load(row + c * 16) : Vec::load_first(row, width);
+      }
+      for (int r = 0; r < R; ++r) {
+        const Vec w = Vec::set(weights[r * kAttentionChunk + p]);
+        for (int c = 0; c < C; ++c) sum[r][c] = Vec::fma(w, value[c], sum[r][c]);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < C; ++c) Vec::store(sums + r * padded + column + c * 16, sum[r][c]);
+  }
+}
+
+template <int R, typename E>
+void add_values(const float* weights, const Step<E>& step, Span span, int64_t head_dim, float* sums,
+                int64_t padded) {
+  if (span.from >= span.to) return;
+  constexpr int kColumns = Vec::tile_columns(R);
+  int64_t column = 0;
+  for (; column + kColumns * 16 <= head_dim; column += kColumns * 16) {
+    add_value_columns<R, kColumns>(weights, step, span, column, kColumns * 16, sums, padded);
+  }
+  for (; column < head_dim; column += 16) {
+    const int width = head_dim - column < 16 ? static_cast<int>(head_dim - column) : 16;
+    add_value_columns<R, 1>(weights, step, span, column, width, sums, padded);
+  }
+}
+
+// Turns a row's scores into weights exp(score - maximum so far) and brings its state and sums to that maximum.
+void soften_row(float* scores, Span span, float* maximum, float* total, float* sums, int64_t padded) {
+  const int first = span.from / 16 * 16;
+  Vec top = Vec::set(-INFINITY);
+  for (int p = first; p < span.to; p += 16) {
+    const Vec s = Vec::keep(Vec::load(scores + p), span.from - p, span.to - p, -INFINITY);
+    Vec::store(scores + p, s);
+    top = Vec::max(s, top);
+  }
+  const float highest = Vec::highest(top);
+  const float now = highest > *maximum ? highest : *maximum;
+  // A row whose every score so far is -inf has weights 0, not NaN.
+  const Vec shift = Vec::set(now == -INFINITY ? 0.0f : now);
+  Vec sum = Vec::set(0.0f);
+  for (int p = first; p < span.to; p += 16) {
+    const Vec w = exp_lanes(Vec::sub(Vec::load(scores + p), shift));
+    Vec::store(scores + p, w);
+    sum = Vec::add(sum, w);
+  }
+  const Vec fade = exp_lanes(Vec::sub(Vec::set(*maximum), shift));
+  float first_lane[16];
+  Vec::store(first_lane, fade);
+  *total = *total * first_lane[0] + Vec::sum(sum);
+  *maximum = now;
+  for (int64_t i = 0; i < padded; i += 16) Vec::store(sums + i, Vec::mul(Vec::load(sums + i), fade));
+}
+
+struct RowState {
+  float* maximum;
+  float* total;
+  float* scores;  // [128]
+  float* sums;    // [padded]
+  int64_t padded;
+};
+
+template <int R, typename E>
+void step_rows(const float* const* q, const Step<E>& step, int64_t head_dim, const Span* spans,
+               const RowState& state) {
+  Span any{kAttentionChunk, 0}, all{0, kAttentionChunk};
+  for (int r = 0; r < R; ++r) {
+    if (spans[r].from < spans[r].to) {
+      any.from = spans[r].from < any.from ? spans[r].from : any.from;
+      any.to = spans[r].to > any.to ? spans[r].to : any.to;
+    }
+    all.from = spans[r].from > all.from ? spans[r].from : all.from;
+    all.to = spans[r].to < all.to ? spans[r].to : all.to;
+  }
+  if (any.from >= any.to) return;
+  const int last_block = (any.to + kKvBlockSize - 1) / kKvBlockSize;
+  score_rows<R>(q, step, head_dim, any.from / kKvBlockSize, last_block, state.scores);
+  for (int r = 0; r < R; ++r) {
+    if (spans[r].from >= spans[r].to) continue;
+    soften_row(state.scores + r * kAttentionChunk, spans[r], state.maximum + r, state.total + r,
+               state.sums + r * state.padded, state.padded);
+  }
+  // Positions that only some rows see are added row by row: 0 times a value that a row must not see could
+  // still be NaN.
+  const bool shared = all.from < all.to;
+  for (int r = 0; r < R && R > 1; ++r) {
+    const Span before{spans[r].from, shared ? all.from : spans[r].to};
+    add_values<1>(state.scores + r * kAttentionChunk, step, before, head_dim, state.sums + r * state.padded,
+                  state.padded);
+  }
+  if (shared) add_values<R>(state.scores, step, all, head_dim, state.sums, state.padded);
+  for (int r = 0; r < R && R > 1 && shared; ++r) {
+    const Span after{all.to, spans[r].to};
+    add_values<1>(state.scores + r * kAttentionChunk, step, after, head_dim, state.sums + r * state.padded,
+                  state.padded);
+  }
+}
+
+template <int R, typename E>
+void dispatch_rows(int rows, const float* const* q, const Step<E>& step, int64_t head_dim, const Span* spans,
+                   const RowState& state) {
+  if constexpr (R > 1) {
+    if (rows < R) return dispatch_rows<R - 1>(rows, q, step, head_dim, spans, state);
+  }
+  step_rows<R>(q, step, head_dim, spans, state);
+}
+
+// Widens the step's blocks once for all rows of the tile.
+template <typename E>
+Step<float> stage(const Step<E>& step, int64_t head_dim, const TileScratch& layout, float* scratch) {
+  Step<float> staged{};
+  staged.value_stride = layout.padded_dim;
+  for (int b = 0; b < kBlocksPerChunk; ++b) {
+    if (step.keys[b] == nullptr) continue;
+    float* keys = scratch + layout.keys + b * head_dim * kKvBlockSize;
+    for (int64_t d = 0; d < head_dim; ++d) {
+      Vec::store(keys + d * kKvBlockSize, Vec::load(step.keys[b] + d * kKvBlockSize));
+    }
+    float* values = scratch + layout.values + b * kKvBlockSize * layout.padded_dim;
+    for (int64_t p = 0; p < kKvBlockSize; ++p) {
+      const E* row = step.values[b] + p * head_dim;
+      int64_t i = 0;
+      for (; i + 16 <= head_dim; i += 16) {
+        Vec::store(values + p * layout.padded_dim + i, Vec::load(row + i));
+      }
+      if (i < head_dim) {
+        const int rest = static_cast<int>(head_dim - i);
+        Vec::store(values + p * layout.padded_dim + i, Vec::load_first(row + i, rest));
+      }
+    }
+    staged.keys[b] = keys;
+    staged.values[b] = values;
+  }
+  return staged;
+}
+
+struct TileView {
+  const AttentionArgs& args;
+  const AttentionTile& tile;
+  const TileScratch& layout;
+  float* scratch;
+  int64_t group;
+  int64_t first_token;     // of the sequence, in the packed step
+  int64_t first_position;  // of that token
+
+  int64_t position(int64_t row) const { return first_position + (tile.first_row + row) / group; }
+  int64_t oldest(int64_t row) const {
+    const int64_t p = position(row);
+    return args.window > 0 && p >= args.window ? p - args.window + 1 : 0;
+  }
+  // Element (row, 0) of an array [tokens][num_heads][head_dim].
+  int64_t offset(int64_t row) const {
+    const int64_t r = tile.first_row + row;
+    return ((first_token + r / group) * args.num_heads + tile.kv_head * group + r % group) * args.head_dim;
+  }
+  float* maximum() const { return scratch + layout.state; }
+  float* total() const { return maximum() + tile.rows; }
+};
+
+template <typename E>
+void step_tile(const TileView& view, const float* q, const Step<E>& step, int64_t start) {
+  for (int64_t row = 0; row < view.tile.rows; row += Vec::kRegisterRows) {
+    const int64_t rest = view.tile.rows - row;
+    const int rows = rest < Vec::kRegisterRows ? static_cast<int>(rest) : Vec::kRegisterRows;
+    const float* queries[Vec::kRegisterRows] = {};
+    Span spans[Vec::kRegisterRows] = {};
+    for (int r = 0; r < rows; ++r) {
+      queries[r] = q + view.offset(row + r);
+      const int64_t from = view.oldest(row + r) - start;
+      const int64_t to = view.position(row + r) + 1 - start;
+      spans[r].from = from < 0 ? 0 : from > kAttentionChunk ? kAttentionChunk : static_cast<int>(from);
+      spans[r].to = to < 0 ? 0 : to > kAttentionChunk ? kAttentionChunk : static_cast<int>(to);
+    }
+    const RowState state{view.maximum() + row, view.total() + row,
+                         view.scratch + view.layout.scores + row * kAttentionChunk,
+                         view.scratch + view.layout.sums + row * view.layout.padded_dim,
+                         view.layout.padded_dim};
+    dispatch_rows<Vec::kRegisterRows>(rows, queries, step, view.args.head_dim, spans, state);
+  }
+}
+
+template <typename E>
+void attend_typed(const TileView& view, const float* q) {
+  const AttentionArgs& args = view.args;
+  const int32_t* table = args.block_tables + view.tile.sequence * args.block_table_stride;
+  const int64_t oldest = view.oldest(0);
+  const int64_t end = view.position(view.tile.rows - 1) + 1;
+  const bool staged = view.tile.rows > Vec::kRegisterRows;
+  for (int64_t start = oldest / kAttentionChunk * kAttentionChunk; start < end; start += kAttentionChunk) {
+    Step<E> step{};
+    step.value_stride = args.head_dim;
+    for (int b = 0; b < kBlocksPerChunk; ++b) {
+      const int64_t position = start + b * kKvBlockSize;
+      if (position >= end || position + kKvBlockSize <= oldest) continue;
+      const int64_t block = table[position / kKvBlockSize];
+      step.keys[b] = block_base<const E>(args.pool, args.layer, block, view.tile.kv_head, false);
+      step.values[b] = block_base<const E>(args.pool, args.layer, block, view.tile.kv_head, true);
+    }
+    if (staged) {
+      step_tile(view, q, stage(step, args.head_dim, view.layout, view.scratch), start);
+    } else {
+      step_tile(view, q, step, start);
+    }
+  }
+}
+
+void attend_tile(const AttentionArgs& args, const float* q, const AttentionTile& tile,
+                 const TileScratch& layout, float* scratch) {
+  const int64_t first_token = args.query_starts[tile.sequence];
+  const int64_t tokens = args.query_starts[tile.sequence + 1] - first_token;
+  const TileView view{args,        tile, layout, scratch, args.num_heads / args.num_kv_heads,
+                      first_token, args.context_lengths[tile.sequence] - tokens};
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    view.maximum()[r] = -INFINITY;
+    view.total()[r] = 0.0f;
+  }
+  for (int64_t i = 0; i < tile.rows * layout.padded_dim; i += 16) {
+    Vec::store(scratch + layout.sums + i, Vec::set(0.0f));
+  }
+  if (args.pool.type == KvType::kBFloat16) {
+    attend_typed<uint16_t>(view, q);
+  } else {
+    attend_typed<float>(view, q);
+  }
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const float* sums = scratch + layout.sums + r * layout.padded_dim;
+    float* out = args.output + view.offset(r);
+    const Vec total = Vec::set(view.total()[r]);
+    for (int64_t i = 0; i < args.head_dim; i += 16) {
+      const int width = args.head_dim - i < 16 ? static_cast<int>(args.head_dim - i) : 16;
+      Vec::store_first(out + i, Vec::div(Vec::load(sums + i), total), width);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fdq
