@@ -55,9 +55,14 @@ async function readJsonFile(dir: string, name: string): Promise<Record<string, u
   return parseStrictJsonObject(bytes, { what: name, maxDepth: MAX_CONFIG_DEPTH });
 }
 
-async function readConfig(dir: string, names: readonly string[]): Promise<Record<string, unknown>> {
+/** @throws UserError `invalid_checkpoint`, which calls the folder `label`. */
+export async function readConfig(
+  dir: string,
+  names: readonly string[],
+  label = dir,
+): Promise<Record<string, unknown>> {
   if (!names.includes('config.json')) {
-    throw new UserError('invalid_checkpoint', `Expected config.json in ${quote(dir)} but it is missing.`, {
+    throw new UserError('invalid_checkpoint', `Expected config.json in ${quote(label)} but it is missing.`, {
       param: 'config.json',
       suggestions: [
         'Point --model at the folder that holds config.json and the weights.',
@@ -84,8 +89,15 @@ function findQuantization(
   return file === undefined ? undefined : `described in ${file}`;
 }
 
-function refuseQuantized(reference: string, method: string): UnsupportedError {
-  return new UnsupportedError(
+/** @throws UnsupportedError `unsupported_model` naming the quantization method. */
+export function assertNotQuantized(
+  reference: string,
+  config: Readonly<Record<string, unknown>>,
+  names: readonly string[],
+): void {
+  const method = findQuantization(config, names);
+  if (method === undefined) return;
+  throw new UnsupportedError(
     'unsupported_model',
     `The weights of ${quote(reference)} are already quantized (quant_method ${method}); ` +
       'this version of fdq loads BF16, FP16 and FP32 checkpoints, and would quantize them a second time.',
@@ -208,8 +220,7 @@ export async function openCheckpoint(location: CheckpointLocation): Promise<Chec
   const names = await listFolder(dir);
   const found = await findWeightFiles(dir, names);
   const config = await readConfig(dir, names);
-  const method = findQuantization(config, names);
-  if (method !== undefined) throw refuseQuantized(reference, method);
+  assertNotQuantized(reference, config, names);
   const generationConfig = names.includes('generation_config.json')
     ? await readJsonFile(dir, 'generation_config.json')
     : undefined;

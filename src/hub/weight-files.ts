@@ -67,15 +67,15 @@ export async function readWeightIndex(path: string): Promise<WeightIndex> {
 export type WeightFiles =
   { readonly kind: 'single' } | { readonly kind: 'sharded'; readonly index: WeightIndex };
 
-function describeMissingWeights(dir: string, names: readonly string[]): UserError {
+function describeMissingWeights(label: string, names: readonly string[]): UserError {
   const foreign = names.filter((name) => FOREIGN_WEIGHTS.test(name));
   const safetensors = names.filter((name) => name.endsWith('.safetensors'));
   if (foreign.length > 0 && safetensors.length === 0) {
     return new UnsupportedError(
       'unsupported_model',
-      `The weights in ${quote(dir)} are ${listNames(foreign)}; fdq loads safetensors (BF16, FP16 or FP32) only.`,
+      `The weights in ${quote(label)} are ${listNames(foreign)}; fdq loads safetensors (BF16, FP16 or FP32) only.`,
       {
-        param: dir,
+        param: label,
         suggestions: [
           'Use the safetensors version of the model if its publisher has one.',
           'Convert it: python -c "from transformers import AutoModelForCausalLM as M; ' +
@@ -87,9 +87,9 @@ function describeMissingWeights(dir: string, names: readonly string[]): UserErro
   const found = safetensors.length > 0 ? ` (it has ${listNames(safetensors)})` : '';
   return new UserError(
     'invalid_checkpoint',
-    `Expected ${SINGLE_FILE} or ${INDEX_FILE} in ${quote(dir)} but found neither${found}.`,
+    `Expected ${SINGLE_FILE} or ${INDEX_FILE} in ${quote(label)} but found neither${found}.`,
     {
-      param: dir,
+      param: label,
       suggestions: [
         'Point --model at the folder that holds config.json and the weights.',
         'Fetch the model again.',
@@ -98,13 +98,21 @@ function describeMissingWeights(dir: string, names: readonly string[]): UserErro
   );
 }
 
-/** Which files hold the weights of a folder whose entries are `names`. */
-export async function findWeightFiles(dir: string, names: readonly string[]): Promise<WeightFiles> {
+/**
+ * Which files hold the weights of a folder whose entries are (or will be) `names`; messages call it `label`.
+ *
+ * @throws UserError `invalid_checkpoint`; UnsupportedError `unsupported_model` for weights in other formats.
+ */
+export async function findWeightFiles(
+  dir: string,
+  names: readonly string[],
+  label = dir,
+): Promise<WeightFiles> {
   if (names.includes(SINGLE_FILE)) return { kind: 'single' };
   if (names.includes(INDEX_FILE)) {
     return { kind: 'sharded', index: await readWeightIndex(await resolveModelFile(dir, INDEX_FILE)) };
   }
-  throw describeMissingWeights(dir, names);
+  throw describeMissingWeights(label, names);
 }
 
 async function isFileThere(path: string): Promise<boolean> {

@@ -1,0 +1,311 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, rename, rm, stat, statfs, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { listFiles, modelInfo } from '@huggingface/hub';
+import { FdqError, UserError } from '../errors.js';
+import { getRepoCache } from './cache-layout.js';
+import type { RepoCache, Snapshot } from './cache-layout.js';
+import { assertNotQuantized, readConfig } from './checkpoint.js';
+import { createHubClient, retry } from './hub-client.js';
+import type { HubClient, RetryPolicy } from './hub-client.js';
+import type { HubSettings } from './hub-environment.js';
+import { quote } from './quote.js';
+import { isCommit } from './reference.js';
+import type { RepoReference } from './reference.js';
+import { describeDiskFull, transferFile } from './transfer.js';
+import type { RemoteFile, TransferOptions } from './transfer.js';
+import { findWeightFiles, INDEX_FILE, SINGLE_FILE } from './weight-files.js';
+
+export type { RetryPolicy } from './hub-client.js';
+
+export interface DownloadProgress {
+  /** The file that has just moved on. */
+  readonly file: string;
+  /** Over all files of the download, including what was there before. */
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+  readonly filesDone: number;
+  readonly filesTotal: number;
+}
+
+export interface DownloadOptions {
+  readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly retry?: RetryPolicy | undefined;
+}
+
+/** Everything one download shares. */
+interface Download {
+  readonly client: HubClient;
+  readonly cache: RepoCache;
+  readonly snapshot: Snapshot;
+  readonly settings: HubSettings;
+  readonly retry: RetryPolicy;
+  readonly signal: AbortSignal;
+}
+
+const DEFAULT_RETRY: RetryPolicy = { attempts: 5, delayMs: 1000 };
+const PARALLEL_FILES = 4;
+const ETAG = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
+/** Beside the weights, what serving reads; no code, no pickles, nothing in subfolders. */
+const SMALL_FILE =
+  /^(?:config|generation_config|tokenizer[\w.-]*|chat_template[\w.-]*)\.json$|^chat_template[\w.-]*\.jinja$/;
+const WEIGHT_FILE = /^[^/\\\p{Cc}]+\.safetensors(?:\.index\.json)?$/u;
+
+function describeOddAnswer({ endpoint, repo }: HubClient, problem: string, cause?: unknown): UserError {
+  return new UserError(
+    'download_failed',
+    `${endpoint} gave an answer about ${repo.id} that makes no sense: ${problem}.`,
+    {
+      param: repo.id,
+      suggestions: ['Check HF_ENDPOINT: it has to be a server that speaks the Hugging Face hub protocol.'],
+      cause,
+    },
+  );
+}
+
+/** Runs a request of the hub library: our fetch's errors pass, the library's own become one of ours. */
+async function ask<T>(
+  client: HubClient,
+  policy: RetryPolicy,
+  signal: AbortSignal,
+  request: () => Promise<T>,
+): Promise<T> {
+  return retry(policy, signal, async () => {
+    try {
+      return await request();
+    } catch (error) {
+      if (error instanceof FdqError) throw error;
+      throw describeOddAnswer(client, 'it is not what the protocol says', error);
+    }
+  });
+}
+
+interface Listing {
+  /** Everything at the top level of the repository. */
+  readonly names: readonly string[];
+  /** What serving may need. */
+  readonly files: readonly RemoteFile[];
+}
+
+async function listRemoteFiles(client: HubClient, commit: string): Promise<Listing> {
+  const names: string[] = [];
+  const files: RemoteFile[] = [];
+  const { endpoint: hubUrl, repo } = client;
+  for await (const entry of listFiles({
+    repo: repo.id,
+    revision: commit,
+    hubUrl,
+    fetch: client.fetchMetadata,
+  })) {
+    names.push(entry.path);
+    if (entry.type !== 'file' || !(SMALL_FILE.test(entry.path) || WEIGHT_FILE.test(entry.path))) continue;
+    const etag = entry.lfs?.oid ?? entry.oid ?? '';
+    if (!ETAG.test(etag) || !Number.isSafeInteger(entry.size) || entry.size < 0) {
+      throw describeOddAnswer(client, `the listing of ${quote(entry.path)} has no valid hash or size`);
+    }
+    const url = `${hubUrl}/${repo.id}/resolve/${commit}/${encodeURIComponent(entry.path)}`;
+    files.push({ name: entry.path, size: entry.size, etag, url });
+  }
+  return { names, files };
+}
+
+async function readSize(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A relative link, as huggingface_hub writes it, put in place in one step. */
+async function linkIntoSnapshot({ snapshot }: Download, { name, etag }: RemoteFile): Promise<void> {
+  const temporary = join(snapshot.dir, `${randomBytes(6).toString('hex')}.incomplete`);
+  await symlink(join('..', '..', 'blobs', etag), temporary);
+  await rename(temporary, join(snapshot.dir, name));
+}
+
+async function fetchFile(
+  download: Download,
+  file: RemoteFile,
+  signal: AbortSignal,
+  onBytes: (count: number) => void,
+): Promise<void> {
+  const { client, cache, snapshot, settings } = download;
+  const blob = join(cache.blobs, file.etag);
+  if ((await readSize(blob)) === file.size) {
+    onBytes(file.size);
+  } else {
+    const options: TransferOptions = {
+      client,
+      retry: download.retry,
+      stallTimeoutMs: settings.downloadTimeoutMs,
+      signal,
+      onBytes,
+    };
+    await transferFile(file, blob, options);
+  }
+  if ((await readSize(join(snapshot.dir, file.name))) !== file.size) await linkIntoSnapshot(download, file);
+}
+
+/** A few at a time; the first failure stops the others, and nothing runs any more when this returns. */
+async function fetchAll(
+  download: Download,
+  files: readonly RemoteFile[],
+  onBytes: (file: RemoteFile, count: number, isDone: boolean) => void,
+): Promise<void> {
+  const stop = new AbortController();
+  const signal = AbortSignal.any([download.signal, stop.signal]);
+  const queue = [...files];
+  let failure: unknown;
+  const work = async (): Promise<void> => {
+    for (let file = queue.shift(); file !== undefined && !stop.signal.aborted; file = queue.shift()) {
+      const current = file;
+      try {
+        await fetchFile(download, current, signal, (count) => onBytes(current, count, false));
+        onBytes(current, 0, true);
+      } catch (error) {
+        failure ??= error;
+        stop.abort();
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: PARALLEL_FILES }, work));
+  if (failure !== undefined) throw failure;
+}
+
+/** Bytes still to come, against what the disk has free. */
+async function checkFreeSpace({ cache }: Download, files: readonly RemoteFile[]): Promise<void> {
+  let needed = 0;
+  for (const { etag, size } of files) {
+    const blob = join(cache.blobs, etag);
+    if ((await readSize(blob)) !== size) {
+      needed += Math.max(0, size - ((await readSize(`${blob}.incomplete`)) ?? 0));
+    }
+  }
+  const { bavail, bsize } = await statfs(cache.blobs);
+  const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  if (needed > bavail * bsize) {
+    throw describeDiskFull(`${gib(needed)} (${gib(bavail * bsize)} free in ${quote(dirname(cache.blobs))})`);
+  }
+}
+
+function createProgress(
+  done: readonly RemoteFile[],
+  ahead: readonly RemoteFile[],
+  onProgress: (progress: DownloadProgress) => void,
+): (file: RemoteFile, count: number, isDone: boolean) => void {
+  const sum = (files: readonly RemoteFile[]): number => files.reduce((total, { size }) => total + size, 0);
+  const filesTotal = done.length + ahead.length;
+  const bytesTotal = sum(done) + sum(ahead);
+  let bytesDone = sum(done);
+  let filesDone = done.length;
+  return ({ name }, count, isDone) => {
+    bytesDone += count;
+    if (isDone) filesDone++;
+    onProgress({ file: name, bytesDone, bytesTotal, filesDone, filesTotal });
+  };
+}
+
+/** The weight files to fetch: those the index names, not a second copy in another layout. */
+async function selectWeights(
+  { client, snapshot }: Download,
+  { names, files }: Listing,
+): Promise<readonly RemoteFile[]> {
+  const found = await findWeightFiles(snapshot.dir, names, client.repo.id);
+  const wanted = found.kind === 'single' ? [SINGLE_FILE] : found.index.shards;
+  return wanted.map((name) => {
+    const file = files.find((candidate) => candidate.name === name);
+    if (file !== undefined) return file;
+    throw new UserError(
+      'invalid_checkpoint',
+      `${client.repo.id} lacks the weight file ${quote(name)} that its index names.`,
+      {
+        param: name,
+        suggestions: ['Tell the publisher of the model, or use another revision (org/name@revision).'],
+      },
+    );
+  });
+}
+
+async function writeRef({ refs }: RepoCache, revision: string, commit: string): Promise<void> {
+  if (revision === commit) return;
+  const path = join(refs, revision);
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.incomplete`;
+  await mkdir(dirname(path), { recursive: true });
+  try {
+    await writeFile(temporary, commit);
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+async function prepareFolders({ cache, snapshot }: Download): Promise<void> {
+  try {
+    await mkdir(cache.blobs, { recursive: true });
+    await mkdir(snapshot.dir, { recursive: true });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const folder = quote(dirname(cache.blobs));
+    throw new UserError(
+      'download_failed',
+      `Cannot write to the Hugging Face cache at ${folder}: ${code ?? 'unknown'}.`,
+      {
+        param: dirname(cache.blobs),
+        suggestions: ['Give this user write access to it, or set HF_HUB_CACHE to a folder of your own.'],
+        cause: error,
+      },
+    );
+  }
+}
+
+async function resolveCommit(client: HubClient, policy: RetryPolicy, signal: AbortSignal): Promise<string> {
+  const { endpoint: hubUrl, repo } = client;
+  const { sha } = await ask(client, policy, signal, () =>
+    modelInfo({
+      name: repo.id,
+      revision: repo.revision,
+      additionalFields: ['sha'],
+      hubUrl,
+      fetch: client.fetchMetadata,
+    }),
+  );
+  if (typeof sha !== 'string' || !isCommit(sha)) throw describeOddAnswer(client, 'it names no commit');
+  return sha;
+}
+
+/**
+ * Downloads what serving needs of a repository into the standard Hugging Face cache: configuration and tokenizer first,
+ * then, once these show a model that fdq can load, the weights. Files that are there already are kept, partial ones
+ * are continued. `refs/<revision>` is written last, so an interrupted download never looks like a finished one.
+ *
+ * @throws UserError `model_not_found`, `download_failed`, `unsupported_model`, `invalid_checkpoint`, `aborted`
+ */
+export async function downloadModel(
+  repo: RepoReference,
+  settings: HubSettings,
+  options: DownloadOptions = {},
+): Promise<Snapshot> {
+  const signal = options.signal ?? new AbortController().signal;
+  const policy = options.retry ?? DEFAULT_RETRY;
+  const client = createHubClient(repo, settings, await settings.readToken(), signal);
+  const commit = await resolveCommit(client, policy, signal);
+  const listing = await ask(client, policy, signal, () => listRemoteFiles(client, commit));
+
+  const cache = getRepoCache(settings.cacheDir, repo.id);
+  const snapshot: Snapshot = { dir: join(cache.snapshots, commit), commit };
+  const download: Download = { client, cache, snapshot, settings, retry: policy, signal };
+  await prepareFolders(download);
+
+  const small = listing.files.filter(({ name }) => SMALL_FILE.test(name) || name === INDEX_FILE);
+  await fetchAll(download, small, () => undefined);
+  const weights = await selectWeights(download, listing);
+  assertNotQuantized(repo.id, await readConfig(snapshot.dir, listing.names, repo.id), listing.names);
+
+  await checkFreeSpace(download, weights);
+  await fetchAll(download, weights, createProgress(small, weights, options.onProgress ?? (() => undefined)));
+  await writeRef(cache, repo.revision, commit);
+  return snapshot;
+}

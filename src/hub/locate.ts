@@ -1,0 +1,152 @@
+import { stat } from 'node:fs/promises';
+import { isAbsolute, resolve } from 'node:path';
+import { UserError } from '../errors.js';
+import { findSnapshot } from './cache-layout.js';
+import { downloadModel } from './download.js';
+import type { DownloadProgress, RetryPolicy } from './download.js';
+import { expandPath, readHubSettings } from './hub-environment.js';
+import type { Environment } from './hub-environment.js';
+import { listNames, quote } from './quote.js';
+import { DEFAULT_REVISION, findSimilarPaths, parseRepoReference } from './reference.js';
+import type { RepoReference } from './reference.js';
+import { listMissingFiles } from './weight-files.js';
+
+export interface LocateOptions {
+  /** Branch, tag or commit; the default is `main`. Only for a repository of the hub. */
+  readonly revision?: string | undefined;
+  /** Never use the network; HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE do the same. */
+  readonly offline?: boolean | undefined;
+  /** The process's own by default. */
+  readonly env?: Environment | undefined;
+  readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly retry?: RetryPolicy | undefined;
+}
+
+export interface LocatedModel {
+  /** Absolute. */
+  readonly dir: string;
+  /** As the user wrote it. */
+  readonly reference: string;
+  /** Commit hash of a model that comes from the hub. */
+  readonly revision?: string;
+  readonly source: 'folder' | 'cache' | 'download';
+}
+
+/** The command that fills the cache on a machine with a network. */
+function formatFetchCommand({ id, revision }: RepoReference): string {
+  return `huggingface-cli download ${id}${revision === DEFAULT_REVISION ? '' : ` --revision ${revision}`}`;
+}
+
+function describeOfflineMiss(reference: string, repo: RepoReference, problem: string): UserError {
+  return new UserError('offline', `${quote(reference)} ${problem}, and fdq is offline.`, {
+    param: reference,
+    suggestions: [
+      `Fetch it first: ${formatFetchCommand(repo)} (newer name of the command: hf download).`,
+      'Or run the same fdq command without the offline switch (--offline, HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).',
+    ],
+  });
+}
+
+async function describeUnknownPath(reference: string, path: string): Promise<UserError> {
+  const similar = await findSimilarPaths(isAbsolute(reference) ? path : reference);
+  const suggestions = similar.length > 0 ? [`Did you mean ${similar.map(quote).join(' or ')}?`] : [];
+  return new UserError('model_not_found', `There is no model folder ${quote(reference)}.`, {
+    param: reference,
+    suggestions: [
+      ...suggestions,
+      'Give a folder with config.json and safetensors files, or a hub id like org/name.',
+    ],
+  });
+}
+
+async function locateFolder(reference: string, path: string): Promise<LocatedModel | undefined> {
+  let stats;
+  try {
+    stats = await stat(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ENAMETOOLONG') return undefined;
+    throw new UserError(
+      'model_not_found',
+      `Cannot read the model folder ${quote(reference)}: ${code ?? 'unknown'}.`,
+      {
+        param: reference,
+        suggestions: ['Give this user access to the folder and its parents.'],
+        cause: error,
+      },
+    );
+  }
+  if (stats.isDirectory()) return { dir: path, reference, source: 'folder' };
+  throw new UserError('model_not_found', `Expected a model folder but ${quote(reference)} is a file.`, {
+    param: reference,
+    suggestions: ['Give the folder that holds config.json and the weights.'],
+  });
+}
+
+/** `models/demmo` looks like a hub id, but its writer may have meant the folder `models/demo`. */
+async function addLocalNames(reference: string, error: unknown): Promise<unknown> {
+  if (!(error instanceof UserError) || error.code !== 'model_not_found') return error;
+  const similar = await findSimilarPaths(reference);
+  if (similar.length === 0) return error;
+  return new UserError(error.code, error.message, {
+    ...(error.param === undefined ? {} : { param: error.param }),
+    suggestions: [...error.suggestions, `Or did you mean the folder ${similar.map(quote).join(' or ')}?`],
+    cause: error,
+  });
+}
+
+async function locateRepo(
+  reference: string,
+  repo: RepoReference,
+  options: LocateOptions,
+): Promise<LocatedModel> {
+  const settings = readHubSettings(options.env ?? process.env);
+  const snapshot = await findSnapshot(settings.cacheDir, repo);
+  const missing = snapshot === undefined ? [] : await listMissingFiles(snapshot.dir);
+  if (snapshot !== undefined && missing.length === 0) {
+    return { dir: snapshot.dir, reference, revision: snapshot.commit, source: 'cache' };
+  }
+  if (options.offline === true || settings.isOffline) {
+    const where = `in the Hugging Face cache (${settings.cacheDir})`;
+    throw describeOfflineMiss(
+      reference,
+      repo,
+      snapshot === undefined ? `is not ${where}` : `is incomplete ${where}: ${listNames(missing)} missing`,
+    );
+  }
+  try {
+    const { dir, commit } = await downloadModel(repo, settings, options);
+    return { dir, reference, revision: commit, source: 'download' };
+  } catch (error) {
+    throw await addLocalNames(reference, error);
+  }
+}
+
+/**
+ * Finds a model: a local folder, else a repository (`org/name` or `org/name@revision`) in the standard Hugging Face
+ * cache, else one that is downloaded into that cache. A complete snapshot in the cache is used without asking the hub.
+ *
+ * @throws UserError `model_not_found`, `offline`, `download_failed`, `aborted`, `usage`, `invalid_config`
+ */
+export async function locateModel(reference: string, options: LocateOptions = {}): Promise<LocatedModel> {
+  if (reference === '' || reference.includes('\0')) {
+    throw new UserError('usage', `Expected a model folder or a hub id but received ${quote(reference)}.`, {
+      param: 'model',
+      suggestions: ['Give a folder with config.json and safetensors files, or a hub id like org/name.'],
+    });
+  }
+  const env = options.env ?? process.env;
+  const path = reference.startsWith('~') ? expandPath(reference, env) : resolve(reference);
+  const folder = await locateFolder(reference, path);
+  if (folder !== undefined) {
+    if (options.revision === undefined) return folder;
+    throw new UserError('usage', `${quote(reference)} is a local folder, which has no revision.`, {
+      param: 'revision',
+      suggestions: ['Leave the revision out, or give a hub id like org/name.'],
+    });
+  }
+  const repo = parseRepoReference(reference, options.revision);
+  if (repo === undefined) throw await describeUnknownPath(reference, path);
+  return locateRepo(reference, repo, options);
+}
