@@ -1,0 +1,47 @@
+import type { Graph } from '../graph/ir.js';
+import type { IsaName } from '../runtime/addon.js';
+
+export type DtypeChoice = 'auto' | 'float32' | 'bfloat16';
+
+/** How numbers travel: the inputs of linear layers, and keys and values in the cache. */
+export interface Arithmetic {
+  readonly compute: 'float32' | 'bfloat16';
+  readonly kv: 'float32' | 'bfloat16';
+}
+
+/**
+ * `auto` computes in bfloat16 where the CPU multiplies it and the checkpoint is stored in it. The cache is bfloat16
+ * unless float32 is asked for, by itself or by `dtype`.
+ */
+export function chooseArithmetic(
+  graph: Graph,
+  choice: {
+    readonly dtype: DtypeChoice;
+    readonly kv: 'auto' | 'float32' | 'bfloat16';
+    readonly isa: IsaName;
+  },
+): Arithmetic {
+  const multipliesBf16 = choice.isa === 'avx512_bf16' || choice.isa === 'amx';
+  const compute =
+    choice.dtype === 'auto'
+      ? multipliesBf16 && isBfloat16Model(graph)
+        ? 'bfloat16'
+        : 'float32'
+      : choice.dtype;
+  const kv = choice.kv === 'auto' ? (choice.dtype === 'float32' ? 'float32' : 'bfloat16') : choice.kv;
+  return { compute, kv };
+}
+
+/** Whether most weight bytes are stored as bfloat16. */
+function isBfloat16Model(graph: Graph): boolean {
+  let bfloat16 = 0;
+  let all = 0;
+  for (const { data } of graph.initializers.values()) {
+    if (data.kind !== 'weight') continue;
+    for (const member of data.members) {
+      all += member.byteLength;
+      if (member.dataType === 'bfloat16') bfloat16 += member.byteLength;
+    }
+  }
+  return bfloat16 * 2 > all;
+}

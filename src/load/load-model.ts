@@ -1,0 +1,200 @@
+import { performance } from 'node:perf_hooks';
+import type { Graph } from '../graph/ir.js';
+import { serializeModel } from '../graph/onnx.js';
+import { openCheckpoint, verifyUnchanged, type Checkpoint } from '../hub/checkpoint.js';
+import { locateModel, type LocateOptions } from '../hub/locate.js';
+import { openWeightFile } from '../hub/weight-file.js';
+import type { DecoderInfo } from '../models/architecture.js';
+import { buildModel } from '../models/build-model.js';
+import type { LayerReport } from '../quant/report.js';
+import type { IsaName, KvCacheOptions } from '../runtime/addon.js';
+import { chooseIsa, loadRuntime, type Runtime } from '../runtime/load-addon.js';
+import { availableMemoryBytes } from '../runtime/machine.js';
+import { createOnnxRunner, type OnnxRunner } from '../runtime/onnx-runner.js';
+import { packWarmUpStep } from './warm-up.js';
+import { planMemory, type MemoryPlan } from './memory-plan.js';
+import { chooseArithmetic, type Arithmetic, type DtypeChoice } from './arithmetic.js';
+import { applyQuantization, weightBytesOf } from './apply-quantization.js';
+import { streamedBytes, streamWeights } from './stream-weights.js';
+
+export type LoadPhase = 'locate' | 'plan' | 'quantize' | 'build' | 'warm_up';
+
+/** Told how loading goes. */
+export interface LoadObserver {
+  phase(
+    name: LoadPhase,
+    state: 'start' | 'progress' | 'done',
+    detail?: { readonly doneBytes?: number; readonly totalBytes?: number; readonly message?: string },
+  ): void;
+  warn(line: string): void;
+}
+
+export interface LoadOptions {
+  /** Folder or Hugging Face id, with an optional `@revision`. */
+  readonly model: string;
+  readonly locate?: LocateOptions;
+  /** Scheme name or JSON object; absent: as stored. */
+  readonly quantization?: string;
+  readonly quantizationConfig?: Readonly<Record<string, unknown>>;
+  readonly dtype: DtypeChoice;
+  readonly kvCacheDtype: 'auto' | 'float32' | 'bfloat16';
+  readonly threads: number;
+  /** FDQ_ISA: forces kernels of one instruction set. */
+  readonly isa?: string | undefined;
+  readonly memory: {
+    readonly utilization: number;
+    readonly kvCacheBytes?: number;
+    readonly numBlocks?: number;
+    readonly maxModelLen?: number;
+    readonly maxNumSeqs?: number;
+    readonly maxBatchedTokens?: number;
+  };
+  readonly signal?: AbortSignal;
+}
+
+export interface LoadedModel {
+  readonly runner: OnnxRunner;
+  readonly checkpoint: Checkpoint;
+  readonly decoder: DecoderInfo;
+  /** Canonical name of what was asked for, e.g. `wint4:g128`; `none` when nothing was quantized. */
+  readonly scheme: string;
+  readonly layers: readonly LayerReport[];
+  readonly weightBytes: number;
+  readonly memory: MemoryPlan;
+  readonly arithmetic: Arithmetic;
+  readonly onnxruntimeVersion: string;
+  readonly isa: IsaName;
+  /** Wall time of each phase. */
+  readonly seconds: Readonly<Record<LoadPhase, number>>;
+}
+
+/** A checkpoint whose headers are read and whose every layer is decided: all that is known before a weight is read. */
+export interface PlannedModel {
+  readonly checkpoint: Checkpoint;
+  readonly decoder: DecoderInfo;
+  readonly graph: Graph;
+  readonly scheme: string;
+  readonly layers: readonly LayerReport[];
+  readonly weightBytes: number;
+  readonly memory: MemoryPlan;
+  readonly arithmetic: Arithmetic;
+  readonly kvCache: KvCacheOptions;
+  readonly runtime: Runtime;
+  readonly isa: IsaName;
+}
+
+/**
+ * From a model reference to a runner: locate, plan, read + quantize, build, warm up.
+ * Everything that headers and flags can tell fails before a weight is read.
+ */
+export async function loadModel(options: LoadOptions, observer: LoadObserver): Promise<LoadedModel> {
+  const clock = new PhaseClock(observer);
+  const checkpoint = await clock.run('locate', async () => {
+    const located = await locateModel(options.model, options.locate);
+    return openCheckpoint(located);
+  });
+  const planned = await clock.run('plan', () => planModel(checkpoint, options, observer));
+  const initializers = await clock.run('quantize', () => readWeights(planned, options, observer));
+  const runner = await clock.run('build', () => {
+    const { memory } = planned;
+    return createOnnxRunner({
+      runtime: planned.runtime,
+      model: serializeModel(planned.graph),
+      initializers,
+      kvCache: planned.kvCache,
+      threads: options.threads,
+      isa: planned.isa,
+      vocabSize: planned.decoder.vocabSize,
+      maxModelLen: memory.maxModelLen,
+      maxLogitRows: memory.maxLogitRows,
+      maxBatchedTokens: memory.maxBatchedTokens,
+    });
+  });
+  await clock.run('warm_up', () => runner.logits(packWarmUpStep()));
+  return {
+    ...planned,
+    runner,
+    onnxruntimeVersion: planned.runtime.onnxruntime.version,
+    seconds: clock.seconds,
+  };
+}
+
+/** Decides everything about a model from its headers. */
+export async function planModel(
+  checkpoint: Checkpoint,
+  options: LoadOptions,
+  observer: LoadObserver,
+): Promise<PlannedModel> {
+  const runtime = loadRuntime();
+  const isa = chooseIsa(runtime.addon, options.isa);
+  for (const warning of checkpoint.warnings) observer.warn(warning);
+  const model = await buildModel(checkpoint.config, checkpoint.tensors);
+  for (const warning of model.warnings) observer.warn(warning);
+  const arithmetic = chooseArithmetic(model.graph, { dtype: options.dtype, kv: options.kvCacheDtype, isa });
+  const { graph, layers, scheme } = applyQuantization(model.graph, options, arithmetic);
+  const weightBytes = weightBytesOf(graph);
+  const { numLayers, numKvHeads, headDim } = model.info;
+  const kvElementBytes = arithmetic.kv === 'float32' ? 4 : 2;
+  const memory = planMemory({
+    availableBytes: availableMemoryBytes(),
+    weightBytes,
+    kvBytesPerToken: numLayers * 2 * numKvHeads * headDim * kvElementBytes,
+    vocabSize: model.info.vocabSize,
+    modelMaxLen: model.info.maxPositions,
+    ...options.memory,
+  });
+  const kvCache = { dataType: arithmetic.kv, numLayers, numBlocks: memory.numBlocks, numKvHeads, headDim };
+  return {
+    checkpoint,
+    decoder: model.info,
+    graph,
+    scheme,
+    layers,
+    weightBytes,
+    memory,
+    arithmetic,
+    kvCache,
+    runtime,
+    isa,
+  };
+}
+
+async function readWeights(
+  planned: PlannedModel,
+  options: LoadOptions,
+  observer: LoadObserver,
+): ReturnType<typeof streamWeights> {
+  const totalBytes = streamedBytes(planned.graph);
+  const { checkpoint, runtime } = planned;
+  await verifyUnchanged(checkpoint);
+  return streamWeights(planned.graph, {
+    addon: runtime.addon,
+    threads: options.threads,
+    open: (file) =>
+      openWeightFile(
+        file,
+        checkpoint.files.find((identity) => identity.path === file),
+      ),
+    onProgress: (doneBytes) => observer.phase('quantize', 'progress', { doneBytes, totalBytes }),
+    signal: options.signal,
+  });
+}
+
+/** Times phases and tells the observer. */
+class PhaseClock {
+  readonly seconds: Record<LoadPhase, number> = { locate: 0, plan: 0, quantize: 0, build: 0, warm_up: 0 };
+  readonly #observer: LoadObserver;
+
+  constructor(observer: LoadObserver) {
+    this.#observer = observer;
+  }
+
+  async run<T>(name: LoadPhase, work: () => Promise<T>): Promise<T> {
+    const start = performance.now();
+    this.#observer.phase(name, 'start');
+    const result = await work();
+    this.seconds[name] = (performance.now() - start) / 1000;
+    this.#observer.phase(name, 'done');
+    return result;
+  }
+}

@@ -1,0 +1,102 @@
+import { UserError } from '../errors.js';
+import { KV_BLOCK_SIZE } from '../runtime/onnx-runner.js';
+
+const MIB = 1024 ** 2;
+const GIB = 1024 ** 3;
+
+/** KV cache taken when nothing is asked for and more would fit; the default of vLLM's CPU backend. */
+const DEFAULT_KV_BYTES = 4 * GIB;
+/** Node, ONNX Runtime and the activations of a step. */
+const WORKSPACE_BYTES = 400 * MIB;
+/** Logits rows beyond one a sequence (prompt logprobs) stop here. */
+const LOGITS_BYTES = 64 * MIB;
+const DEFAULT_MAX_NUM_SEQS = 64;
+const DEFAULT_MAX_BATCHED_TOKENS = 512;
+
+export interface MemoryRequest {
+  readonly availableBytes: number;
+  /** Share of the available memory that may be used, (0, 1]. */
+  readonly utilization: number;
+  readonly weightBytes: number;
+  /** Over all layers. */
+  readonly kvBytesPerToken: number;
+  readonly vocabSize: number;
+  /** Longest sequence the model was made for. */
+  readonly modelMaxLen: number;
+  readonly kvCacheBytes?: number;
+  readonly numBlocks?: number;
+  readonly maxModelLen?: number;
+  readonly maxNumSeqs?: number;
+  readonly maxBatchedTokens?: number;
+}
+
+export interface MemoryPlan {
+  readonly numBlocks: number;
+  readonly kvBytes: number;
+  readonly maxModelLen: number;
+  readonly maxNumSeqs: number;
+  readonly maxBatchedTokens: number;
+  readonly maxLogitRows: number;
+}
+
+/**
+ * Divides the machine's memory before a weight is read.
+ * @throws UserError `out_of_memory` with the figures when weights and cache do not fit, `usage` when
+ *   maxModelLen exceeds the model's own limit.
+ */
+export function planMemory(request: MemoryRequest): MemoryPlan {
+  const { modelMaxLen } = request;
+  if (request.maxModelLen !== undefined && request.maxModelLen > modelMaxLen) {
+    throw new UserError(
+      'usage',
+      `Expected --max-model-len to be at most the model's ${modelMaxLen} positions but received ${request.maxModelLen}.`,
+      { param: '--max-model-len', suggestions: [`Pass --max-model-len ${modelMaxLen} or less.`] },
+    );
+  }
+  const bytesPerBlock = request.kvBytesPerToken * KV_BLOCK_SIZE;
+  const budget =
+    Math.floor(request.availableBytes * request.utilization) - request.weightBytes - WORKSPACE_BYTES;
+  const numBlocks = chooseNumBlocks(request, budget, bytesPerBlock);
+  const tokens = numBlocks * KV_BLOCK_SIZE;
+  if (request.maxModelLen !== undefined && request.maxModelLen > tokens) {
+    throw tooSmall(request, budget, request.maxModelLen * request.kvBytesPerToken);
+  }
+  const maxNumSeqs = request.maxNumSeqs ?? DEFAULT_MAX_NUM_SEQS;
+  const maxBatchedTokens = Math.max(request.maxBatchedTokens ?? DEFAULT_MAX_BATCHED_TOKENS, maxNumSeqs);
+  const affordableRows = Math.floor(LOGITS_BYTES / (4 * request.vocabSize));
+  return {
+    numBlocks,
+    kvBytes: numBlocks * bytesPerBlock,
+    maxModelLen: request.maxModelLen ?? Math.min(modelMaxLen, tokens),
+    maxNumSeqs,
+    maxBatchedTokens,
+    maxLogitRows: Math.max(maxNumSeqs, Math.min(maxBatchedTokens, affordableRows)),
+  };
+}
+
+function chooseNumBlocks(request: MemoryRequest, budget: number, bytesPerBlock: number): number {
+  const needed =
+    Math.min(request.maxModelLen ?? KV_BLOCK_SIZE, request.modelMaxLen) * request.kvBytesPerToken;
+  if (request.numBlocks !== undefined) return request.numBlocks;
+  const wanted = request.kvCacheBytes ?? Math.max(needed, Math.min(DEFAULT_KV_BYTES, budget));
+  const numBlocks = Math.floor(wanted / bytesPerBlock);
+  if (wanted > budget || numBlocks < 1) throw tooSmall(request, budget, Math.max(wanted, bytesPerBlock));
+  return numBlocks;
+}
+
+function tooSmall(request: MemoryRequest, budget: number, kvBytes: number): UserError {
+  const gib = (bytes: number): string => `${(bytes / GIB).toFixed(2)} GiB`;
+  return new UserError(
+    'out_of_memory',
+    `The model does not fit: ${gib(request.availableBytes)} of memory are available and ` +
+      `${(request.utilization * 100).toFixed(0)} % of that may be used, but the weights take ${gib(request.weightBytes)}, ` +
+      `the workspace ${gib(WORKSPACE_BYTES)} and the KV cache ${gib(kvBytes)} (${gib(Math.max(0, budget))} are left for it).`,
+    {
+      suggestions: [
+        'Use fewer bytes a weight: --quantization wint8 or wint4.',
+        'Shorten the context: --max-model-len 4096, or size the cache: --kv-cache-memory 512MiB.',
+        'Allow more of the memory: --gpu-memory-utilization 0.95.',
+      ],
+    },
+  );
+}

@@ -1,0 +1,149 @@
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { LoadedModel } from '../../src/load/load-model.js';
+import {
+  argMax,
+  blockRange,
+  fixtureFolder,
+  loadFixture,
+  maxAbsDifference,
+  readFloatTensors,
+  readGolden,
+  runStep,
+} from '../helpers/fixture-model.js';
+
+const FIXTURES = ['llama', 'llama_tied', 'mistral', 'qwen2', 'qwen3'];
+/** Blocks of the longest prompt with its continuation. */
+const BLOCKS = 12;
+const BLOCK_SIZE = 16;
+
+describe.each(FIXTURES)('%s computes the reference logits', (name) => {
+  const golden = readGolden(name);
+  let model: LoadedModel;
+  let reference: ReadonlyMap<string, Float32Array>;
+
+  beforeAll(async () => {
+    model = await loadFixture(name);
+    reference = await readFloatTensors(path.join(fixtureFolder(name), 'golden.safetensors'));
+  });
+  afterAll(() => model.runner.close());
+
+  const lastRow = (ids: readonly number[]): readonly number[] => [ids.length - 1];
+
+  it.each(golden.prompts.map((prompt) => [prompt.index, prompt] as const))(
+    'prompt %i: logits within tolerance, greedy continuation equal',
+    async (index, prompt) => {
+      const blocks = blockRange(0, BLOCKS);
+      const rows = await runStep(model, [
+        { ids: prompt.ids, start: 0, blocks, rows: prompt.logit_positions },
+      ]);
+      const expected = reference.get(`logits.${index}`) ?? new Float32Array();
+      const actual = Float32Array.from(rows.flatMap((row) => [...row]));
+      expect(maxAbsDifference(actual, expected)).toBeLessThanOrEqual(golden.tolerance.atol_float32);
+
+      const greedy: number[] = [];
+      let next = argMax(rows.at(-1) ?? new Float32Array());
+      for (let position = prompt.ids.length; greedy.length < prompt.greedy.length; position++) {
+        greedy.push(next);
+        const [row] = await runStep(model, [{ ids: [next], start: position, blocks, rows: [0] }]);
+        next = argMax(row ?? new Float32Array());
+      }
+      expect(greedy).toEqual(prompt.greedy);
+    },
+  );
+
+  it('gives every prompt the same bits alone and packed with the others', async () => {
+    const chunks = golden.prompts.map((prompt, i) => ({
+      ids: prompt.ids,
+      start: 0,
+      blocks: blockRange(i * BLOCKS, BLOCKS),
+      rows: lastRow(prompt.ids),
+    }));
+    const together = await runStep(model, chunks);
+    for (const [i, chunk] of chunks.entries()) {
+      const [alone] = await runStep(model, [chunk]);
+      expect(together[i]).toEqual(alone);
+    }
+  });
+
+  it('gives the same bits at every chunk size of a chunked prefill', async () => {
+    const ids = golden.prompts[2]?.ids ?? [];
+    const blocks = blockRange(0, BLOCKS);
+    const [whole] = await runStep(model, [{ ids, start: 0, blocks, rows: lastRow(ids) }]);
+    for (let size = 1; size < ids.length; size++) {
+      let last: Float32Array | undefined;
+      for (let start = 0; start < ids.length; start += size) {
+        const chunk = ids.slice(start, start + size);
+        [last] = await runStep(model, [{ ids: chunk, start, blocks, rows: lastRow(chunk) }]);
+      }
+      expect(last, `chunk size ${size}`).toEqual(whole);
+    }
+  });
+
+  it('decodes several sequences in one step with the bits each has alone', async () => {
+    const prompts = golden.prompts.filter((prompt) => prompt.ids.length > 1);
+    const decode = (
+      i: number,
+    ): { ids: number[]; start: number; blocks: readonly number[]; rows: number[] } => ({
+      ids: [prompts[i]?.greedy[0] ?? 0],
+      start: prompts[i]?.ids.length ?? 0,
+      blocks: blockRange(i * BLOCKS, BLOCKS),
+      rows: [0],
+    });
+    for (const [i, prompt] of prompts.entries()) {
+      await runStep(model, [
+        { ids: prompt.ids, start: 0, blocks: blockRange(i * BLOCKS, BLOCKS), rows: [0] },
+      ]);
+    }
+    const together = await runStep(
+      model,
+      prompts.map((_, i) => decode(i)),
+    );
+    for (const i of prompts.keys()) {
+      const [alone] = await runStep(model, [decode(i)]);
+      expect(together[i]).toEqual(alone);
+    }
+  });
+
+  it('gives the same bits when a prefix is reused from another sequence', async () => {
+    const ids = golden.prompts[2]?.ids ?? [];
+    const [whole] = await runStep(model, [
+      { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: lastRow(ids) },
+    ]);
+    const shared = Math.floor((ids.length - 1) / BLOCK_SIZE);
+    const blocks = [...blockRange(0, shared), ...blockRange(50, BLOCKS - shared)];
+    const rest = ids.slice(shared * BLOCK_SIZE);
+    const [reused] = await runStep(model, [
+      { ids: rest, start: shared * BLOCK_SIZE, blocks, rows: lastRow(rest) },
+    ]);
+    expect(reused).toEqual(whole);
+  });
+});
+
+describe.each(FIXTURES)('%s computes the reference logits of quantized weights', (name) => {
+  const golden = readGolden(name);
+
+  it.each([
+    ['wint8', 'wint8'],
+    ['wint4', 'wint4'],
+    ['wint4:g128', 'wint4_g128'],
+  ])('%s', async (scheme, key) => {
+    const reference = await readFloatTensors(
+      path.join(fixtureFolder(name), 'golden_weight_only.safetensors'),
+    );
+    const model = await loadFixture(name, { quantization: scheme });
+    for (const prompt of golden.prompts) {
+      const chunk = { ids: prompt.ids, start: 0, blocks: blockRange(0, BLOCKS), rows: lastRow(prompt.ids) };
+      const [row] = await runStep(model, [chunk]);
+      const expected = reference.get(`${key}.logits.${prompt.index}`) ?? new Float32Array();
+      expect(maxAbsDifference(row ?? new Float32Array(), expected)).toBeLessThanOrEqual(
+        golden.tolerance.atol_float32,
+      );
+    }
+    await model.runner.close();
+  });
+
+  function lastRow(ids: readonly number[]): readonly number[] {
+    return [ids.length - 1];
+  }
+});

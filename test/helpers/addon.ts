@@ -1,0 +1,43 @@
+import { loadRuntime, placeholderFolder, type Runtime } from '../../src/runtime/load-addon.js';
+import type { NativeInitializer, NativeSession, SessionOptions } from '../../src/runtime/addon.js';
+
+/** ONNX TensorProto.DataType numbers. */
+export const ElementType = {
+  float32: 1,
+  uint8: 2,
+  int8: 3,
+  int32: 6,
+  int64: 7,
+  float16: 10,
+  bfloat16: 16,
+  float8e4m3fn: 17,
+  int4: 22,
+} as const;
+
+export function openAddon(): Runtime {
+  return loadRuntime();
+}
+
+/** Copies bytes into native memory and describes them as an initializer. */
+export function makeInitializer(
+  runtime: Runtime,
+  name: string,
+  elementType: number,
+  tensor: { readonly shape: readonly number[]; readonly bytes: Uint8Array },
+): NativeInitializer {
+  const memory = runtime.addon.allocate(tensor.bytes.byteLength);
+  new Uint8Array(memory).set(tensor.bytes);
+  return { name, elementType, shape: tensor.shape, memory, byteOffset: 0, byteLength: memory.byteLength };
+}
+
+export function createSession(runtime: Runtime, options: Partial<SessionOptions>): Promise<NativeSession> {
+  return runtime.addon.createSession({
+    model: new Uint8Array(),
+    initializers: [],
+    placeholderFolder: placeholderFolder(),
+    threads: 2,
+    spinning: false,
+    isa: runtime.addon.detectIsa(),
+    ...options,
+  });
+}
