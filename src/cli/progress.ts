@@ -1,0 +1,174 @@
+import process from 'node:process';
+import { Listr, ListrLogger, ProcessOutput, type ListrTaskWrapper } from 'listr2';
+import { formatBytes, formatSeconds, printable } from './render.js';
+import type { PhaseDetail, PhaseName, PhaseState } from './serve-ui.js';
+
+/** Phases in the order they run, with what the screen calls them. */
+const PHASES: Readonly<Record<PhaseName, string>> = {
+  locate: 'Locate model',
+  plan: 'Plan',
+  quantize: 'Read and quantize weights',
+  build: 'Build session',
+  warm_up: 'Warm up',
+};
+
+/** Plain output: a line at most this often ... */
+const PLAIN_INTERVAL_MS = 5000;
+/** ... or after this share of the bytes. */
+const PLAIN_SHARE = 0.1;
+
+export interface Progress {
+  phase(name: PhaseName, state: PhaseState, detail?: PhaseDetail): void;
+  /** Ends the display; resolves when its last line is out. A phase that had not ended is shown as failed. */
+  stop(outcome: 'ready' | 'failed'): Promise<void>;
+}
+
+export interface ProgressOptions {
+  readonly interactive: boolean;
+  readonly write: (text: string) => void;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+}
+
+/** Progress on stderr: redrawn in a terminal, plain lines elsewhere. */
+export function createProgress(): Progress {
+  const write = (text: string): void => void process.stderr.write(text);
+  const options = { write, now: () => performance.now(), interactive: isInteractive() };
+  return options.interactive ? new ScreenProgress(options.now) : new PlainProgress(options);
+}
+
+function isInteractive(): boolean {
+  const { CI, TERM } = process.env;
+  return process.stderr.isTTY && (CI === undefined || CI === '' || CI === 'false') && TERM !== 'dumb';
+}
+
+/** `1.20 GiB of 2.40 GiB, 1.10 GiB/s, 1.1s left` */
+export function describeAmount(detail: PhaseDetail, elapsedMs: number): string {
+  const { doneBytes, totalBytes, message } = detail;
+  const parts: string[] = [];
+  if (doneBytes !== undefined) {
+    const rate = elapsedMs > 0 ? (doneBytes * 1000) / elapsedMs : 0;
+    parts.push(
+      totalBytes === undefined
+        ? formatBytes(doneBytes)
+        : `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`,
+    );
+    if (rate > 0) parts.push(`${formatBytes(rate)}/s`);
+    if (rate > 0 && totalBytes !== undefined && totalBytes > doneBytes) {
+      parts.push(`${formatSeconds((totalBytes - doneBytes) / rate)} left`);
+    }
+  }
+  if (message !== undefined && message !== '') parts.push(printable(message).replaceAll('\n', ' '));
+  return parts.join(', ');
+}
+
+interface Running {
+  readonly startedMs: number;
+  lastMs: number;
+  lastShare: number;
+  last: PhaseDetail;
+}
+
+/** One line when a phase starts to take long, and one when it is done. */
+export class PlainProgress implements Progress {
+  private readonly running = new Map<PhaseName, Running>();
+
+  constructor(private readonly options: Omit<ProgressOptions, 'interactive'>) {}
+
+  phase(name: PhaseName, state: PhaseState, detail: PhaseDetail = {}): void {
+    const now = this.options.now();
+    const running = this.running.get(name) ?? { startedMs: now, lastMs: now, lastShare: 0, last: {} };
+    this.running.set(name, running);
+    running.last = { ...running.last, ...detail };
+    const { doneBytes = 0, totalBytes = 0 } = running.last;
+    const share = totalBytes > 0 ? doneBytes / totalBytes : 0;
+    const isDue = now - running.lastMs >= PLAIN_INTERVAL_MS || share - running.lastShare >= PLAIN_SHARE;
+    if (state === 'start' || (state === 'progress' && !isDue)) return;
+    running.lastMs = now;
+    running.lastShare = share;
+    const amount = describeAmount(running.last, now - running.startedMs);
+    const suffix = state === 'progress' ? '' : ` ${doneText(state, now - running.startedMs)}`;
+    this.options.write(`${PHASES[name]}:${amount === '' ? '' : ` ${amount}`}${suffix}\n`);
+  }
+
+  stop(): Promise<void> {
+    this.running.clear();
+    return Promise.resolve();
+  }
+}
+
+function doneText(state: PhaseState, elapsedMs: number): string {
+  return state === 'skipped' ? '(skipped)' : `(${formatSeconds(elapsedMs / 1000)})`;
+}
+
+type Task = ListrTaskWrapper<unknown, never, never>;
+
+interface Slot {
+  task: Pick<Task, 'title' | 'output' | 'skip'> | undefined;
+  startedMs: number;
+  last: PhaseDetail;
+  readonly finished: Promise<void>;
+  readonly finish: (error?: Error) => void;
+}
+
+/** listr2's list of phases on stderr. */
+class ScreenProgress implements Progress {
+  private readonly slots = new Map<PhaseName, Slot>();
+  private list: Promise<unknown> | undefined;
+  private isStopped = false;
+
+  constructor(private readonly now: () => number) {}
+
+  phase(name: PhaseName, state: PhaseState, detail: PhaseDetail = {}): void {
+    if (this.isStopped) return;
+    this.list ??= this.start();
+    const slot = this.slots.get(name);
+    if (slot === undefined) return;
+    if (state === 'start') slot.startedMs = this.now();
+    slot.last = { ...slot.last, ...detail };
+    const elapsedMs = this.now() - slot.startedMs;
+    const amount = describeAmount(slot.last, elapsedMs);
+    if (slot.task !== undefined && amount !== '') slot.task.output = amount;
+    if (state === 'start' || state === 'progress') return;
+    if (slot.task !== undefined) {
+      slot.task.title = `${PHASES[name]}${amount === '' ? '' : `: ${amount}`} ${doneText(state, elapsedMs)}`;
+    }
+    slot.finish();
+  }
+
+  async stop(outcome: 'ready' | 'failed'): Promise<void> {
+    this.isStopped = true;
+    for (const slot of this.slots.values())
+      slot.finish(outcome === 'ready' ? undefined : new Error('not finished'));
+    await this.list;
+  }
+
+  private start(): Promise<unknown> {
+    for (const name of Object.keys(PHASES) as PhaseName[]) this.slots.set(name, this.createSlot());
+    const tasks = [...this.slots].map(([name, slot]) => ({
+      title: PHASES[name],
+      task: async (_context: unknown, task: Pick<Task, 'title' | 'output' | 'skip'>): Promise<void> => {
+        slot.task = task;
+        await slot.finished;
+      },
+    }));
+    const output = new ProcessOutput(process.stderr, process.stderr);
+    const list = new Listr(tasks, {
+      registerSignalListeners: false,
+      rendererOptions: {
+        logger: new ListrLogger({ useIcons: true, processOutput: output }),
+        showErrorMessage: false,
+      },
+    });
+    return list.run().catch(() => undefined);
+  }
+
+  private createSlot(): Slot {
+    let finish: Slot['finish'] = () => undefined;
+    const finished = new Promise<void>((resolve, reject) => {
+      finish = (error) => (error === undefined ? resolve() : reject(error));
+    });
+    finished.catch(() => undefined);
+    return { task: undefined, startedMs: this.now(), last: {}, finished, finish };
+  }
+}

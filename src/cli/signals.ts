@@ -1,0 +1,57 @@
+import { constants } from 'node:os';
+import process from 'node:process';
+
+export interface SignalActions {
+  /** First signal: let running work finish. */
+  drain(): Promise<void>;
+  /** Second signal: stop now. */
+  abort(): Promise<void>;
+  info(line: string): void;
+}
+
+export interface SignalWatch {
+  /** The first signal received. */
+  readonly received: 'SIGINT' | 'SIGTERM' | undefined;
+  /** Settles when the first signal arrives. */
+  readonly first: Promise<void>;
+  dispose(): void;
+}
+
+/** SIGTERM and Ctrl-C: the first drains, the second aborts, the third ends the process on the spot. */
+export function watchSignals(actions: SignalActions): SignalWatch {
+  let count = 0;
+  let received: SignalWatch['received'];
+  let announce = (): void => undefined;
+  const first = new Promise<void>((resolve) => (announce = resolve));
+  const onSignal = (signal: 'SIGINT' | 'SIGTERM'): void => {
+    count++;
+    if (count === 1) {
+      received = signal;
+      announce();
+      actions.info(`${signal}: finishing running requests; once more to end them now.`);
+      void actions.drain().catch(() => undefined);
+    } else if (count === 2) {
+      actions.info(`${signal}: ending running requests.`);
+      void actions.abort().catch(() => undefined);
+    } else {
+      process.exit(128 + constants.signals[signal]);
+    }
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  return {
+    get received() {
+      return received;
+    },
+    first,
+    dispose: () => {
+      process.off('SIGINT', onSignal);
+      process.off('SIGTERM', onSignal);
+    },
+  };
+}
+
+/** Asked to stop and stopped is success for a service manager; Ctrl-C is reported as shells expect. */
+export function exitCodeAfter(signal: SignalWatch['received']): number {
+  return signal === 'SIGINT' ? 128 + constants.signals.SIGINT : 0;
+}
