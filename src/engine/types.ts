@@ -104,7 +104,11 @@ export interface RequestTimings {
 
 /** Told about everything worth counting; must not throw. */
 export interface EngineObserver {
-  onStep(step: { readonly promptTokens: number; readonly generatedTokens: number; readonly seconds: number }): void;
+  onStep(step: {
+    readonly promptTokens: number;
+    readonly generatedTokens: number;
+    readonly seconds: number;
+  }): void;
   onFirstToken(secondsSinceArrival: number): void;
   onInterToken(seconds: number): void;
   onPreemption(): void;
