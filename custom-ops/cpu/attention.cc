@@ -43,13 +43,8 @@ thread_local std::vector<KvSlot> t_slots;
 thread_local std::vector<AttentionTile> t_tiles;
 
 AttentionKernels kernels_of(Isa isa) {
-#if defined(__x86_64__)
   if (isa >= Isa::kAvx512) return attention_kernels_avx512();
-  if (isa == Isa::kAvx2) return attention_kernels_avx2();
-#else
-  (void)isa;
-#endif
-  return attention_kernels_scalar();
+  return isa == Isa::kAvx2 ? attention_kernels_avx2() : attention_kernels_scalar();
 }
 
 void find_slots(const AttentionArgs& args, std::vector<KvSlot>* slots) {
