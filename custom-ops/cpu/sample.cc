@@ -122,7 +122,9 @@ int32_t draw(const SampleKernels& kernels, const float* x, int64_t vocab, const 
     if (nucleus.count < kept.count) kept = nucleus;
   }
   if (p.min_p > 0.0f) {
-    const int64_t likely = distribution.count_within(std::max(0.0, -std::log(static_cast<double>(p.min_p))));
+    // A relative probability that rounds to 1 in double precision counts as 1.
+    const double distance = std::max(0.0, -std::log(static_cast<double>(p.min_p))) + 0x1p-54;
+    const int64_t likely = distribution.count_within(distance);
     if (likely < kept.count) {
       kept = distribution.shortest([&](int64_t count, double) { return count >= likely; });
     }
