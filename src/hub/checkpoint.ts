@@ -179,6 +179,19 @@ async function readSharded(
     tensors.set(name, tensor);
   }
 
+  return {
+    tensors,
+    files: [...headers.values()].map((header) => header.file),
+    warnings: compareWithIndex(index, headers, tensors),
+  };
+}
+
+/** What the index and the shards say differently without harm. */
+function compareWithIndex(
+  index: WeightIndex,
+  headers: ReadonlyMap<string, SafetensorsHeader>,
+  tensors: ReadonlyMap<string, TensorInfo>,
+): readonly string[] {
   const warnings: string[] = [];
   for (const [shard, header] of headers) {
     const extra = [...header.tensors.keys()].filter((name) => index.weightMap.get(name) !== shard);
@@ -188,7 +201,15 @@ async function readSharded(
       );
     }
   }
-  return { tensors, files: [...headers.values()].map((header) => header.file), warnings };
+  const totalBytes = sumBytes(tensors);
+  if (index.totalSize !== undefined && index.totalSize !== totalBytes) {
+    warnings.push(`${INDEX_FILE} claims ${index.totalSize} bytes of tensors; the files hold ${totalBytes}.`);
+  }
+  return warnings;
+}
+
+function sumBytes(tensors: ReadonlyMap<string, TensorInfo>): number {
+  return [...tensors.values()].reduce((sum, tensor) => sum + tensor.byteLength, 0);
 }
 
 async function readWeights(
@@ -227,7 +248,6 @@ export async function openCheckpoint(location: CheckpointLocation): Promise<Chec
 
   const { tensors, files, warnings } = await readWeights(location, found, names);
   checkTensorCount(dir, tensors.size);
-  const totalBytes = [...tensors.values()].reduce((sum, tensor) => sum + tensor.byteLength, 0);
   return {
     reference,
     dir,
@@ -235,7 +255,7 @@ export async function openCheckpoint(location: CheckpointLocation): Promise<Chec
     config,
     generationConfig,
     tensors,
-    totalBytes,
+    totalBytes: sumBytes(tensors),
     files,
     warnings: [...warnings, ...listIgnored(config, names)],
   };

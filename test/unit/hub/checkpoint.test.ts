@@ -1,0 +1,401 @@
+import { execFile } from 'node:child_process';
+import {
+  appendFile,
+  copyFile,
+  mkdir,
+  readdir,
+  rename,
+  rm,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { UnsupportedError } from '../../../src/errors.js';
+import { openCheckpoint, verifyUnchanged } from '../../../src/hub/checkpoint.js';
+import type { Checkpoint } from '../../../src/hub/checkpoint.js';
+import { openWeightFile, readSmallFile } from '../../../src/hub/weight-file.js';
+import { createTempDir } from '../../helpers/temp-dir.js';
+import { writeSafetensors } from '../../helpers/write-safetensors.js';
+import type { TensorSpec } from '../../helpers/write-safetensors.js';
+import { catchError } from './catch-error.js';
+
+const FIXTURES = fileURLToPath(new URL('../../fixtures/models', import.meta.url));
+const MAX_OPEN_MS = 50;
+const TENSOR: TensorSpec = { dtype: 'BF16', shape: [4, 4] };
+
+function open(dir: string): Promise<Checkpoint> {
+  return openCheckpoint({ reference: 'ref', dir });
+}
+
+async function writeModel(dir: string, config: string | object = { model_type: 'llama' }): Promise<void> {
+  await mkdir(dir, { recursive: true });
+  await writeFile(join(dir, 'config.json'), typeof config === 'string' ? config : JSON.stringify(config));
+  await writeSafetensors(join(dir, 'model.safetensors'), { w: TENSOR });
+}
+
+/** Two shards with one tensor each, `a` and `b`. */
+async function writeSharded(dir: string, index?: unknown): Promise<void> {
+  const weight_map = { a: 'model-1.safetensors', b: 'model-2.safetensors' };
+  await writeFile(join(dir, 'config.json'), '{}');
+  await writeFile(join(dir, 'model.safetensors.index.json'), JSON.stringify(index ?? { weight_map }));
+  await writeSafetensors(join(dir, 'model-1.safetensors'), { a: TENSOR });
+  await writeSafetensors(join(dir, 'model-2.safetensors'), { b: TENSOR });
+}
+
+describe('openCheckpoint', () => {
+  it('opens every fixture folder', async () => {
+    const names = await readdir(FIXTURES);
+    expect(names).toEqual(expect.arrayContaining(['llama', 'qwen3']));
+    for (const name of names) {
+      const checkpoint = await open(join(FIXTURES, name));
+      expect(checkpoint.tensors.size).toBeGreaterThan(10);
+      expect(checkpoint.config['model_type']).toBeTypeOf('string');
+      expect(checkpoint.generationConfig).toBeDefined();
+      expect(checkpoint.warnings).toEqual([]);
+      await verifyUnchanged(checkpoint);
+    }
+  });
+
+  it('reads a single file', async () => {
+    const { tensors, files, totalBytes, reference } = await open(join(FIXTURES, 'qwen3'));
+    expect(reference).toBe('ref');
+    expect(files).toHaveLength(1);
+    expect(tensors.get('model.layers.0.self_attn.q_norm.weight')).toMatchObject({
+      dtype: 'BF16',
+      shape: [32],
+    });
+    expect(totalBytes).toBeGreaterThan(1_800_000);
+    expect(totalBytes).toBeLessThan(files[0]?.size ?? 0);
+  });
+
+  it('joins shards through the index', async () => {
+    const { tensors, files } = await open(join(FIXTURES, 'llama'));
+    expect(files.map(({ path }) => path)).toEqual(
+      [1, 2, 3].map((i) => join(FIXTURES, 'llama', `model-0000${i}-of-00003.safetensors`)),
+    );
+    expect(new Set([...tensors.values()].map(({ file }) => file)).size).toBe(3);
+    const gate = tensors.get('model.layers.2.mlp.gate_proj.weight');
+    expect(gate).toMatchObject({ dtype: 'BF16', shape: [320, 128], byteLength: 320 * 128 * 2 });
+  });
+
+  it('works without generation_config.json and keeps the revision', async () => {
+    const dir = await createTempDir();
+    await writeModel(dir);
+    const checkpoint = await openCheckpoint({ reference: 'org/name', dir, revision: 'c'.repeat(40) });
+    expect(checkpoint).toMatchObject({
+      reference: 'org/name',
+      dir,
+      revision: 'c'.repeat(40),
+      totalBytes: 32,
+    });
+    expect(checkpoint.generationConfig).toBeUndefined();
+  });
+
+  it(`opens 300 tensors in less than ${MAX_OPEN_MS} ms`, async () => {
+    const dir = await createTempDir();
+    await writeFile(join(dir, 'config.json'), '{}');
+    const names = Array.from({ length: 300 }, (_, i) => `model.layers.${i}.self_attn.q_proj.weight`);
+    await writeSafetensors(
+      join(dir, 'model.safetensors'),
+      Object.fromEntries(names.map((name) => [name, { dtype: 'BF16', shape: [64, 64] }])),
+    );
+    // The fastest of a few: other processes share the machine.
+    const times: number[] = [];
+    for (let run = 0; run < 5; run++) {
+      const start = performance.now();
+      expect((await open(dir)).tensors.size).toBe(300);
+      times.push(performance.now() - start);
+    }
+    expect(Math.min(...times)).toBeLessThan(MAX_OPEN_MS);
+  });
+
+  it('warns about code and pickles, and opens none of them', async () => {
+    const dir = await createTempDir();
+    await writeModel(dir, { auto_map: { AutoModel: 'modeling.Evil' } });
+    for (const name of ['modeling.py', 'pytorch_model.bin', 'extra.pt']) {
+      // A named pipe without a writer: opening it would never return.
+      await promisify(execFile)('mkfifo', [join(dir, name)]);
+    }
+    const { warnings } = await open(dir);
+    expect(warnings).toHaveLength(3);
+    expect(warnings.join('\n')).toMatch(/auto_map[^]*modeling\.py[^]*extra\.pt, pytorch_model\.bin/);
+  });
+});
+
+describe('openCheckpoint refuses', () => {
+  it('a folder without config.json, naming it', async () => {
+    const dir = await createTempDir();
+    await writeModel(dir);
+    await rm(join(dir, 'config.json'));
+    const error = await catchError(open(dir));
+    expect(error).toMatchObject({ code: 'invalid_checkpoint', exitCode: 3, param: 'config.json' });
+    expect(error.message).toContain('config.json');
+  });
+
+  it.each<[string, string, RegExp]>([
+    ['that is a list', '[]', /config\.json but the top level is a list of 0/],
+    ['that is broken', '{"a":', /config\.json but it does not parse/],
+    ['with a duplicate key', '{"hidden_size":1,"hidden_size":2}', /"hidden_size" appears twice/],
+    ['that is nested deeply', `{"a":${'['.repeat(40)}${']'.repeat(40)}}`, /nested deeper than 32/],
+    ['that is huge', `{"a":"${'x'.repeat(16 * 1024 * 1024)}"}`, /at most 16777216 bytes in "config\.json"/],
+  ])('a config.json %s', async (_, config, message) => {
+    const dir = await createTempDir();
+    await writeModel(dir, config);
+    const error = await catchError(open(dir));
+    expect(error.code).toBe('invalid_checkpoint');
+    expect(error.message).toMatch(message);
+  });
+
+  it.each([
+    [
+      'quantization_config',
+      { quantization_config: { quant_method: 'gptq', bits: 4 } },
+      /quant_method "gptq"/,
+    ],
+    ['compression_config', { compression_config: {} }, /quant_method not named/],
+    ['nested', { text_config: { quantization_config: { quant_method: 'fp8' } } }, /quant_method "fp8"/],
+  ])('a checkpoint that is quantized already (%s)', async (_, config, message) => {
+    const dir = await createTempDir();
+    await writeModel(dir, config);
+    const error = await catchError(open(dir));
+    expect(error).toBeInstanceOf(UnsupportedError);
+    expect(error.code).toBe('unsupported_model');
+    expect(error.message).toMatch(message);
+    expect(error.message).toContain('BF16, FP16 and FP32');
+  });
+
+  it('a checkpoint that an older tool has quantized', async () => {
+    const dir = await createTempDir();
+    await writeModel(dir, { quantization_config: null });
+    await expect(open(dir)).resolves.toBeDefined();
+    await writeFile(join(dir, 'quantize_config.json'), '{}');
+    expect((await catchError(open(dir))).message).toMatch(/described in quantize_config\.json/);
+  });
+
+  it.each(['pytorch_model.bin', 'model.pt', 'model-Q4_K_M.gguf', 'model.onnx'])(
+    'a folder that has only %s',
+    async (name) => {
+      const dir = await createTempDir();
+      await writeFile(join(dir, name), 'x');
+      const error = await catchError(open(dir));
+      expect(error).toBeInstanceOf(UnsupportedError);
+      expect(error.code).toBe('unsupported_model');
+      expect(error.message).toContain(name);
+      expect(error.message).toContain('safetensors (BF16, FP16 or FP32)');
+      expect(error.suggestions.join()).toContain('save_pretrained');
+    },
+  );
+
+  it('weights under another name', async () => {
+    const dir = await createTempDir();
+    await writeModel(dir);
+    await rename(join(dir, 'model.safetensors'), join(dir, 'consolidated.safetensors'));
+    const error = await catchError(open(dir));
+    expect(error.message).toMatch(
+      /model\.safetensors or .*index\.json.*\(it has consolidated\.safetensors\)/,
+    );
+  });
+
+  it('a folder that is gone', async () => {
+    expect((await catchError(open(join(await createTempDir(), 'none')))).code).toBe('model_not_found');
+  });
+
+  it('a checkpoint without tensors', async () => {
+    const dir = await createTempDir();
+    await writeModel(dir);
+    await writeSafetensors(join(dir, 'model.safetensors'), {});
+    expect((await catchError(open(dir))).message).toMatch(/has 0 tensors/);
+  });
+});
+
+describe('openCheckpoint with shards', () => {
+  it('names missing shards', async () => {
+    const dir = await createTempDir();
+    await writeSharded(dir);
+    await rm(join(dir, 'model-2.safetensors'));
+    const error = await catchError(open(dir));
+    expect(error.message).toMatch(/lacks 1 of the 2 weight files .*: model-2\.safetensors/);
+    expect(error.param).toBe('model-2.safetensors');
+  });
+
+  it('names a shard that is a dangling link', async () => {
+    const dir = await createTempDir();
+    await writeSharded(dir);
+    await rm(join(dir, 'model-2.safetensors'));
+    await symlink('nowhere', join(dir, 'model-2.safetensors'));
+    expect((await catchError(open(dir))).message).toMatch(/"model-2\.safetensors" .* is missing/);
+  });
+
+  it('refuses a tensor that is not where the index says', async () => {
+    const dir = await createTempDir();
+    await writeSharded(dir, { weight_map: { a: 'model-2.safetensors', b: 'model-2.safetensors' } });
+    expect((await catchError(open(dir))).message).toMatch(
+      /tensor "a" is in "model-2\.safetensors", but it is not/,
+    );
+  });
+
+  it('warns about tensors that the index does not name, and leaves them out', async () => {
+    const dir = await createTempDir();
+    await writeSharded(dir);
+    await writeSafetensors(join(dir, 'model-1.safetensors'), { a: TENSOR, b: TENSOR, c: TENSOR });
+    const { tensors, warnings } = await open(dir);
+    expect([...tensors.keys()].sort()).toEqual(['a', 'b']);
+    expect(tensors.get('b')?.file).toContain('model-2');
+    expect(warnings).toEqual([expect.stringMatching(/model-1\.safetensors.*: b, c\./)]);
+  });
+
+  it('warns when the sizes do not add up to what the index claims', async () => {
+    const dir = await createTempDir();
+    const weight_map = { a: 'model-1.safetensors', b: 'model-2.safetensors' };
+    await writeSharded(dir, { metadata: { total_size: 65 }, weight_map });
+    expect((await open(dir)).warnings).toEqual([expect.stringMatching(/65 bytes.*64/)]);
+  });
+
+  it.each([
+    '../x.safetensors',
+    '/etc/x.safetensors',
+    'a/x.safetensors',
+    'a\\x.safetensors',
+    '..',
+    '',
+    'x.bin',
+    '.safetensors',
+    'x\u0000.safetensors',
+    `${'x'.repeat(250)}.safetensors`,
+    7,
+    null,
+    ['x.safetensors'],
+  ])('refuses the shard name %j', async (shard) => {
+    const dir = await createTempDir();
+    await writeSharded(dir, { weight_map: { a: shard } });
+    const error = await catchError(open(dir));
+    expect(error.code).toBe('invalid_checkpoint');
+    expect(error.message).toMatch(/tensor "a" is in .*, not in a \.safetensors file of the same folder/);
+  });
+
+  it.each([
+    ['{}', /"weight_map" is missing/],
+    ['{"weight_map":[]}', /"weight_map" is a list of 0/],
+    ['{"weight_map":{}}', /"weight_map" is empty/],
+    ['{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}', /"a" appears twice/],
+    ['nope', /does not parse/],
+  ])('refuses the index %s', async (index, message) => {
+    const dir = await createTempDir();
+    await writeSharded(dir);
+    await writeFile(join(dir, 'model.safetensors.index.json'), index);
+    expect((await catchError(open(dir))).message).toMatch(message);
+  });
+});
+
+describe('links', () => {
+  it('may lead to the blobs of the same repository in the Hugging Face cache', async () => {
+    const repo = join(await createTempDir(), 'models--org--name');
+    const dir = join(repo, 'snapshots', 'commit');
+    await mkdir(join(repo, 'blobs'), { recursive: true });
+    await writeModel(dir);
+    for (const name of ['config.json', 'model.safetensors']) {
+      await rename(join(dir, name), join(repo, 'blobs', `etag-${name}`));
+      await symlink(`../../blobs/etag-${name}`, join(dir, name));
+    }
+    const { files } = await open(dir);
+    expect(files[0]?.path).toBe(join(repo, 'blobs', 'etag-model.safetensors'));
+  });
+
+  it('may stay inside the folder, and the folder itself may be a link', async () => {
+    const root = await createTempDir();
+    await writeModel(join(root, 'real'));
+    await rename(join(root, 'real', 'model.safetensors'), join(root, 'real', 'weights'));
+    await symlink('weights', join(root, 'real', 'model.safetensors'));
+    await symlink('real', join(root, 'link'));
+    await expect(open(join(root, 'link'))).resolves.toBeDefined();
+  });
+
+  it.each(['model.safetensors', 'config.json', 'model.safetensors.index.json', 'generation_config.json'])(
+    'out of the folder are refused: %s',
+    async (name) => {
+      const root = await createTempDir();
+      const dir = join(root, 'model');
+      await writeModel(dir);
+      if (name.endsWith('index.json')) await rm(join(dir, 'model.safetensors'));
+      await rm(join(dir, name), { force: true });
+      await writeFile(join(root, 'secret'), '{}');
+      await symlink('../secret', join(dir, name));
+      const error = await catchError(open(dir));
+      expect(error.code).toBe('invalid_checkpoint');
+      expect(error.message).toContain(`"${name}"`);
+      expect(error.message).toContain('outside of the model');
+    },
+  );
+
+  it('to the blobs of another repository are refused', async () => {
+    const root = await createTempDir();
+    const dir = join(root, 'models--a', 'snapshots', 'commit');
+    await mkdir(join(root, 'models--a', 'blobs'), { recursive: true });
+    await mkdir(join(root, 'models--b', 'blobs'), { recursive: true });
+    await writeModel(dir);
+    await rename(join(dir, 'model.safetensors'), join(root, 'models--b', 'blobs', 'x'));
+    await symlink('../../../models--b/blobs/x', join(dir, 'model.safetensors'));
+    expect((await catchError(open(dir))).message).toContain('outside of the model');
+  });
+});
+
+describe('verifyUnchanged', () => {
+  it.each<[string, (path: string) => Promise<void>, RegExp]>([
+    ['truncated', (path) => truncate(path, 50), /was truncated from \d+ to 50 bytes/],
+    ['extended', (path) => appendFile(path, 'x'), /grew from/],
+    ['written to', (path) => utimes(path, 1, 1), /was written to/],
+    ['deleted', (path) => rm(path), /does not exist/],
+    [
+      'replaced',
+      async (path) => {
+        await copyFile(path, `${path}.new`);
+        await rename(`${path}.new`, path);
+      },
+      /was replaced by another file/,
+    ],
+  ])('notices a file that was %s', async (_, change, message) => {
+    const dir = await createTempDir();
+    await writeModel(dir);
+    const checkpoint = await open(dir);
+    await verifyUnchanged(checkpoint);
+    await change(join(dir, 'model.safetensors'));
+    const error = await catchError(verifyUnchanged(checkpoint));
+    expect(error.code).toBe('invalid_checkpoint');
+    expect(error.message).toMatch(message);
+    await catchError(openWeightFile(checkpoint.files[0]?.path ?? '', checkpoint.files[0]));
+  });
+});
+
+describe('openWeightFile', () => {
+  it('reads the file that was resolved, even when another takes its name', async () => {
+    const dir = await createTempDir();
+    await writeFile(join(dir, 'a'), 'first');
+    await symlink('a', join(dir, 'link'));
+    const handle = await openWeightFile(join(dir, 'link'));
+    try {
+      await writeFile(join(dir, 'b'), 'other');
+      await rename(join(dir, 'b'), join(dir, 'a'));
+      expect(await handle.readFile('utf8')).toBe('first');
+    } finally {
+      await handle.close();
+    }
+  });
+
+  it('does not wait for the writer of a named pipe', async () => {
+    const path = join(await createTempDir(), 'pipe');
+    await promisify(execFile)('mkfifo', [path]);
+    expect((await catchError(openWeightFile(path))).message).toMatch(/regular file/);
+  });
+
+  it('reads small files up to the cap', async () => {
+    const path = join(await createTempDir(), 'f');
+    await writeFile(path, 'abc');
+    expect(Buffer.from(await readSmallFile(path, 3)).toString()).toBe('abc');
+    expect((await catchError(readSmallFile(path, 2))).message).toMatch(/at most 2 bytes in "f" but it has 3/);
+  });
+});
