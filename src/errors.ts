@@ -28,6 +28,7 @@ const ERRORS = {
   invalid_request: { exitCode: 1, httpStatus: 400 },
   context_length_exceeded: { exitCode: 1, httpStatus: 400 },
   unauthorized: { exitCode: 1, httpStatus: 401 },
+  forbidden: { exitCode: 1, httpStatus: 403 },
   not_found: { exitCode: 1, httpStatus: 404 },
   served_model_not_found: { exitCode: 1, httpStatus: 404 },
   method_not_allowed: { exitCode: 1, httpStatus: 405 },

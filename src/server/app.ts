@@ -1,0 +1,246 @@
+import { randomUUID } from 'node:crypto';
+import Fastify from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { FdqError, UserError } from '../errors.js';
+import { KeyChecker } from './auth.js';
+import { handleChat } from './chat.js';
+import { handleCompletions } from './completions.js';
+import type { RequestRecord, ServerContext } from './context.js';
+import { checkLoopbackHost, CorsPolicy } from './cors.js';
+import { handleHealth, handleLive, handleLoad, handleMetrics, handleVersion } from './health.js';
+import { notFound, pathOf, sendError, toFdqError, unsupportedMediaType } from './http-errors.js';
+import { parseJsonBody } from './json-body.js';
+import { handleModel, handleModels } from './models.js';
+import { logRequest, sanitizeId } from './request-log.js';
+import { answerClientError, nodeServerOptions } from './socket-options.js';
+import type { SocketLimits, Tls } from './socket-options.js';
+import { handleDetokenize, handleTokenize, handleTokenizerInfo } from './tokenize.js';
+
+type Handler = (request: FastifyRequest, reply: FastifyReply, context: ServerContext) => unknown;
+
+interface Route {
+  readonly path: string;
+  readonly methods: readonly ('GET' | 'POST')[];
+  readonly handler: Handler;
+  /** Answers without a key: probes cannot send one. */
+  readonly isOpen?: boolean;
+}
+
+const METRICS: Route = { path: '/metrics', methods: ['GET'], handler: handleMetrics };
+const PROBES: readonly Route[] = [
+  { path: '/health', methods: ['GET'], handler: handleHealth, isOpen: true },
+  { path: '/ping', methods: ['GET', 'POST'], handler: handleHealth, isOpen: true },
+  { path: '/live', methods: ['GET'], handler: handleLive, isOpen: true },
+];
+
+export const ROUTES: readonly Route[] = [
+  { path: '/v1/chat/completions', methods: ['POST'], handler: handleChat },
+  { path: '/v1/completions', methods: ['POST'], handler: handleCompletions },
+  { path: '/v1/models', methods: ['GET'], handler: handleModels },
+  { path: '/v1/models/*', methods: ['GET'], handler: handleModel },
+  { path: '/tokenize', methods: ['POST'], handler: handleTokenize },
+  { path: '/detokenize', methods: ['POST'], handler: handleDetokenize },
+  { path: '/tokenizer_info', methods: ['GET'], handler: handleTokenizerInfo },
+  { path: '/version', methods: ['GET'], handler: handleVersion },
+  { path: '/load', methods: ['GET'], handler: handleLoad },
+  METRICS,
+  ...PROBES,
+];
+
+export interface AppOptions {
+  readonly context: ServerContext;
+  readonly limits: SocketLimits;
+  readonly apiKeys: readonly string[];
+  readonly allowedOrigins: readonly string[];
+  /** The Host header must name loopback. */
+  readonly requiresLoopbackHost: boolean;
+  /** /metrics needs a key, too. */
+  readonly protectMetrics: boolean;
+  /** /metrics is on a port of its own and not here. */
+  readonly hasOwnMetricsPort: boolean;
+  /** Prefix a proxy leaves on paths, '' for none. */
+  readonly rootPath: string;
+  readonly tls: Tls | null;
+}
+
+/** Removes the prefix and doubled slashes; clients join base URLs in every way. */
+function normalizeUrl(url: string, rootPath: string): string {
+  const start = url.indexOf('?');
+  const path = (start < 0 ? url : url.slice(0, start)).replace(/\/{2,}/g, '/');
+  const query = start < 0 ? '' : url.slice(start);
+  const isPrefixed = rootPath !== '' && (path === rootPath || path.startsWith(`${rootPath}/`));
+  return ((isPrefixed ? path.slice(rootPath.length) : path) || '/') + query;
+}
+
+function newRecord(): RequestRecord {
+  return {
+    startedAt: performance.now(),
+    keyHolder: '',
+    stream: false,
+    promptTokens: 0,
+    generatedTokens: 0,
+    firstTokenAt: null,
+    status: null,
+    errorCode: null,
+  };
+}
+
+function makeFastify(options: AppOptions): FastifyInstance {
+  const { limits, rootPath } = options;
+  return Fastify({
+    ...nodeServerOptions(limits, options.tls),
+    bodyLimit: limits.bodyLimitBytes,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    rewriteUrl: (request) => normalizeUrl(request.url ?? '/', rootPath),
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 512 },
+    genReqId: (request) => {
+      const given = request.headers['x-request-id'];
+      return (typeof given === 'string' ? sanitizeId(given) : '') || `req-${randomUUID()}`;
+    },
+    frameworkErrors: (error, _request, reply) => void sendError(toFdqError(error), reply),
+    clientErrorHandler: answerClientError,
+  }) as unknown as FastifyInstance;
+}
+
+/** Ids, CORS, keys and the Host check, before anything of a body is read. */
+function addGuards(app: FastifyInstance, options: AppOptions, open: ReadonlySet<string>): void {
+  const cors = new CorsPolicy(options.allowedOrigins);
+  const keys = new KeyChecker(options.apiKeys);
+  app.decorateRequest('record', null as unknown as RequestRecord);
+  app.addHook('onRequest', async (request, reply) => {
+    request.record = newRecord();
+    reply.header('x-request-id', request.id);
+    cors.apply(request, reply);
+    if (options.requiresLoopbackHost) checkLoopbackHost(request.headers.host);
+    if (request.method === 'OPTIONS') return cors.answerOptions(request, reply, methodsOf(app, request.url));
+    const encoding = request.headers['content-encoding'];
+    if (encoding !== undefined && encoding !== 'identity') {
+      throw unsupportedMediaType('Compressed request bodies are not accepted.');
+    }
+    if (!open.has(request.routeOptions.url ?? ''))
+      request.record.keyHolder = keys.check(request.headers.authorization);
+    return undefined;
+  });
+}
+
+function methodsOf(app: FastifyInstance, url: string): string[] {
+  const path = pathOf(url);
+  const methods = (['GET', 'HEAD', 'POST'] as const).filter(
+    (method) => app.findRoute !== undefined && hasRoute(app, method, path),
+  );
+  return [...methods, 'OPTIONS'];
+}
+
+function hasRoute(_app: FastifyInstance, method: 'GET' | 'HEAD' | 'POST', path: string): boolean {
+  const wanted = method === 'HEAD' ? 'GET' : method;
+  const bare = path.length > 1 ? path.replace(/\/$/, '') : path;
+  return ROUTES.some((route) => {
+    const matches = route.path.endsWith('/*')
+      ? bare.startsWith(route.path.slice(0, -1))
+      : bare === route.path;
+    return matches && route.methods.includes(wanted);
+  });
+}
+
+function addErrors(app: FastifyInstance, context: ServerContext): void {
+  const answer = (thrown: unknown, request: FastifyRequest, reply: FastifyReply): void => {
+    const error = toFdqError(thrown);
+    request.record.errorCode = error.code;
+    if (error.code === 'aborted') request.record.status = error.httpStatus;
+    if (error.httpStatus === 500)
+      context.logger.error({ id: request.id, err: error.cause ?? error }, 'request failed');
+    void sendError(error, reply);
+  };
+  app.setErrorHandler(answer);
+  app.setNotFoundHandler((request, reply) => {
+    const methods = methodsOf(app, request.url);
+    if (methods.length === 1) {
+      answer(
+        notFound(
+          request,
+          ROUTES.map((route) => route.path),
+        ),
+        request,
+        reply,
+      );
+      return;
+    }
+    reply.header('allow', methods.join(', '));
+    const message = `${request.method} is not allowed on ${pathOf(request.url)}.`;
+    answer(
+      new UserError('method_not_allowed', message, { suggestions: [`Use ${methods.join(' or ')}.`] }),
+      request,
+      reply,
+    );
+  });
+}
+
+function addRecords(app: FastifyInstance, context: ServerContext): void {
+  app.addHook('onRequest', async (request, reply) => {
+    // 'close' also comes when the client left, and for streams that fastify no longer manages.
+    reply.raw.once('close', () => {
+      const { record } = request;
+      if (!reply.raw.writableFinished) {
+        record.status ??= new FdqError('aborted', '').httpStatus;
+        record.errorCode ??= 'aborted';
+      }
+      context.metrics.countRequest(
+        request.routeOptions.url ?? 'unknown',
+        record.status ?? reply.raw.statusCode,
+      );
+      if (record.errorCode !== null) context.metrics.countFailure(record.errorCode);
+      logRequest(request, reply, context.logger);
+    });
+  });
+}
+
+function addRoutes(app: FastifyInstance, routes: readonly Route[], context: ServerContext): void {
+  for (const { path, methods, handler } of routes) {
+    app.route({
+      method: [...methods],
+      url: path,
+      handler: (request, reply) => handler(request, reply, context),
+    });
+  }
+}
+
+/** The whole HTTP surface of one server, not yet listening. */
+export function createApp(options: AppOptions): FastifyInstance {
+  const app = makeFastify(options);
+  const routes = options.hasOwnMetricsPort ? ROUTES.filter((route) => route !== METRICS) : ROUTES;
+  const open = routes.filter(
+    (route) => route.isOpen === true || (route === METRICS && !options.protectMetrics),
+  );
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser(
+    /^application\/([\w.+-]+\+)?json\b/i,
+    { parseAs: 'buffer' },
+    (_request, body, done) => {
+      try {
+        done(null, parseJsonBody(body as Buffer));
+      } catch (error) {
+        done(error as Error);
+      }
+    },
+  );
+  addErrors(app, options.context);
+  app.after(() => undefined);
+  addGuards(app, options, new Set(open.map((route) => route.path)));
+  addRecords(app, options.context);
+  addRoutes(app, routes, options.context);
+  return app;
+}
+
+/** /metrics and the probes alone, for a port that is not public. */
+export function createMetricsApp(options: AppOptions): FastifyInstance {
+  const app = makeFastify({ ...options, tls: null });
+  addErrors(app, options.context);
+  addGuards(
+    app,
+    { ...options, apiKeys: options.protectMetrics ? options.apiKeys : [] },
+    new Set(PROBES.map(({ path }) => path)),
+  );
+  addRoutes(app, [METRICS, ...PROBES], options.context);
+  return app;
+}
