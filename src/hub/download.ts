@@ -52,14 +52,13 @@ const SMALL_FILE =
   /^(?:config|generation_config|tokenizer[\w.-]*|chat_template[\w.-]*)\.json$|^chat_template[\w.-]*\.jinja$/;
 const WEIGHT_FILE = /^[^/\\\p{Cc}]+\.safetensors(?:\.index\.json)?$/u;
 
-function describeOddAnswer({ endpoint, repo }: HubClient, problem: string, cause?: unknown): UserError {
+function describeOddAnswer({ endpoint, repo }: HubClient, problem: string): UserError {
   return new UserError(
     'download_failed',
     `${endpoint} gave an answer about ${repo.id} that makes no sense: ${problem}.`,
     {
       param: repo.id,
       suggestions: ['Check HF_ENDPOINT: it has to be a server that speaks the Hugging Face hub protocol.'],
-      cause,
     },
   );
 }
@@ -76,7 +75,8 @@ async function ask<T>(
       return await request();
     } catch (error) {
       if (error instanceof FdqError) throw error;
-      throw describeOddAnswer(client, 'it is not what the protocol says', error);
+      // Without its cause, whose message quotes the answer: a proxy may echo the request's token.
+      throw describeOddAnswer(client, 'it is not what the protocol says');
     }
   });
 }

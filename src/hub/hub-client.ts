@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { FdqError, UserError } from '../errors.js';
 import type { HubSettings } from './hub-environment.js';
 import { printable } from './quote.js';
+import { formatFetchCommand } from './reference.js';
 import type { RepoReference } from './reference.js';
 
 export interface RetryPolicy {
@@ -39,7 +40,7 @@ export function describeAbort(cause?: unknown): UserError {
   });
 }
 
-/** Tries a task again while it fails with TransientHubError; `restart` resets the count when bytes have arrived. */
+/** Tries a task again while it fails with TransientHubError; `restart` resets the count when new bytes have arrived. */
 export async function retry<T>(
   { attempts, delayMs }: RetryPolicy,
   signal: AbortSignal,
@@ -85,7 +86,7 @@ function describeReason(error: unknown): string {
   );
 }
 
-export function describeNetworkFailure(endpoint: string, error: unknown): TransientHubError {
+export function describeNetworkFailure({ endpoint, repo }: HubClient, error: unknown): TransientHubError {
   return new TransientHubError(
     'download_failed',
     `The connection to ${new URL(endpoint).origin} failed: ${describeReason(error)}.`,
@@ -93,6 +94,7 @@ export function describeNetworkFailure(endpoint: string, error: unknown): Transi
       suggestions: [
         'Check the network and run the same command again: it goes on where this one stopped.',
         'Set HF_ENDPOINT to use a mirror, or copy the model folder here and give its path.',
+        `Behind a proxy: ${formatFetchCommand(repo)}, after which fdq finds the model in the cache.`,
       ],
       cause: error,
     },
@@ -205,7 +207,7 @@ export function createHubClient(
 
   const explain = (error: unknown): Error => {
     if (error instanceof FdqError) return error;
-    return callerSignal.aborted ? describeAbort(error) : describeNetworkFailure(endpoint, error);
+    return callerSignal.aborted ? describeAbort(error) : describeNetworkFailure(client, error);
   };
 
   const client: HubClient = {

@@ -7,7 +7,7 @@ import type { DownloadProgress, RetryPolicy } from './download.js';
 import { expandPath, readHubSettings } from './hub-environment.js';
 import type { Environment } from './hub-environment.js';
 import { listNames, quote } from './quote.js';
-import { DEFAULT_REVISION, findSimilarPaths, parseRepoReference } from './reference.js';
+import { findSimilarPaths, formatFetchCommand, parseRepoReference } from './reference.js';
 import type { RepoReference } from './reference.js';
 import { listMissingFiles } from './weight-files.js';
 
@@ -31,11 +31,6 @@ export interface LocatedModel {
   /** Commit hash of a model that comes from the hub. */
   readonly revision?: string;
   readonly source: 'folder' | 'cache' | 'download';
-}
-
-/** The command that fills the cache on a machine with a network. */
-function formatFetchCommand({ id, revision }: RepoReference): string {
-  return `huggingface-cli download ${id}${revision === DEFAULT_REVISION ? '' : ` --revision ${revision}`}`;
 }
 
 function describeOfflineMiss(reference: string, repo: RepoReference, problem: string): UserError {

@@ -56,6 +56,11 @@ export function parseRepoReference(reference: string, revision?: string): RepoRe
   return { id, revision: checkRevision(inline ?? revision ?? DEFAULT_REVISION) };
 }
 
+/** The command that fills the cache on a machine with a network. */
+export function formatFetchCommand({ id, revision }: RepoReference): string {
+  return `huggingface-cli download ${id}${revision === DEFAULT_REVISION ? '' : ` --revision ${revision}`}`;
+}
+
 /** Entries beside `path` whose names look like its own, nearest first, in the form the user typed. */
 export async function findSimilarPaths(path: string): Promise<readonly string[]> {
   const wanted = basename(path);

@@ -42,6 +42,8 @@ const HASH_CHUNK_BYTES = 1 << 20;
 interface Partial {
   readonly handle: FileHandle;
   position: number;
+  /** The furthest position of all tries: only what goes beyond it is progress. */
+  furthest: number;
   hash: Hash;
 }
 
@@ -105,20 +107,23 @@ async function receive(
       await restart(partial, file, options);
       if (response.status !== 200) {
         await response.body?.cancel();
-        throw describeNetworkFailure(client.endpoint, new Error(`the range of ${file.name} was refused`));
+        throw describeNetworkFailure(client, new Error(`the range of ${file.name} was refused`));
       }
     }
     for await (const chunk of response.body ?? []) {
       guard.touch();
       if (partial.position + chunk.length > file.size) {
         await restart(partial, file, options);
-        throw describeNetworkFailure(client.endpoint, new Error(`${file.name} is longer than announced`));
+        throw describeNetworkFailure(client, new Error(`${file.name} is longer than announced`));
       }
       await writeAll(partial.handle, chunk, partial.position);
       partial.hash.update(chunk);
       partial.position += chunk.length;
       options.onBytes(chunk.length);
-      onArrival();
+      if (partial.position > partial.furthest) {
+        partial.furthest = partial.position;
+        onArrival();
+      }
     }
   } finally {
     guard.stop();
@@ -126,13 +131,17 @@ async function receive(
 }
 
 /** Disk and connection failures as users see them. */
-function explain(error: unknown, file: RemoteFile, { client, signal }: TransferOptions): Error {
+export function explainTransferFailure(
+  error: unknown,
+  file: RemoteFile,
+  { client, signal }: Pick<TransferOptions, 'client' | 'signal'>,
+): Error {
   if (error instanceof FdqError) return error;
   if (signal.aborted) return describeAbort(error);
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (code === 'ENOSPC' || code === 'EDQUOT') return describeDiskFull(file.name, error);
   if (syscall === undefined || /^E(?:CONN|PIPE|TIME|HOST|NET|AI_)/.test(code ?? '')) {
-    return describeNetworkFailure(client.endpoint, error);
+    return describeNetworkFailure(client, error);
   }
   return new UserError(
     'download_failed',
@@ -167,7 +176,7 @@ async function fill(partial: Partial, file: RemoteFile, options: TransferOptions
       if (partial.hash.copy().digest('hex') === file.etag) return;
       await restart(partial, file, options);
     } catch (error) {
-      throw explain(error, file, options);
+      throw explainTransferFailure(error, file, options);
     }
     throw new TransientHubError(
       'download_failed',
@@ -196,7 +205,7 @@ export async function transferFile(
   let isWorthKeeping = false;
   try {
     const handle = await open(claim.path, PARTIAL_FLAGS, PARTIAL_MODE);
-    const partial: Partial = { handle, position: 0, hash: createEtagHash(file) };
+    const partial: Partial = { handle, position: 0, furthest: 0, hash: createEtagHash(file) };
     try {
       await fill(partial, file, options);
       await handle.datasync();
@@ -207,7 +216,7 @@ export async function transferFile(
     await rename(claim.path, blobPath);
   } catch (error) {
     if (!isWorthKeeping) await rm(claim.path, { force: true });
-    throw explain(error, file, options);
+    throw explainTransferFailure(error, file, options);
   } finally {
     await claim.release();
   }
