@@ -21,67 +21,82 @@ E* block_base(const KvPool& pool, int64_t layer, int64_t block, int64_t head, bo
   return static_cast<E*>(pool.base) + index * kKvBlockSize * pool.head_dim;
 }
 
-// Blocks of one step, as stored or widened; null where no row looks.
-template <typename E>
+// Blocks of one step, as stored or widened; null where no row looks. Streamed blocks are read once and straight
+// from the pool: scoring fetches their values, and adding those fetches the keys of the next step, at the same
+// offsets. Blocks lie anywhere, so the hardware's prefetchers would begin anew at each.
+template <typename T, bool streamed>
 struct Step {
+  using E = T;
+  static constexpr bool kStreamed = streamed;
   const E* keys[kBlocksPerChunk];
   const E* values[kBlocksPerChunk];
+  const E* next_keys[kBlocksPerChunk];  // a key block of the next step, or any other address
   int64_t value_stride;  // elements from one position's value to the next
 };
+
+inline void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // Positions of the step that a row sees: [from, to), empty when from >= to.
 struct Span {
   int from, to;
 };
 
-template <int R, int C, typename E>
-void score_columns(const float* const* q, const E* const* keys, int64_t head_dim, float* scores) {
+template <int R, int C, typename S>
+void score_columns(const float* const* q, const S& step, int first, int64_t head_dim, float* scores) {
+  const typename S::E* const* keys = step.keys + first;
+  const typename S::E* const* ahead = step.values + first;
   Vec sum[R][C];
   for (int r = 0; r < R; ++r) {
     for (int c = 0; c < C; ++c) sum[r][c] = Vec::set(0.0f);
   }
   for (int64_t d = 0; d < head_dim; ++d) {
     Vec key[C];
-    for (int c = 0; c < C; ++c) key[c] = Vec::load(keys[c] + d * kKvBlockSize);
+    for (int c = 0; c < C; ++c) {
+      key[c] = Vec::load(keys[c] + d * kKvBlockSize);
+      if (S::kStreamed) fetch(ahead[c] + d * kKvBlockSize);
+    }
     for (int r = 0; r < R; ++r) {
       const Vec x = Vec::set(q[r][d]);
       for (int c = 0; c < C; ++c) sum[r][c] = Vec::fma(x, key[c], sum[r][c]);
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int c = 0; c < C; ++c) Vec::store(scores + r * kAttentionChunk + c * kKvBlockSize, sum[r][c]);
+    for (int c = 0; c < C; ++c) Vec::store(scores + r * kAttentionChunk + (first + c) * kKvBlockSize, sum[r][c]);
   }
 }
 
 // scores [R][128] of the blocks [first, last).
-template <int R, typename E>
-void score_rows(const float* const* q, const Step<E>& step, int64_t head_dim, int first, int last,
+template <int R, typename S>
+void score_rows(const float* const* q, const S& step, int64_t head_dim, int first, int last,
                 float* scores) {
   constexpr int kColumns = Vec::tile_columns(R);
   int b = first;
   for (; b + kColumns <= last; b += kColumns) {
-    score_columns<R, kColumns>(q, step.keys + b, head_dim, scores + b * kKvBlockSize);
+    score_columns<R, kColumns>(q, step, b, head_dim, scores);
   }
-  for (; b < last; ++b) score_columns<R, 1>(q, step.keys + b, head_dim, scores + b * kKvBlockSize);
+  for (; b < last; ++b) score_columns<R, 1>(q, step, b, head_dim, scores);
 }
 
 // sums [R][padded] += weights [R][128] of positions [from, to) times C columns of 16 of their values, of
 // which only the first `width` entries exist.
-template <int R, int C, typename E>
-void add_value_columns(const float* weights, const Step<E>& step, Span span, int64_t column, int width,
+template <int R, int C, typename S>
+void add_value_columns(const float* weights, const S& step, Span span, int64_t column, int width,
                        float* sums, int64_t padded) {
   Vec sum[R][C];
   for (int r = 0; r < R; ++r) {
     for (int c = 0; c < C; ++c) sum[r][c] = Vec::load(sums + r * padded + column + c * 16);
   }
   for (int p = span.from; p < span.to;) {
-    const E* row = step.values[p / kKvBlockSize] + (p % kKvBlockSize) * step.value_stride + column;
+    const int64_t offset = (p % kKvBlockSize) * step.value_stride + column;
+    const typename S::E* row = step.values[p / kKvBlockSize] + offset;
+    const typename S::E* ahead = step.next_keys[p / kKvBlockSize] + offset;
     const int block_end = (p / kKvBlockSize + 1) * kKvBlockSize;
     const int end = block_end < span.to ? block_end : span.to;
-    for (; p < end; ++p, row += step.value_stride) {
+    for (; p < end; ++p, row += step.value_stride, ahead += step.value_stride) {
       Vec value[C];
       for (int c = 0; c < C; ++c) {
         value[c] = width == C * 16 ? Vec::load(row + c * 16) : Vec::load_first(row, width);
+        if (S::kStreamed) fetch(ahead + c * 16);
       }
       for (int r = 0; r < R; ++r) {
         const Vec w = Vec::set(weights[r * kAttentionChunk + p]);
@@ -94,8 +109,8 @@ void add_value_columns(const float* weights, const Step<E>& step, Span span, int
   }
 }
 
-template <int R, typename E>
-void add_values(const float* weights, const Step<E>& step, Span span, int64_t head_dim, float* sums,
+template <int R, typename S>
+void add_values(const float* weights, const S& step, Span span, int64_t head_dim, float* sums,
                 int64_t padded) {
   if (span.from >= span.to) return;
   constexpr int kColumns = Vec::tile_columns(R);
@@ -144,8 +159,8 @@ struct RowState {
   int64_t padded;
 };
 
-template <int R, typename E>
-void step_rows(const float* const* q, const Step<E>& step, int64_t head_dim, const Span* spans,
+template <int R, typename S>
+void step_rows(const float* const* q, const S& step, int64_t head_dim, const Span* spans,
                const RowState& state) {
   Span any{kAttentionChunk, 0}, all{0, kAttentionChunk};
   for (int r = 0; r < R; ++r) {
@@ -180,8 +195,8 @@ void step_rows(const float* const* q, const Step<E>& step, int64_t head_dim, con
   }
 }
 
-template <int R, typename E>
-void dispatch_rows(int rows, const float* const* q, const Step<E>& step, int64_t head_dim, const Span* spans,
+template <int R, typename S>
+void dispatch_rows(int rows, const float* const* q, const S& step, int64_t head_dim, const Span* spans,
                    const RowState& state) {
   if constexpr (R > 1) {
     if (rows < R) return dispatch_rows<R - 1>(rows, q, step, head_dim, spans, state);
@@ -191,8 +206,8 @@ void dispatch_rows(int rows, const float* const* q, const Step<E>& step, int64_t
 
 // Widens the step's blocks once for all rows of the tile.
 template <typename E>
-Step<float> stage(const Step<E>& step, int64_t head_dim, const TileScratch& layout, float* scratch) {
-  Step<float> staged{};
+Step<float, false> stage(const Step<E, true>& step, int64_t head_dim, const TileScratch& layout, float* scratch) {
+  Step<float, false> staged{};
   staged.value_stride = layout.padded_dim;
   for (int b = 0; b < kBlocksPerChunk; ++b) {
     if (step.keys[b] == nullptr) continue;
@@ -241,8 +256,8 @@ struct TileView {
   float* total() const { return maximum() + tile.rows; }
 };
 
-template <typename E>
-void step_tile(const TileView& view, const float* q, const Step<E>& step, int64_t start) {
+template <typename S>
+void step_tile(const TileView& view, const float* q, const S& step, int64_t start) {
   for (int64_t row = 0; row < view.tile.rows; row += Vec::kRegisterRows) {
     const int64_t rest = view.tile.rows - row;
     const int rows = rest < Vec::kRegisterRows ? static_cast<int>(rest) : Vec::kRegisterRows;
@@ -263,25 +278,36 @@ void step_tile(const TileView& view, const float* q, const Step<E>& step, int64_
   }
 }
 
+// The blocks of the step at `start`, of which rows look at positions [oldest, end).
 template <typename E>
-void attend_typed(const TileView& view, const float* q) {
+Step<E, true> find_blocks(const TileView& view, int64_t start, int64_t oldest, int64_t end) {
   const AttentionArgs& args = view.args;
   const int32_t* table = args.block_tables + view.tile.sequence * args.block_table_stride;
+  Step<E, true> step{};
+  step.value_stride = args.head_dim;
+  for (int b = 0; b < kBlocksPerChunk; ++b) {
+    const int64_t position = start + b * kKvBlockSize;
+    if (position >= end || position + kKvBlockSize <= oldest) continue;
+    const int64_t block = table[position / kKvBlockSize];
+    step.keys[b] = block_base<const E>(args.pool, args.layer, block, view.tile.kv_head, false);
+    step.values[b] = block_base<const E>(args.pool, args.layer, block, view.tile.kv_head, true);
+    step.next_keys[b] = step.keys[b];
+    if (position + kAttentionChunk >= end) continue;
+    const int64_t next = table[(position + kAttentionChunk) / kKvBlockSize];
+    step.next_keys[b] = block_base<const E>(args.pool, args.layer, next, view.tile.kv_head, false);
+  }
+  return step;
+}
+
+template <typename E>
+void attend_typed(const TileView& view, const float* q) {
   const int64_t oldest = view.oldest(0);
   const int64_t end = view.position(view.tile.rows - 1) + 1;
   const bool staged = view.tile.rows > Vec::kRegisterRows;
   for (int64_t start = oldest / kAttentionChunk * kAttentionChunk; start < end; start += kAttentionChunk) {
-    Step<E> step{};
-    step.value_stride = args.head_dim;
-    for (int b = 0; b < kBlocksPerChunk; ++b) {
-      const int64_t position = start + b * kKvBlockSize;
-      if (position >= end || position + kKvBlockSize <= oldest) continue;
-      const int64_t block = table[position / kKvBlockSize];
-      step.keys[b] = block_base<const E>(args.pool, args.layer, block, view.tile.kv_head, false);
-      step.values[b] = block_base<const E>(args.pool, args.layer, block, view.tile.kv_head, true);
-    }
+    const Step<E, true> step = find_blocks<E>(view, start, oldest, end);
     if (staged) {
-      step_tile(view, q, stage(step, args.head_dim, view.layout, view.scratch), start);
+      step_tile(view, q, stage(step, view.args.head_dim, view.layout, view.scratch), start);
     } else {
       step_tile(view, q, step, start);
     }
