@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { LineCounter, isMap, isScalar, isSeq, parseDocument, type Node, type Pair } from 'yaml';
+import { LineCounter, isMap, isScalar, isSeq, parseDocument, type Node, type Pair, type Scalar } from 'yaml';
 import { UserError } from '../errors.js';
 import type { FlagRow, FlagTable } from './flag-row.js';
 import { nearest } from './nearest.js';
@@ -77,15 +77,20 @@ function readValues(
 ): readonly string[] {
   if (isScalar(value)) {
     if (value.value === null) throw invalid(at.file, at.line, `${at.flag} has no value`, 'Remove the line.');
-    return [typeof value.value === 'string' ? value.value : (value.source ?? String(value.value))];
+    return [scalarText(value)];
   }
   if (isMap(value) && row.kind === 'json') return [JSON.stringify(value.toJSON())];
   if (isMap(value) && at.flag === 'quantization') return [JSON.stringify(value.toJSON())];
   if (isSeq(value) && row.kind === 'list' && value.items.every((item) => isScalar(item))) {
-    return value.items.map((item) => String(isScalar(item) ? item.value : item));
+    return value.items.map((item) => (isScalar(item) ? scalarText(item) : ''));
   }
   const wanted = row.kind === 'list' ? 'a list of values' : row.kind === 'json' ? 'a mapping' : 'one value';
   throw invalid(at.file, at.line, `${at.flag} is not ${wanted}`, `Give ${at.flag} ${wanted}.`);
+}
+
+/** As written, so that `1e3` or `0x10` reach the same check as on the command line. */
+function scalarText({ value, source }: Scalar): string {
+  return typeof value === 'string' ? value : (source ?? JSON.stringify(value));
 }
 
 function readText(file: string): string {

@@ -114,7 +114,7 @@ function stringFlag(row: FlagRow, common: object): OclifFlag {
   const helpValue = row.kind === 'choice' ? `<${(row.options ?? []).join('|')}>` : HELP_VALUES[row.kind];
   const settings = { helpValue, ...common };
   if (row.kind !== 'list') return Flags.string(settings);
-  return Flags.string({ ...settings, multiple: true, multipleNonGreedy: row.greedy !== true }) as OclifFlag;
+  return Flags.string({ ...settings, multiple: true, multipleNonGreedy: row.greedy !== true });
 }
 
 const HELP_VALUES: Readonly<Record<FlagKind, string>> = {
@@ -127,5 +127,5 @@ const HELP_VALUES: Readonly<Record<FlagKind, string>> = {
   length: '<tokens>',
   port: '<port>',
   json: '<json|@file>',
-  list: '<value>...',
+  list: '<value>',
 };

@@ -51,20 +51,26 @@ export function convertValue(row: FlagRow, setting: string, text: string): unkno
     case 'boolean':
       return parseBoolean(setting, text);
     case 'integer':
-      return parseNumber(row, setting, text, /^-?\d+$/, 'a whole number');
+      return parseNumber({ row, setting, text }, /^-?\d+$/, 'a whole number');
     case 'number':
-      return parseNumber(row, setting, text, /^-?\d+(\.\d+)?([eE]-?\d+)?$/, 'a number');
+      return parseNumber({ row, setting, text }, /^-?\d+(\.\d+)?([eE]-?\d+)?$/, 'a number');
     case 'port':
       return parsePort(setting, text);
     case 'size':
-      return parseUnits(row, setting, text, SIZE_UNITS, 'a size like 8GiB');
+      return parseUnits({ row, setting, text }, SIZE_UNITS, 'a size like 8GiB');
     case 'length':
-      return parseUnits(row, setting, text, LENGTH_UNITS, 'a number of tokens like 4096 or 32k');
+      return parseUnits({ row, setting, text }, LENGTH_UNITS, 'a number of tokens like 4096 or 32k');
     case 'json':
       return parseJsonObject(text, setting);
     case 'list':
       return [text];
   }
+}
+
+interface Input {
+  readonly row: FlagRow;
+  readonly setting: string;
+  readonly text: string;
 }
 
 function expected(setting: string, what: string, received: string, suggestion?: string): UserError {
@@ -103,7 +109,7 @@ function parseBoolean(setting: string, text: string): boolean {
   throw expected(setting, 'true or false', text);
 }
 
-function parseNumber(row: FlagRow, setting: string, text: string, form: RegExp, what: string): number {
+function parseNumber({ row, setting, text }: Input, form: RegExp, what: string): number {
   const value = Number(text);
   const { min = -Infinity, max = Number.MAX_SAFE_INTEGER } = row;
   if (form.test(text.trim()) && value >= min && value <= max) return value;
@@ -129,9 +135,7 @@ function parsePort(setting: string, text: string): number {
 }
 
 function parseUnits(
-  row: FlagRow,
-  setting: string,
-  text: string,
+  { row, setting, text }: Input,
   units: Readonly<Record<string, number>>,
   what: string,
 ): number {

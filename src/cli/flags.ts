@@ -83,7 +83,7 @@ export const MODEL_FLAGS = {
   'chat-template': {
     kind: 'text',
     group: 'MODEL',
-    summary: 'Jinja file, or the template itself, in place of the model’s.',
+    summary: "Jinja file, or the template itself, in place of the model's.",
   },
   'chat-template-content-format': {
     kind: 'choice',
@@ -96,7 +96,7 @@ export const MODEL_FLAGS = {
     kind: 'text',
     group: 'MODEL',
     summary:
-      'Source of default sampling: auto (the model’s generation_config.json), vllm (none), or a folder.',
+      "Source of default sampling: auto (the model's generation_config.json), vllm (none), or a folder.",
     default: 'auto',
   },
   'override-generation-config': {
@@ -147,7 +147,7 @@ export const MEMORY_FLAGS = {
     min: 0.01,
     max: 1,
     default: '0.9',
-    summary: 'Share of the machine’s memory fdq may use for weights and KV cache (on a CPU: of its RAM).',
+    summary: "Share of the machine's memory fdq may use for weights and KV cache (on a CPU: of its RAM).",
   },
   'kv-cache-memory': {
     kind: 'size',
@@ -232,7 +232,7 @@ export const SERVER_FLAGS = {
     group: 'SERVER',
     greedy: true,
     summary:
-      'Names requests may use; the first is the one answers carry. Default: last part of the model’s name.',
+      "Names requests may use; the first is the one answers carry. Default: last part of the model's name.",
   },
   'api-key': {
     kind: 'list',

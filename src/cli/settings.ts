@@ -8,8 +8,8 @@ export interface Setting {
   readonly origin: Origin;
 }
 
-/** What the command line said: strings, lists of strings and booleans, only for the flags that were given. */
-export type ParsedFlags = Readonly<Record<string, unknown>>;
+/** What the command line said, only for the flags that were given. */
+export type ParsedFlags = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
 
 export interface SettingSources {
   readonly flags: ParsedFlags;
@@ -26,7 +26,7 @@ export type Settings<T extends FlagTable> = { readonly [K in keyof T]: Setting }
  */
 export function resolveSettings<T extends FlagTable>(table: T, sources: SettingSources): Settings<T> {
   const { flags, environment, configDir } = sources;
-  const named = (flags['config'] as string | undefined) ?? environment[environmentName('config')];
+  const named = configFlag(flags) ?? environment[environmentName('config')];
   const file = locateConfigFile(named, configDir);
   const entries = file === undefined ? [] : readConfigFile(file, table);
   const resolve = (name: string, row: FlagRow): Setting => {
@@ -45,6 +45,11 @@ export function resolveSettings<T extends FlagTable>(table: T, sources: SettingS
   };
   const settings = Object.entries<FlagRow>(table).map(([name, row]) => [name, resolve(name, row)] as const);
   return Object.fromEntries(settings) as Settings<T>;
+}
+
+function configFlag(flags: ParsedFlags): string | undefined {
+  const file = flags['config'];
+  return typeof file === 'string' ? file : undefined;
 }
 
 /** The values alone, typed by the table. */
@@ -72,7 +77,7 @@ interface Candidate {
 function fromFlags(name: string, flags: ParsedFlags): Candidate | undefined {
   const given = flags[name];
   if (given === undefined) return undefined;
-  return { texts: Array.isArray(given) ? given.map(String) : [String(given)], origin: { kind: 'flag' } };
+  return { texts: typeof given === 'object' ? given : [String(given)], origin: { kind: 'flag' } };
 }
 
 function fromEnvironment(

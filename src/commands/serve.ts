@@ -22,13 +22,15 @@ import {
   type ParsedFlags,
 } from '../cli/settings.js';
 import { exitCodeAfter, watchSignals, type SignalWatch } from '../cli/signals.js';
-import { serve, type ReadyInfo, type RunningServer } from '../serve.js';
+import type { ReadyInfo, RunningServer } from '../serve.js';
 
 export default class Serve extends BaseCommand {
   static override readonly summary = 'Quantize a model while loading it and serve it over the OpenAI API.';
 
   static override readonly description =
     'Takes a model as it was published (safetensors in BF16, FP16 or FP32), quantizes its weights while they stream in, and answers /v1/chat/completions, /v1/completions and the other routes of the OpenAI API.\n\nExit codes: 0 stopped on request, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 70 a bug in fdq, 130 Ctrl-C.';
+
+  static override readonly usage = '<%= command.id %> [MODEL] [FLAGS]';
 
   static override readonly examples = [
     {
@@ -68,6 +70,8 @@ export default class Serve extends BaseCommand {
   private async serveUntilStopped(options: ServeOptions, values: ServeFlagValues): Promise<never> {
     const progress = createProgress();
     const ui = this.createUi(values, progress);
+    // Help, settings and usage errors are answered without loading the runtime.
+    const { serve } = await import('../serve.js');
     const server = await serve(options, ui);
     const signals = watchSignals({
       drain: () => server.shutdown(options.gracefulShutdownMs),

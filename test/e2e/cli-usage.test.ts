@@ -1,0 +1,154 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ROOT, runCli, type CliResult } from '../helpers/cli.js';
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'fdq-cli-'));
+});
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** One message, nothing on stdout, no stack trace, no internals. */
+function expectCleanError(result: CliResult, code: number): void {
+  expect(result.stderr).not.toMatch(/^\s+at /m);
+  expect(result.stderr).not.toContain(ROOT);
+  expect(result.stderr.match(/^Error: /gm)).toHaveLength(1);
+  expect(result.stderr.length).toBeLessThan(600);
+  expect({ code: result.code, stdout: result.stdout }).toEqual({ code, stdout: '' });
+}
+
+interface JsonError {
+  readonly status: number;
+  readonly error: {
+    readonly code: string;
+    readonly message: string;
+    readonly param: string;
+    readonly suggestions: readonly string[];
+  };
+}
+
+describe.concurrent('usage errors', () => {
+  it.each([
+    [['serve', 'm', '--gpu-mem', '0.5'], 'Did you mean --gpu-memory-utilization?'],
+    [['serve', 'm', '--enable-lora'], '--enable-lora is not supported: LoRA adapters are not supported.'],
+    [['serve', 'm', '--speculative_config={}'], '--speculative-config is not supported'],
+    [['serve', 'm', '--tensor_parallel_size=2'], '--tensor-parallel-size'],
+    [
+      ['serve', 'm', '--device', 'cuda'],
+      '--device cuda is not supported: this version of fdq runs on the CPU',
+    ],
+    [['serve', 'm', '--port', 'http'], 'Expected --port to be a port from 0 to 65535 but received "http".'],
+    [['serve', 'm', '--max-model-len'], 'Flag --max-model-len expects a value.'],
+    [['serve', 'm', 'extra'], 'Unexpected argument: extra'],
+    [['serve', 'm', '-x'], 'Unknown flag'],
+    [['serve'], 'Expected a model'],
+  ])('%j', async (args, message) => {
+    const result = await runCli(args);
+    expect(result.stderr).toContain(message);
+    expectCleanError(result, 2);
+  });
+
+  it('has the same exit code and message with --json, on stdout and without internals', async () => {
+    const args = ['serve', 'm', '--quantisation', 'wint8'];
+    const [text, json] = await Promise.all([runCli(args), runCli([...args, '--json'])]);
+    expectCleanError(text, 2);
+    expect({ code: json.code, stderr: json.stderr }).toEqual({ code: 2, stderr: '' });
+    const { status, error } = JSON.parse(json.stdout) as JsonError;
+    expect(status).toBe(2);
+    expect(error).toEqual({
+      code: 'usage',
+      message: 'Unknown flag --quantisation.',
+      param: 'quantisation',
+      suggestions: ['Did you mean --quantization? See all flags with --help.'],
+      causes: [],
+    });
+    expect(text.stderr).toContain(error.message);
+  });
+
+  it('shows where it happened only with FDQ_DEBUG', async () => {
+    const result = await runCli(['serve', 'm', '--port', 'x'], { env: { FDQ_DEBUG: '1' } });
+    expect(result.stderr).toMatch(/^\s+at /m);
+    expect(result.code).toBe(2);
+  });
+
+  it('names the nearest command and exits with 127', async () => {
+    const result = await runCli(['serv', '--model', 'm']);
+    expect(result.stderr).toContain('Did you mean fdq serve?');
+    expectCleanError(result, 127);
+  });
+});
+
+describe('settings', () => {
+  it('prints every value with where it came from, command line over environment over file', async () => {
+    const file = path.join(folder, 'fdq.yaml');
+    await writeFile(file, 'port: 9001\nmax_model_len: 8k\nhost: ::1\nlog-level: debug\napi-key: [a, b]\n');
+    const result = await runCli(['serve', 'demo', '--config', file, '--print-config', '--port=9003'], {
+      env: { FDQ_PORT: '9002', FDQ_LOG_LEVEL: 'error' },
+      cwd: folder,
+    });
+    expect(result.stderr).toBe('');
+    expect(result.code).toBe(0);
+    const lines = result.stdout.split('\n');
+    expect(lines).toContain('model: "demo"  # command line');
+    expect(lines).toContain('port: 9003  # command line');
+    expect(lines).toContain('log-level: "error"  # FDQ_LOG_LEVEL');
+    expect(lines).toContain(`max-model-len: 8192  # ${file}:2`);
+    expect(lines).toContain('max-concurrency: 512  # default');
+    expect(lines).toContain(`# api-key: 2 hidden  # ${file}:5`);
+    expect(lines).toContain('# revision:');
+  });
+
+  it('prints settings as JSON, and warns about flags it does not use', async () => {
+    const args = ['serve', 'm', '--print-config', '--json', '--engine_worker_queue_port', '8182'];
+    const result = await runCli(args);
+    const json = JSON.parse(result.stdout) as {
+      status: number;
+      result: Record<string, unknown>;
+      warnings: string[];
+    };
+    expect(json.status).toBe(0);
+    expect(json.result['port']).toEqual({ value: 8000, origin: 'default' });
+    expect(json.warnings).toHaveLength(1);
+    expect(json.warnings[0]).toContain('--engine-worker-queue-port');
+    expect(result.stderr).toBe('');
+  });
+
+  it.each([
+    ['port: 80\nmax-modle-len: 4\n', 'Line 2 of', 'Did you mean max-model-len?'],
+    ['port: [1, 2]\n', 'Line 1 of', 'port is not one value'],
+    ['port: "x"\n', 'port (line 1 of', 'a port from 0 to 65535'],
+    ['port: 80\nhost: x: y\n', 'Line 2 of', 'Check the YAML'],
+  ])('refuses the config file %j', async (text, where, what) => {
+    const file = path.join(folder, 'bad.yaml');
+    await writeFile(file, text);
+    const result = await runCli(['serve', 'm', '--config', file]);
+    expect(result.stderr).toContain(where);
+    expect(result.stderr).toContain(what);
+    expectCleanError(result, 2);
+  });
+});
+
+describe('fdq from any folder', () => {
+  it('prints its version with -v and as a command', async () => {
+    const [short, long] = await Promise.all([
+      runCli(['-v'], { cwd: folder }),
+      runCli(['version', '--json'], { cwd: folder }),
+    ]);
+    expect(short.stdout).toMatch(/^fdq\/\d+\.\d+\.\d+ linux-\S+ node-v\d+/);
+    const { result } = JSON.parse(long.stdout) as { result: { onnxruntime: string } };
+    expect(result.onnxruntime).toMatch(/^1\.30\./);
+  });
+
+  it('shows help with groups, environment names and defaults', async () => {
+    const { stdout, code } = await runCli(['serve', '-h'], { cwd: folder });
+    expect(code).toBe(0);
+    for (const group of ['MODEL', 'QUANTIZATION', 'MEMORY', 'SERVER', 'OUTPUT', 'GLOBAL']) {
+      expect(stdout).toContain(`${group} FLAGS`);
+    }
+    expect(stdout).toContain('[default: 8000, env: FDQ_PORT]');
+  });
+});
