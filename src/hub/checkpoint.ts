@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { UnsupportedError, UserError } from '../errors.js';
 import { listNames, quote } from './quote.js';
 import { readSafetensorsHeader } from './safetensors.js';

@@ -157,7 +157,7 @@ async function fetchAll(
   const stop = new AbortController();
   const signal = AbortSignal.any([download.signal, stop.signal]);
   const queue = [...files];
-  let failure: unknown;
+  const failures: Error[] = [];
   const work = async (): Promise<void> => {
     for (let file = queue.shift(); file !== undefined && !stop.signal.aborted; file = queue.shift()) {
       const current = file;
@@ -165,13 +165,13 @@ async function fetchAll(
         await fetchFile(download, current, signal, (count) => onBytes(current, count, false));
         onBytes(current, 0, true);
       } catch (error) {
-        failure ??= error;
+        failures.push(error as Error);
         stop.abort();
       }
     }
   };
   await Promise.all(Array.from({ length: PARALLEL_FILES }, work));
-  if (failure !== undefined) throw failure;
+  if (failures[0] !== undefined) throw failures[0];
 }
 
 /** Bytes still to come, against what the disk has free. */

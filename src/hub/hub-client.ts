@@ -165,10 +165,15 @@ function describeStatus(client: HubClient, response: Response, hasToken: boolean
   return new (isTransient ? TransientHubError : UserError)('download_failed', message, details);
 }
 
+/** The answer's chunks; none when it has no body. */
+export function readBody(response: Response): AsyncIterable<Uint8Array> | readonly Uint8Array[] {
+  return response.body ?? [];
+}
+
 async function readLimited(response: Response, touch: () => void): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let total = 0;
-  for await (const chunk of response.body ?? []) {
+  for await (const chunk of readBody(response)) {
     touch();
     total += chunk.length;
     if (total > MAX_METADATA_BYTES) throw new Error(`an answer is longer than ${MAX_METADATA_BYTES} bytes`);

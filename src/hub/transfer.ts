@@ -9,6 +9,7 @@ import {
   createStallGuard,
   describeAbort,
   describeNetworkFailure,
+  readBody,
   retry,
   TransientHubError,
 } from './hub-client.js';
@@ -110,7 +111,7 @@ async function receive(
         throw describeNetworkFailure(client, new Error(`the range of ${file.name} was refused`));
       }
     }
-    for await (const chunk of response.body ?? []) {
+    for await (const chunk of readBody(response)) {
       guard.touch();
       if (partial.position + chunk.length > file.size) {
         await restart(partial, file, options);

@@ -62,7 +62,11 @@ async function writeRepo(dir: string, { files = {}, isSharded = false }: HubFixt
 }
 
 async function list(dir: string): Promise<readonly string[]> {
-  return (await readdir(dir).catch(() => [])).sort();
+  try {
+    return (await readdir(dir)).sort();
+  } catch {
+    return [];
+  }
 }
 
 export async function startFixture(options: HubFixtureOptions = {}): Promise<HubFixture> {
