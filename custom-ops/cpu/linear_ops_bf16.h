@@ -1,0 +1,154 @@
+// Ops policy for AVX-512 with BF16 and VBMI: products of bfloat16 pairs, two k of 16 rows in one register.
+//
+// The instruction reads denormal inputs as zero, so decoding must never produce one; e4m3's smallest value is 2^-9.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/linear.h"
+#include "cpu/linear_rows_avx512.h"
+#include "cpu/number_formats.h"
+
+namespace fdq {
+namespace {
+
+using Element = uint16_t;
+constexpr int kTilePanels = 4;
+constexpr int kTileTokens = 6;
+constexpr int64_t kMaxFusedTokens = 8;
+constexpr int fused_panels(int tokens) { return tokens <= 4 ? 4 : 2; }
+
+struct Weights {
+  __m512i v;
+
+  static Weights load(const Element* p) { return {_mm512_load_si512(p)}; }
+  void store(Element* p) const { _mm512_store_si512(p, v); }
+};
+
+struct KPair {
+  __m512i v;
+
+  static KPair load(const Element* p) {
+    int32_t pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    return {_mm512_set1_epi32(pair)};
+  }
+};
+
+inline __m512 dot_pairs(__m512 sum, __m512i a, __m512i b) {
+  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+
+struct Sum {
+  __m512 v;
+
+  static Sum zero() { return {_mm512_setzero_ps()}; }
+  void multiply_add(Weights w, KPair x) { v = dot_pairs(v, w.v, x.v); }
+  Rows finish() const { return {v}; }
+};
+
+// bfloat16 of 64 codes from a table of 128 magnitudes, low and high bytes apart, and the sign bit of the code.
+class MagnitudeTable {
+ public:
+  explicit MagnitudeTable(float (*value)(uint8_t)) {
+    alignas(64) uint8_t low[128], high[128];
+    for (int i = 0; i < 128; ++i) {
+      const uint16_t bits = float_to_bfloat16(value(static_cast<uint8_t>(i)));
+      low[i] = static_cast<uint8_t>(bits);
+      high[i] = static_cast<uint8_t>(bits >> 8);
+    }
+    for (int i = 0; i < 2; ++i) {
+      low_[i] = _mm512_load_si512(low + 64 * i);
+      high_[i] = _mm512_load_si512(high + 64 * i);
+    }
+    // Interleaving bytes works within quarters: the first halves of the quarters must hold the first 32 codes.
+    order_ = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  }
+  // `magnitudes` index the table with their low seven bits; bit 7 of `signs` is the sign.
+  void decode(__m512i magnitudes, __m512i signs, Weights* w0, Weights* w1) const {
+    magnitudes = _mm512_permutexvar_epi64(order_, magnitudes);
+    signs = _mm512_permutexvar_epi64(order_, signs);
+    const __m512i low = _mm512_permutex2var_epi8(low_[0], magnitudes, low_[1]);
+    const __m512i high = _mm512_permutex2var_epi8(high_[0], magnitudes, high_[1]);
+    constexpr int kOrMasked = 0xf8;  // a | (b & c)
+    const __m512i top = _mm512_ternarylogic_epi32(high, signs, _mm512_set1_epi8(static_cast<char>(0x80)), kOrMasked);
+    w0->v = _mm512_unpacklo_epi8(low, top);
+    w1->v = _mm512_unpackhi_epi8(low, top);
+  }
+
+ private:
+  __m512i low_[2], high_[2], order_;
+};
+
+inline float magnitude_of_e4m3(uint8_t code) { return e4m3_to_float(code == 0x7f ? uint8_t{0} : code); }
+
+template <WeightFormat F>
+struct Decoder;
+
+template <>
+struct Decoder<WeightFormat::kE4M3> {
+  MagnitudeTable table{magnitude_of_e4m3};
+
+  void decode(const uint8_t* codes, Weights* w0, Weights* w1) const {
+    const __m512i bytes = _mm512_loadu_si512(codes);
+    table.decode(bytes, bytes, w0, w1);
+  }
+};
+
+template <>
+struct Decoder<WeightFormat::kInt8> {
+  static __m512i to_bfloat16(const uint8_t* codes) {
+    const auto* bytes = reinterpret_cast<const __m128i*>(codes);
+    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes)));
+    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes + 1)));
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  }
+  void decode(const uint8_t* codes, Weights* w0, Weights* w1) const {
+    w0->v = to_bfloat16(codes);
+    w1->v = to_bfloat16(codes + 32);
+  }
+};
+
+template <>
+struct Decoder<WeightFormat::kInt4> {
+  __m512i values;  // of 32 indices: bit 4 belongs to the other nibble and changes nothing
+
+  Decoder() {
+    alignas(64) uint16_t table[32];
+    for (unsigned i = 0; i < 32; ++i) table[i] = float_to_bfloat16(static_cast<float>(nibble_to_int(i & 15)));
+    values = _mm512_load_si512(table);
+  }
+  void decode(const uint8_t* codes, Weights* w0, Weights* w1) const {
+    const __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
+    w0->v = _mm512_permutexvar_epi16(wide, values);
+    w1->v = _mm512_permutexvar_epi16(_mm512_srli_epi16(wide, 4), values);
+  }
+};
+
+constexpr int64_t kDotLanes = 32;
+constexpr int kDotTokens = 6;
+
+struct DotX {
+  __m512i v;
+
+  static DotX load(const Element* p) { return {_mm512_loadu_si512(p)}; }
+};
+
+template <WeightFormat F>
+DotX load_weights(const uint8_t* p) {
+  static_assert(F == WeightFormat::kBFloat16, "other formats are not exact in bfloat16");
+  return {_mm512_loadu_si512(p)};
+}
+
+struct DotSum {
+  __m512 v;
+
+  static DotSum zero() { return {_mm512_setzero_ps()}; }
+  void multiply_add(DotX w, DotX x) { v = dot_pairs(v, w.v, x.v); }
+  static void add_lanes(DotSum a, DotSum b, DotSum c, DotSum d, float* out) {
+    add_lanes_of_four(a.v, b.v, c.v, d.v, out);
+  }
+};
+
+}  // namespace
+}  // namespace fdq
