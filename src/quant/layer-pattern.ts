@@ -1,0 +1,98 @@
+import { UserError } from '../errors.js';
+import { WEIGHT_SUFFIX } from './linear-layers.js';
+
+/** What a pattern is compared with. */
+export interface PatternSubject {
+  /** Unfused, without `.weight`. */
+  readonly name: string;
+  /** Names of the fused layer it is part of, and of its place in the graph. */
+  readonly layerNames: readonly string[];
+}
+
+export interface LayerPattern {
+  /** As the user wrote it. */
+  readonly text: string;
+  matches(subject: PatternSubject): boolean;
+}
+
+const REGEX_PREFIX = 're:';
+/** Patterns that say what a name must not hold; see `createTest`. */
+const NEGATION = /\(\?<?!|\[!|\[\^/;
+const GLOB = /[*?[]/;
+
+/**
+ * A rule of an ignore list, with vLLM's notation: an exact name, a shell glob (`*`, `?`, `[abc]`, `[!abc]`; `*`
+ * spans dots), or `re:` and a regular expression that has to match at the start of the name. Names are
+ * unfused, with or without `.weight`; a fused name (`qkv_proj`) means all its members. An exact name without dots
+ * also means every layer of which it is the last part.
+ * @throws UserError `invalid_config` for an invalid regular expression or an empty pattern.
+ */
+export function parseLayerPattern(text: string): LayerPattern {
+  if (text.startsWith(REGEX_PREFIX)) {
+    return createTest(text, compile(text, `^(?:${text.slice(REGEX_PREFIX.length)})`));
+  }
+  if (text.trim() === '') {
+    throw new UserError(
+      'invalid_config',
+      `Expected a layer name or pattern but received ${JSON.stringify(text)}.`,
+      {
+        param: 'ignore',
+        suggestions: ['Remove the empty entry from "ignore".'],
+      },
+    );
+  }
+  if (GLOB.test(text)) return createTest(text, compile(text, globSource(text)));
+  return {
+    text,
+    matches: ({ name, layerNames }) => [name, ...layerNames].some((candidate) => isNamed(candidate, text)),
+  };
+}
+
+function isNamed(name: string, text: string): boolean {
+  if (text === name || text === `${name}${WEIGHT_SUFFIX}`) return true;
+  return !text.includes('.') && name.endsWith(`.${text}`);
+}
+
+/**
+ * A negated pattern is compared with the plain unfused name alone: `re:(?!.*q_proj)` must not reach q_proj
+ * through the name of its fused layer, nor `[!j]` through the suffix.
+ */
+function createTest(text: string, regex: RegExp): LayerPattern {
+  if (NEGATION.test(text)) return { text, matches: ({ name }) => regex.test(name) };
+  return {
+    text,
+    matches: ({ name, layerNames }) =>
+      [name, ...layerNames].some(
+        (candidate) => regex.test(candidate) || regex.test(`${candidate}${WEIGHT_SUFFIX}`),
+      ),
+  };
+}
+
+function compile(text: string, source: string): RegExp {
+  try {
+    return new RegExp(source);
+  } catch (cause) {
+    throw new UserError(
+      'invalid_config',
+      `Expected a valid pattern but received ${JSON.stringify(text)}: ${(cause as Error).message}.`,
+      {
+        param: 'ignore',
+        suggestions: ['Correct it, e.g. "re:.*o_proj", or give the exact name of the layer.'],
+        cause,
+      },
+    );
+  }
+}
+
+function globSource(glob: string): string {
+  const body = glob.replace(
+    /\[(!?)([^\]]+)\]|[*?]|[^\w]/g,
+    (token, negation: string | undefined, set: string) => {
+      if (token === '*') return '.*';
+      if (token === '?') return '.';
+      if (set !== undefined) return `[${negation === '!' ? '^' : ''}${set.replace(/[\\^[]/g, '\\$&')}]`;
+      return `\\${token}`;
+    },
+  );
+  return `^${body}$`;
+}

@@ -1,0 +1,329 @@
+import { BugError } from '../errors.js';
+import type { Graph, GraphNode, Initializer, ValueInfo } from '../graph/ir.js';
+import { findLinearLayers, withoutWeightSuffix, WEIGHT_SUFFIX } from './linear-layers.js';
+import type { LinearLayer } from './linear-layers.js';
+import type { LayerDecision, QuantizationPlan } from './plan.js';
+import { FDQ_DOMAIN, FDQ_VERSION, QUANT_LINEAR } from './quant-linear.js';
+import type { LayerReport } from './report.js';
+import type { ComputeType, QuantScheme } from './scheme.js';
+import { asFloat32, sliceBias } from './slice-bias.js';
+
+export interface RewriteOptions {
+  /** How the inputs of layers travel whose scheme does not round them itself. */
+  readonly compute: ComputeType;
+}
+
+export interface QuantizedGraph {
+  readonly graph: Graph;
+  /** One for each member of each linear layer, in graph order. */
+  readonly layers: readonly LayerReport[];
+}
+
+/** Consecutive members of a layer with the same decision. */
+interface Run {
+  readonly scheme: QuantScheme;
+  /** Half-open range of members. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** What the rewritten graph has so far. */
+interface Draft {
+  readonly compute: ComputeType;
+  readonly names: Set<string>;
+  readonly initializers: Map<string, Initializer>;
+  readonly values: Map<string, ValueInfo>;
+  /** Weight initializers by what they are made of, so that layers sharing a weight share the result. */
+  readonly weights: Map<string, string>;
+}
+
+/**
+ * A copy of a float graph in which every linear layer is an fdq QuantLinear of the scheme the plan gives it.
+ * A fused layer whose members differ becomes one QuantLinear for each run of equal decisions, and a Concat.
+ * Nothing is read: the new initializers say which checkpoint tensors they are quantized from.
+ * @param plan made from this very graph
+ */
+export function quantizeGraph(
+  graph: Graph,
+  plan: QuantizationPlan,
+  { compute }: RewriteOptions,
+): QuantizedGraph {
+  const layers = findLinearLayers(graph);
+  const replaced = new Map(
+    layers.filter(({ obstacle }) => obstacle === undefined).map((layer) => [layer.node.name, layer]),
+  );
+  const kept = dropDeadTransposes(graph, replaced);
+  const draft = startDraft(graph, kept, { replaced, plan, compute });
+  const nodes: GraphNode[] = [];
+  const nodeOf = new Map<string, string>();
+  for (const node of graph.nodes) {
+    const layer = replaced.get(node.name);
+    if (layer === undefined) {
+      if (kept.has(node)) nodes.push(node);
+      continue;
+    }
+    nodes.push(...replaceLayer(draft, graph, layer, { plan, nodeOf }));
+  }
+  const reports = layers.flatMap((layer) => reportLayer(layer, decisionsOf(plan, layer), nodeOf));
+  return {
+    graph: {
+      ...graph,
+      opsets: new Map([[FDQ_DOMAIN, FDQ_VERSION], ...graph.opsets]),
+      nodes,
+      initializers: draft.initializers,
+      values: draft.values,
+    },
+    layers: reports,
+  };
+}
+
+interface LayerContext {
+  readonly plan: QuantizationPlan;
+  /** Collects the node of each member, by `memberKey`. */
+  readonly nodeOf: Map<string, string>;
+}
+
+function replaceLayer(
+  draft: Draft,
+  graph: Graph,
+  layer: LinearLayer,
+  { plan, nodeOf }: LayerContext,
+): readonly GraphNode[] {
+  const runs = findRuns(decisionsOf(plan, layer));
+  const folder = folderOf(layer.node);
+  const output = layer.node.outputs[0] as string;
+  const whole = runs.length === 1;
+  const nodes = runs.map((run) => {
+    const label = whole ? '' : `/${labelOf(layer, run)}`;
+    const name = claimName(draft, `${folder}${label}/${QUANT_LINEAR}`);
+    const target = whole ? output : claimName(draft, `${name}_output_0`);
+    if (!whole) addValue(draft, graph, { output, target, rows: countRows(layer, run.start, run.end) });
+    for (let member = run.start; member < run.end; member++) nodeOf.set(memberKey(layer, member), name);
+    return emitRun(draft, layer, run, { node: name, output: target });
+  });
+  if (whole) return nodes;
+  const concat: GraphNode = {
+    name: claimName(draft, `${folder}/Concat`),
+    domain: '',
+    opType: 'Concat',
+    inputs: nodes.map((node) => node.outputs[0] as string),
+    outputs: [output],
+    attributes: { axis: { type: 'int', value: 1 } },
+  };
+  return [...nodes, concat];
+}
+
+function emitRun(
+  draft: Draft,
+  layer: LinearLayer,
+  run: Run,
+  { node, output }: { readonly node: string; readonly output: string },
+): GraphNode {
+  const { scheme } = run;
+  const key = `${layer.weight.name}\n${run.start}-${run.end}\n${scheme.name}`;
+  const shared = draft.weights.get(key);
+  const weight = sliceWeight(layer, run, shared);
+  const named = shared === undefined ? claimWeight(draft, weight, scheme) : weight;
+  const result = scheme.emit({
+    node,
+    x: layer.x,
+    bias: addBias(draft, layer, run),
+    output,
+    weight: named,
+    members: layer.members.slice(run.start, run.end).map(({ source }) => source),
+    compute: draft.compute,
+  });
+  if (shared === undefined) {
+    draft.weights.set(key, named.name);
+    for (const initializer of result.initializers) {
+      draft.initializers.set(initializer.name, initializer);
+      draft.names.add(initializer.name);
+    }
+  }
+  return result.node;
+}
+
+/** The float weight of a run: the layer's own initializer when it is all of it. */
+function sliceWeight(layer: LinearLayer, run: Run, name: string | undefined): Initializer {
+  const { weight, members } = layer;
+  const sources = members.slice(run.start, run.end).map(({ source }) => source);
+  if (sources.length === members.length) return name === undefined ? weight : { ...weight, name };
+  const k = weight.shape[1] as number;
+  return {
+    name: name ?? partName(layer, run),
+    dataType: weight.dataType,
+    shape: [countRows(layer, run.start, run.end), k],
+    data: { kind: 'weight', members: sources },
+  };
+}
+
+/** Gives the weight a name that no other initializer has; one used as it is stored keeps the one it has. */
+function claimWeight(draft: Draft, weight: Initializer, scheme: QuantScheme): Initializer {
+  if (draft.initializers.get(weight.name) === weight && scheme.native === null) return weight;
+  const isFree = (name: string): boolean => !draft.names.has(name) && !draft.names.has(`${name}.scales`);
+  let name = weight.name;
+  for (let copy = 0; !isFree(name); copy++) {
+    name = `${weight.name}.${scheme.name}${copy === 0 ? '' : `_${copy}`}`;
+  }
+  return name === weight.name ? weight : { ...weight, name };
+}
+
+/** Name of the run's float32 bias, '' for none. */
+function addBias(draft: Draft, layer: LinearLayer, run: Run): string {
+  if (layer.bias === undefined) return '';
+  const bias = asFloat32(layer.bias);
+  if (run.end - run.start === layer.members.length) {
+    if (draft.initializers.get(bias.name) === bias) return bias.name;
+    return setInitializer(draft, bias);
+  }
+  const name = `${withoutWeightSuffix(partName(layer, run))}.bias`;
+  const range = [countRows(layer, 0, run.start), countRows(layer, 0, run.end)] as const;
+  return setInitializer(draft, sliceBias(bias, name, range));
+}
+
+function setInitializer(draft: Draft, initializer: Initializer): string {
+  const name = claimName(draft, initializer.name);
+  draft.initializers.set(name, name === initializer.name ? initializer : { ...initializer, name });
+  return name;
+}
+
+/** The draft without the layers: what other nodes read keeps its name. */
+function startDraft(
+  graph: Graph,
+  kept: ReadonlySet<GraphNode>,
+  rest: {
+    readonly replaced: ReadonlyMap<string, LinearLayer>;
+    readonly plan: QuantizationPlan;
+    readonly compute: ComputeType;
+  },
+): Draft {
+  const read = new Set(graph.outputs.map(({ name }) => name));
+  for (const node of kept) for (const input of node.inputs) read.add(input);
+  for (const layer of rest.replaced.values()) {
+    const isStored = decisionsOf(rest.plan, layer).every(({ scheme }) => scheme.native === null);
+    if (isStored) read.add(layer.weight.name);
+    if (layer.bias?.dataType === 'float32' && isWholeRun(rest.plan, layer)) read.add(layer.bias.name);
+  }
+  const initializers = new Map([...graph.initializers].filter(([name]) => read.has(name)));
+  const produced = graph.nodes.flatMap(({ outputs }) => outputs);
+  const names = [...graph.inputs.map(({ name }) => name), ...produced, ...[...kept].map(({ name }) => name)];
+  const dead = new Set(
+    graph.nodes
+      .filter((node) => !kept.has(node) && !rest.replaced.has(node.name))
+      .flatMap((node) => node.outputs),
+  );
+  return {
+    compute: rest.compute,
+    names: new Set([...names, ...initializers.keys()]),
+    initializers,
+    values: new Map([...graph.values].filter(([name]) => !dead.has(name))),
+    weights: new Map(),
+  };
+}
+
+/** Nodes that stay: all but the layers to replace and the Transposes nothing else reads. */
+function dropDeadTransposes(
+  graph: Graph,
+  replaced: ReadonlyMap<string, LinearLayer>,
+): ReadonlySet<GraphNode> {
+  const others = graph.nodes.filter((node) => !replaced.has(node.name));
+  const read = new Set([...graph.outputs.map(({ name }) => name), ...others.flatMap(({ inputs }) => inputs)]);
+  const operands = new Set([...replaced.values()].map(({ node }) => node.inputs[1] as string));
+  return new Set(
+    others.filter(({ outputs }) => {
+      const [output = ''] = outputs;
+      return !operands.has(output) || read.has(output);
+    }),
+  );
+}
+
+function decisionsOf(plan: QuantizationPlan, layer: LinearLayer): readonly LayerDecision[] {
+  const decisions = plan.decisions.get(layer.node.name);
+  if (decisions?.length !== layer.members.length) {
+    throw new BugError(`the plan says nothing about ${layer.node.name}: it was made for another graph`);
+  }
+  return decisions;
+}
+
+function isWholeRun(plan: QuantizationPlan, layer: LinearLayer): boolean {
+  return findRuns(decisionsOf(plan, layer)).length === 1;
+}
+
+function findRuns(decisions: readonly LayerDecision[]): readonly Run[] {
+  const runs: Run[] = [];
+  for (const [index, { scheme }] of decisions.entries()) {
+    const last = runs.at(-1);
+    if (last?.scheme === scheme) runs[runs.length - 1] = { ...last, end: index + 1 };
+    else runs.push({ scheme, start: index, end: index + 1 });
+  }
+  return runs;
+}
+
+function countRows(layer: LinearLayer, start: number, end: number): number {
+  return layer.members.slice(start, end).reduce((sum, { source }) => sum + (source.shape[0] as number), 0);
+}
+
+/** `q_proj+k_proj` */
+function labelOf(layer: LinearLayer, { start, end }: Run): string {
+  return layer.members
+    .slice(start, end)
+    .map(({ name }) => name.slice(name.lastIndexOf('.') + 1))
+    .join('+');
+}
+
+/** `model.layers.0.self_attn.q_proj+k_proj.weight`; one member keeps the checkpoint's name. */
+function partName(layer: LinearLayer, run: Run): string {
+  const { name, source } = layer.members[run.start] as (typeof layer.members)[number];
+  if (run.end - run.start === 1) return source.name;
+  return `${name.slice(0, name.lastIndexOf('.') + 1)}${labelOf(layer, run)}${WEIGHT_SUFFIX}`;
+}
+
+/** `/model/layers.0/self_attn/qkv_proj/Gemm` without the operator. */
+function folderOf({ name, opType }: GraphNode): string {
+  return name.replace(new RegExp(`/${opType}(?:_\\d+)?$`), '');
+}
+
+function claimName(draft: Draft, wanted: string): string {
+  let name = wanted;
+  for (let copy = 1; draft.names.has(name); copy++) name = `${wanted}_${copy}`;
+  draft.names.add(name);
+  return name;
+}
+
+function addValue(
+  draft: Draft,
+  graph: Graph,
+  part: { readonly output: string; readonly target: string; readonly rows: number },
+): void {
+  const info = graph.values.get(part.output) ?? graph.outputs.find(({ name }) => name === part.output);
+  const tokens = info?.shape[0];
+  if (tokens === undefined) return;
+  draft.values.set(part.target, { name: part.target, dataType: 'float32', shape: [tokens, part.rows] });
+}
+
+function memberKey(layer: LinearLayer, member: number): string {
+  return `${layer.node.name}\n${member}`;
+}
+
+function reportLayer(
+  layer: LinearLayer,
+  decisions: readonly LayerDecision[],
+  nodeOf: ReadonlyMap<string, string>,
+): readonly LayerReport[] {
+  return layer.members.map(({ name, source }, index) => {
+    const { scheme, reason } = decisions[index] as LayerDecision;
+    const dataType = scheme.native === null ? layer.weight.dataType : source.dataType;
+    return {
+      name,
+      tensor: source.name,
+      node: nodeOf.get(memberKey(layer, index)) ?? layer.node.name,
+      shape: source.shape,
+      storedType: source.dataType,
+      scheme: scheme.name,
+      reason,
+      bytesBefore: source.byteLength,
+      bytesAfter:
+        layer.obstacle === undefined ? scheme.bytes({ dataType, shape: source.shape }) : source.byteLength,
+    };
+  });
+}

@@ -1,0 +1,117 @@
+import type { DataType, GraphNode, Initializer, WeightSource } from '../graph/ir.js';
+
+/** A number format as data: what a code is, what its scale is, and what shares a scale. */
+export interface QuantKey {
+  /** 'stored': the checkpoint's own float type, nothing is quantized. */
+  readonly element: 'int8' | 'int4' | 'float8e4m3fn' | 'stored';
+  readonly scaleType: 'float32' | null;
+  /** Rows and columns that share a scale; -1: all of them. Activations have tokens as rows. */
+  readonly group: readonly [rows: number, columns: number];
+  /** Scales are computed for each input instead of once. */
+  readonly dynamic: boolean;
+  /** No zero point: w = q * scale. */
+  readonly symmetric: boolean;
+  /**
+   * Largest distance of a restored value from the original w, for scales that are normal float32 numbers:
+   * max(relative * |w|, ofScale * scale).
+   */
+  readonly maxError: { readonly relative: number; readonly ofScale: number };
+}
+
+/** What a scheme must know of a weight matrix [n, k] to judge and size it. */
+export type WeightTensor = Pick<WeightSource, 'name' | 'dataType' | 'shape'>;
+
+/** Consecutive rows of a weight as they lie in the checkpoint, little-endian. */
+export interface RowChunk {
+  /** A multiple of the scheme's `rowAlign`; so is the number of rows, unless they reach the tensor's last one. */
+  readonly firstRow: number;
+  /** [rows, k] of the tensor's data type. */
+  readonly bytes: Uint8Array;
+}
+
+/** Canonical order: the parts of consecutive chunks, one after the other, are the parts of the tensor. */
+export interface QuantizedParts {
+  /** int8, e4m3 and stored floats [n, k]; int4 [n, ceil(k / 2)], low nibble first. */
+  readonly codes: Uint8Array;
+  /** [n, groups] or, for tiles, [ceil(n / 128), ceil(k / 128)]; empty where nothing is quantized. */
+  readonly scales: Float32Array;
+}
+
+/** What the native quantizer and kernels call the format; see custom-ops/include/fdq/formats.h. */
+export interface NativeFormat {
+  readonly format: 'int8' | 'int4' | 'e4m3';
+  readonly groupN: 1 | 128;
+  /** 0: one scale a row. */
+  readonly groupK: number;
+}
+
+/** A linear layer y = x W^T + bias to be put into a graph. */
+export interface EmitRequest {
+  /** Name of the node. */
+  readonly node: string;
+  /** [tokens, k] float32 */
+  readonly x: string;
+  /** A float32 initializer [n], or '' for none. */
+  readonly bias: string;
+  readonly output: string;
+  /** The float weight, [n, k]; its name is the one the emitted weight has. */
+  readonly weight: Initializer;
+  /** The checkpoint tensors it is made of, stacked along n. */
+  readonly members: readonly WeightSource[];
+  /** How x travels where the scheme does not round it itself. */
+  readonly compute: ComputeType;
+}
+
+export type ComputeType = 'float32' | 'bfloat16';
+
+export interface EmitResult {
+  readonly node: GraphNode;
+  readonly initializers: readonly Initializer[];
+}
+
+/** A quantization scheme: one frozen object, all of it pure. */
+export interface QuantScheme {
+  /** Canonical, e.g. `wint4:g128`. */
+  readonly name: string;
+  /** Other names for the same thing; matched without regard to case. */
+  readonly aliases: readonly string[];
+  /** One line for help and tables. */
+  readonly summary: string;
+  readonly weight: QuantKey;
+  /** null: activations are not quantized. */
+  readonly activation: QuantKey | null;
+  readonly requires: {
+    readonly devices: readonly 'cpu'[];
+    readonly op: { readonly domain: string; readonly opType: string; readonly version: number };
+  };
+  /** null: weights stay as stored. */
+  readonly native: NativeFormat | null;
+  /** Rows of a chunk must be a multiple of this. */
+  readonly rowAlign: number;
+  /** true, or why the tensor stays as it is, as the end of a sentence that starts with the tensor. */
+  accepts(tensor: WeightTensor): true | string;
+  /** Exact bytes that weight and scales take in memory, padding included. */
+  bytes(tensor: Pick<WeightTensor, 'dataType' | 'shape'>): number;
+  /**
+   * Codes and scales of some rows: the reference that every other implementation equals byte for byte.
+   * @throws UserError `non_finite_weight` naming tensor, row and column.
+   */
+  quantize(tensor: WeightTensor, chunk: RowChunk): QuantizedParts;
+  /** The float32 values [n, k] that the parts of a tensor stand for. */
+  dequantize(tensor: WeightTensor, parts: QuantizedParts): Float32Array;
+  /** The node that computes the layer and the initializers it reads. */
+  emit(request: EmitRequest): EmitResult;
+}
+
+/** A scheme and the same scheme with other parameters: the first is what the bare name means. */
+export interface SchemeFamily {
+  readonly name: string;
+  readonly variants: readonly [QuantScheme, ...QuantScheme[]];
+}
+
+/** Types a quantized initializer has in ONNX. */
+export const NATIVE_DATA_TYPES: Readonly<Record<NativeFormat['format'], DataType>> = {
+  int8: 'int8',
+  int4: 'int4',
+  e4m3: 'float8e4m3fn',
+};
