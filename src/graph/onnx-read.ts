@@ -27,7 +27,7 @@ export function readGraph(
   for (const tensor of proto.initializer ?? []) addInitializer(tensor, tensor.name ?? '');
 
   const nodes: GraphNode[] = [];
-  const nodeNames = new Set<string>();
+  const nodeNames = new Map<string, number>();
   for (const node of proto.node ?? []) {
     const constant = findConstantTensor(node);
     if (constant === undefined) nodes.push(readNode(node, nodeNames));
@@ -59,13 +59,24 @@ function findConstantTensor(node: onnx.INodeProto): onnx.ITensorProto | undefine
   return value?.t ?? undefined;
 }
 
-function readNode(node: onnx.INodeProto, names: Set<string>): GraphNode {
-  const opType = node.opType ?? '';
-  const base = node.name ? node.name : `/${opType}`;
+/**
+ * Names are optional in ONNX and need not be unique, but the quantizer addresses nodes by them. `copies` counts
+ * how often each name was given, so that many nodes of one name cost no more than others.
+ */
+function readNodeName(node: onnx.INodeProto, copies: Map<string, number>): string {
+  const given = node.name ?? '';
+  const base = given === '' ? `/${node.opType ?? ''}` : given;
   let name = base;
-  // Names are optional in ONNX and need not be unique; the quantizer addresses nodes by them.
-  for (let copy = 1; names.has(name); copy++) name = `${base}_${copy}`;
-  names.add(name);
+  let copy = copies.get(base) ?? 0;
+  while (copies.has(name)) name = `${base}_${++copy}`;
+  copies.set(base, copy);
+  copies.set(name, copies.get(name) ?? 0);
+  return name;
+}
+
+function readNode(node: onnx.INodeProto, copies: Map<string, number>): GraphNode {
+  const opType = node.opType ?? '';
+  const name = readNodeName(node, copies);
   const attributes = new Map<string, Attribute>();
   for (const attribute of node.attribute ?? []) {
     if (attributes.has(attribute.name ?? ''))

@@ -9,13 +9,12 @@ import type { onnx } from 'onnx-proto';
 const DEFAULT_LOCATION = 0;
 const EXTERNAL_LOCATION = 1;
 
-type Int64 = NonNullable<onnx.ITensorProto['dims']>[number];
-
-/** protobufjs hands out 64-bit integers as Long objects. */
-export function toSafeInteger(value: Int64, what: string): number {
-  const number = typeof value === 'number' ? value : value.toNumber();
-  if (!Number.isSafeInteger(number))
+/** protobufjs hands out 64-bit integers as numbers or as Long objects, whose text is exact. */
+export function toSafeInteger(value: unknown, what: string): number {
+  const number = Number(String(value));
+  if (!Number.isSafeInteger(number)) {
     throw invalidModel(`Expected ${what} to be at most 2^53 - 1 but it is ${String(value)}`);
+  }
   return number;
 }
 
@@ -62,8 +61,8 @@ function readBytes(tensor: onnx.ITensorProto, dataType: DataType): Uint8Array {
     case 'float64':
       return pack(tensor.doubleData ?? [], 8, (view, at, value) => view.setFloat64(at, value, true));
     case 'int64':
-      return pack(tensor.int64Data ?? [], 8, (view, at, value) =>
-        view.setBigInt64(at, BigInt(value.toString()), true),
+      return pack<unknown>(tensor.int64Data ?? [], 8, (view, at, value) =>
+        view.setBigInt64(at, BigInt(String(value)), true),
       );
     default:
       return packInt32(tensor.int32Data ?? [], Math.max(1, bitsPerElement(dataType) / 8));

@@ -28,7 +28,7 @@ const DATA_TYPES: ReadonlyMap<string, DataType> = new Map([
 ]);
 
 /** A buffer that older versions of transformers saved and newer ones compute. */
-const LEFTOVER = /\.rotary_emb\.inv_freq$/;
+const LEFTOVER = '.rotary_emb.inv_freq';
 const LM_HEAD = 'lm_head.weight';
 
 /** The table with `{layer}` filled in, layer after layer where rows are consecutive. */
@@ -70,7 +70,7 @@ export function checkTensors(
     members.set(group, [...(members.get(group) ?? []), source]);
   }
   const isLeftover = (name: string): boolean =>
-    LEFTOVER.test(name) || (config.tiedEmbeddings && name === LM_HEAD);
+    name.endsWith(LEFTOVER) || (config.tiedEmbeddings && name === LM_HEAD);
   return {
     weights: {
       tensor: (name) => sources.get(name) ?? refuseUnknown(name),

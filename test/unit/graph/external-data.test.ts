@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { link, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import path from 'node:path';
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 
 import { UserError } from '../../../src/errors.js';
 import { locateExternalData } from '../../../src/graph/external-data.js';
@@ -71,6 +72,14 @@ describe('locateExternalData', () => {
     expect(() => locate(dir, { location: 'up/secret' })).toThrow(/symbolic link/);
     expect(() => locate(dir, { location: 'hard' })).toThrow(/hard link/);
     expect(() => locate(dir, { location: 'pipe' })).toThrow(/not a regular file/);
+  });
+
+  it('refuses what cannot be opened at all', async () => {
+    const dir = await createModelDir();
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(path.join(dir, 'socket'), resolve));
+    onTestFinished(() => void server.close());
+    expect(() => locate(dir, { location: 'socket' })).toThrow(/cannot be opened/);
   });
 
   const fields: Record<string, [Record<string, string>, RegExp]> = {

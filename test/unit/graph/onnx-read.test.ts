@@ -36,13 +36,25 @@ function errorOf(act: () => unknown): FdqError {
 
 describe('parseModel', () => {
   it('names nodes that have no name or share one', () => {
-    const node = [
-      IDENTITY,
-      { ...IDENTITY, output: ['z'] },
-      { ...IDENTITY, name: 'n', output: ['v'] },
-      { ...IDENTITY, name: 'n', output: ['u'] },
-    ];
-    expect(parse({ node }).nodes.map(({ name }) => name)).toEqual(['/Identity', '/Identity_1', 'n', 'n_1']);
+    const given = [undefined, undefined, 'n', 'n_1', 'n', 'n'];
+    const node = given.map((name, index) => ({
+      ...IDENTITY,
+      ...(name === undefined ? {} : { name }),
+      output: [`y${index}`],
+    }));
+    const { nodes } = parse({ node, output: [] });
+    expect(nodes.map(({ name }) => name)).toEqual(['/Identity', '/Identity_1', 'n', 'n_1', 'n_2', 'n_3']);
+  });
+
+  it('names many nodes of one name in linear time', () => {
+    const node = Array.from({ length: 50_000 }, (_, index) => ({
+      ...IDENTITY,
+      name: 'n',
+      output: [`y${index}`],
+    }));
+    const names = parse({ node, output: [] }).nodes.map(({ name }) => name);
+    expect(new Set(names).size).toBe(50_000);
+    expect(names.at(-1)).toBe('n_49999');
   });
 
   it('treats ai.onnx as the standard domain', () => {
