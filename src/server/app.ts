@@ -104,16 +104,20 @@ function makeFastify(options: AppOptions): FastifyInstance {
 }
 
 /** Ids, CORS, keys and the Host check, before anything of a body is read. */
-function addGuards(app: FastifyInstance, options: AppOptions, open: ReadonlySet<string>): void {
+function addGuards(app: FastifyInstance, options: AppOptions, routes: readonly Route[]): void {
   const cors = new CorsPolicy(options.allowedOrigins);
   const keys = new KeyChecker(options.apiKeys);
+  const isOpen = (route: Route): boolean =>
+    route.isOpen === true || (route === METRICS && !options.protectMetrics);
+  const open = new Set(routes.filter(isOpen).map((route) => route.path));
   app.decorateRequest('record', null as unknown as RequestRecord);
   app.addHook('onRequest', async (request, reply) => {
     request.record = newRecord();
     reply.header('x-request-id', request.id);
     cors.apply(request, reply);
     if (options.requiresLoopbackHost) checkLoopbackHost(request.headers.host);
-    if (request.method === 'OPTIONS') return cors.answerOptions(request, reply, methodsOf(app, request.url));
+    if (request.method === 'OPTIONS')
+      return cors.answerOptions(request, reply, methodsOf(routes, request.url));
     const encoding = request.headers['content-encoding'];
     if (encoding !== undefined && encoding !== 'identity') {
       throw unsupportedMediaType('Compressed request bodies are not accepted.');
@@ -124,26 +128,17 @@ function addGuards(app: FastifyInstance, options: AppOptions, open: ReadonlySet<
   });
 }
 
-function methodsOf(app: FastifyInstance, url: string): string[] {
+function methodsOf(routes: readonly Route[], url: string): string[] {
   const path = pathOf(url);
-  const methods = (['GET', 'HEAD', 'POST'] as const).filter(
-    (method) => app.findRoute !== undefined && hasRoute(app, method, path),
-  );
-  return [...methods, 'OPTIONS'];
-}
-
-function hasRoute(_app: FastifyInstance, method: 'GET' | 'HEAD' | 'POST', path: string): boolean {
-  const wanted = method === 'HEAD' ? 'GET' : method;
   const bare = path.length > 1 ? path.replace(/\/$/, '') : path;
-  return ROUTES.some((route) => {
-    const matches = route.path.endsWith('/*')
-      ? bare.startsWith(route.path.slice(0, -1))
-      : bare === route.path;
-    return matches && route.methods.includes(wanted);
-  });
+  const matching = routes.filter((route) =>
+    route.path.endsWith('/*') ? bare.startsWith(route.path.slice(0, -1)) : bare === route.path,
+  );
+  const methods = matching.flatMap((route) => route.methods);
+  return [...methods, ...(methods.includes('GET') ? ['HEAD'] : []), 'OPTIONS'];
 }
 
-function addErrors(app: FastifyInstance, context: ServerContext): void {
+function addErrors(app: FastifyInstance, routes: readonly Route[], context: ServerContext): void {
   const answer = (thrown: unknown, request: FastifyRequest, reply: FastifyReply): void => {
     const error = toFdqError(thrown);
     request.record.errorCode = error.code;
@@ -154,12 +149,12 @@ function addErrors(app: FastifyInstance, context: ServerContext): void {
   };
   app.setErrorHandler(answer);
   app.setNotFoundHandler((request, reply) => {
-    const methods = methodsOf(app, request.url);
+    const methods = methodsOf(routes, request.url);
     if (methods.length === 1) {
       answer(
         notFound(
           request,
-          ROUTES.map((route) => route.path),
+          routes.map((route) => route.path),
         ),
         request,
         reply,
@@ -209,9 +204,6 @@ function addRoutes(app: FastifyInstance, routes: readonly Route[], context: Serv
 export function createApp(options: AppOptions): FastifyInstance {
   const app = makeFastify(options);
   const routes = options.hasOwnMetricsPort ? ROUTES.filter((route) => route !== METRICS) : ROUTES;
-  const open = routes.filter(
-    (route) => route.isOpen === true || (route === METRICS && !options.protectMetrics),
-  );
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(
     /^application\/([\w.+-]+\+)?json\b/i,
@@ -224,9 +216,8 @@ export function createApp(options: AppOptions): FastifyInstance {
       }
     },
   );
-  addErrors(app, options.context);
-  app.after(() => undefined);
-  addGuards(app, options, new Set(open.map((route) => route.path)));
+  addErrors(app, routes, options.context);
+  addGuards(app, options, routes);
   addRecords(app, options.context);
   addRoutes(app, routes, options.context);
   return app;
@@ -235,12 +226,9 @@ export function createApp(options: AppOptions): FastifyInstance {
 /** /metrics and the probes alone, for a port that is not public. */
 export function createMetricsApp(options: AppOptions): FastifyInstance {
   const app = makeFastify({ ...options, tls: null });
-  addErrors(app, options.context);
-  addGuards(
-    app,
-    { ...options, apiKeys: options.protectMetrics ? options.apiKeys : [] },
-    new Set(PROBES.map(({ path }) => path)),
-  );
-  addRoutes(app, [METRICS, ...PROBES], options.context);
+  const routes = [METRICS, ...PROBES];
+  addErrors(app, routes, options.context);
+  addGuards(app, options, routes);
+  addRoutes(app, routes, options.context);
   return app;
 }

@@ -50,6 +50,8 @@ export interface ServerHandle {
   /** Base URL without `/v1`, with the real port. */
   readonly url: string;
   readonly port: number;
+  /** Null when metrics are on the same port. */
+  readonly metricsPort: number | null;
   readonly metrics: ServerMetrics;
   /** Of generation requests under way. */
   readonly inFlight: number;
@@ -180,9 +182,10 @@ export async function startServer(options: ServerOptions): Promise<ServerHandle>
     metrics.close();
   };
   let port: number;
+  let metricsPort: number | null = null;
   try {
     port = await listen(app, options.host, options.port);
-    if (metricsApp !== null) await listen(metricsApp, options.host, options.metricsPort ?? 0);
+    if (metricsApp !== null) metricsPort = await listen(metricsApp, options.host, options.metricsPort ?? 0);
   } catch (error) {
     await close();
     throw error;
@@ -191,6 +194,7 @@ export async function startServer(options: ServerOptions): Promise<ServerHandle>
   return {
     url: `${options.ssl === undefined ? 'http' : 'https'}://${host}:${port}${options.rootPath ?? ''}`,
     port,
+    metricsPort,
     metrics,
     get inFlight() {
       return state.inFlight;

@@ -72,7 +72,9 @@ export class FakeRequest {
 
   scorePrompt(): void {
     const { promptTokenIds, params } = this.request;
-    const logprobs = promptTokenIds.map((id, i) => (i === 0 ? null : fakeLogprob(id, i, params.promptLogprobs ?? 0)));
+    const logprobs = promptTokenIds.map((id, i) =>
+      i === 0 ? null : fakeLogprob(id, i, params.promptLogprobs ?? 0),
+    );
     this.#push({ kind: 'prompt', logprobs });
   }
 
@@ -96,9 +98,9 @@ export class FakeRequest {
   async *outputs(): AsyncGenerator<EngineOutput> {
     for (;;) {
       if (this.signal?.aborted === true) return;
-      if (this.#failure !== null) throw this.#failure;
       const next = this.#pending.shift();
       if (next !== undefined) yield next;
+      else if (this.#failure !== null) throw this.#failure;
       else if (this.isDone) return;
       else await new Promise<void>((resolve) => (this.#wake = resolve));
     }
@@ -113,7 +115,12 @@ export class FakeRequest {
     return made;
   }
 
-  #delta(parts: { index: number; ids: readonly number[]; text: string; finishReason: FinishReason | null }): void {
+  #delta(parts: {
+    index: number;
+    ids: readonly number[];
+    text: string;
+    finishReason: FinishReason | null;
+  }): void {
     const { index, ids, text, finishReason } = parts;
     const { logprobs } = this.request.params;
     const choice: ChoiceDelta = {
@@ -177,7 +184,10 @@ export class FakeEngine implements Engine {
     for (let choice = 0; choice < params.n; choice++) {
       const scripted = this.#options.script?.(fake.request, choice);
       const ids = (scripted ?? Array.from({ length: params.maxTokens }, () => 1)).slice(0, params.maxTokens);
-      const reason = scripted !== undefined && scripted.length <= params.maxTokens && params.maxTokens > 0 ? 'stop' : 'length';
+      const reason =
+        scripted !== undefined && scripted.length <= params.maxTokens && params.maxTokens > 0
+          ? 'stop'
+          : 'length';
       ids.slice(0, -1).forEach((id) => fake.emit([id], choice));
       fake.emit(ids.slice(-1), choice, reason);
     }

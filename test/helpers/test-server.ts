@@ -31,9 +31,17 @@ export const BASE_OPTIONS: ServerOptions = {
 export async function makeModel(options: TestModelOptions = {}): Promise<TestModel> {
   const tokenizer = await loadTokenizer(tokenizerFolder(options.fixture ?? 'qwen3'));
   const streams = createTextStreamFactory(tokenizer);
-  const renderer = new ChatRenderer({ templates: tokenizer.chatTemplates, specialTokens: tokenizer.specialTokens });
+  const renderer = new ChatRenderer({
+    templates: tokenizer.chatTemplates,
+    specialTokens: tokenizer.specialTokens,
+  });
   const { defaults, fixture: _fixture, ...engineOptions } = options;
-  return { engine: new FakeEngine({ ...engineOptions, streams }), tokenizer, renderer, defaults: defaults ?? {} };
+  return {
+    engine: new FakeEngine({ ...engineOptions, streams }),
+    tokenizer,
+    renderer,
+    defaults: defaults ?? {},
+  };
 }
 
 /** An app for `inject`, closed by `close`. */
