@@ -46,21 +46,28 @@ void score_columns(const float* const* q, const S& step, int first, int64_t head
   const typename S::E* const* keys = step.keys + first;
   const typename S::E* const* ahead = step.values + first;
   Vec sum[R][C];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) sum[r][c] = Vec::set(0.0f);
   }
   for (int64_t d = 0; d < head_dim; ++d) {
     Vec key[C];
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) {
       key[c] = Vec::load(keys[c] + d * kKvBlockSize);
       if (S::kStreamed) fetch(ahead[c] + d * kKvBlockSize);
     }
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Vec x = Vec::set(q[r][d]);
+#pragma GCC unroll 8
       for (int c = 0; c < C; ++c) sum[r][c] = Vec::fma(x, key[c], sum[r][c]);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) Vec::store(scores + r * kAttentionChunk + (first + c) * kKvBlockSize, sum[r][c]);
   }
 }
@@ -83,7 +90,9 @@ template <int R, int C, typename S>
 void add_value_columns(const float* weights, const S& step, Span span, int64_t column, int width,
                        float* sums, int64_t padded) {
   Vec sum[R][C];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) sum[r][c] = Vec::load(sums + r * padded + column + c * 16);
   }
   for (int p = span.from; p < span.to;) {
@@ -94,17 +103,22 @@ void add_value_columns(const float* weights, const S& step, Span span, int64_t c
     const int end = block_end < span.to ? block_end : span.to;
     for (; p < end; ++p, row += step.value_stride, ahead += step.value_stride) {
       Vec value[C];
+#pragma GCC unroll 8
       for (int c = 0; c < C; ++c) {
         value[c] = width == C * 16 ? Vec::load(row + c * 16) : Vec::load_first(row, width);
         if (S::kStreamed) fetch(ahead + c * 16);
       }
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const Vec w = Vec::set(weights[r * kAttentionChunk + p]);
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c) sum[r][c] = Vec::fma(w, value[c], sum[r][c]);
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int c = 0; c < C; ++c) Vec::store(sums + r * padded + column + c * 16, sum[r][c]);
   }
 }
@@ -214,6 +228,7 @@ Step<float, false> stage(const Step<E, true>& step, int64_t head_dim, const Tile
     float* keys = scratch + layout.keys + b * head_dim * kKvBlockSize;
     for (int64_t d = 0; d < head_dim; ++d) {
       Vec::store(keys + d * kKvBlockSize, Vec::load(step.keys[b] + d * kKvBlockSize));
+      fetch(step.values[b] + d * kKvBlockSize);
     }
     float* values = scratch + layout.values + b * kKvBlockSize * layout.padded_dim;
     for (int64_t p = 0; p < kKvBlockSize; ++p) {
@@ -221,6 +236,7 @@ Step<float, false> stage(const Step<E, true>& step, int64_t head_dim, const Tile
       int64_t i = 0;
       for (; i + 16 <= head_dim; i += 16) {
         Vec::store(values + p * layout.padded_dim + i, Vec::load(row + i));
+        fetch(step.next_keys[b] + p * head_dim + i);
       }
       if (i < head_dim) {
         const int rest = static_cast<int>(head_dim - i);

@@ -49,7 +49,7 @@ void run_mixed(AttentionCase& problem, uint32_t seed, fdq::Isa isa, int threads)
 }
 
 void check_shape(const AttentionShape& shape, fdq::Isa isa) {
-  AttentionCase problem(shape, {1, 130, 300, 17, 129, 64}, 11);
+  AttentionCase problem(shape, {1, 130, 270, 17, 64}, 11);
   run_alone(problem, 1000, isa, 1);
   const Outputs whole = collect(problem);
   const char* name = fdq::isa_name(isa);
@@ -61,12 +61,12 @@ void check_shape(const AttentionShape& shape, fdq::Isa isa) {
           static_cast<int>(shape.num_heads), static_cast<int>(shape.num_kv_heads), static_cast<int>(shape.head_dim),
           static_cast<int>(shape.window), static_cast<int>(shape.type));
   };
-  for (int64_t chunk : {1, 2, 3, 7, 16, 63, 127, 128, 129}) {
+  for (int64_t chunk : {1, 3, 16, 127, 128, 129}) {
     problem.clear();
     run_alone(problem, chunk, isa, 2);
     expect_same("chunk", static_cast<int>(chunk));
   }
-  for (int threads : {1, 2, 5}) {
+  for (int threads : {1, 3}) {
     problem.clear();
     run_mixed(problem, static_cast<uint32_t>(threads), isa, threads);
     expect_same("mixed, threads", threads);
@@ -108,15 +108,18 @@ int main() {
   using fdq::KvType;
   for (fdq::Isa isa : fdq_test::machine_isas()) {
     if (isa > fdq::Isa::kAvx512) continue;  // later sets share AVX-512's code
-    for (int64_t window : {0, 1, 20, 128, 150}) {
+    // The reference is slow and has no tiles to get wrong; two shapes do.
+    for (int64_t window : {0, 20, 1, 150}) {
+      if (isa == fdq::Isa::kScalar && window != 0) continue;
       fdq_test::check_shape({2, 1, 64, window, 64, false, true, KvType::kFloat32}, isa);
       fdq_test::check_shape({6, 2, 20, window, 8, true, true, KvType::kBFloat16}, isa);
     }
+    fdq_test::check_later_tokens({4, 2, 32, 0, 0, false, false, KvType::kFloat32}, isa);
+    fdq_test::check_later_tokens({3, 1, 16, 30, 0, false, false, KvType::kBFloat16}, isa);
+    if (isa == fdq::Isa::kScalar) continue;
     fdq_test::check_shape({8, 1, 7, 0, 6, false, false, KvType::kBFloat16}, isa);
     fdq_test::check_shape({10, 2, 32, 33, 32, false, false, KvType::kBFloat16}, isa);
     fdq_test::check_shape({2, 2, 128, 0, 128, false, true, KvType::kBFloat16}, isa);
-    fdq_test::check_later_tokens({4, 2, 32, 0, 0, false, false, KvType::kFloat32}, isa);
-    fdq_test::check_later_tokens({3, 1, 16, 30, 0, false, false, KvType::kBFloat16}, isa);
   }
   return fdq_test::finish("attention_bitwise");
 }
