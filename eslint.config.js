@@ -67,7 +67,9 @@ export default defineConfig(
       'import-x/extensions': ['.ts', '.js', '.mjs'],
       'import-x/parsers': { '@typescript-eslint/parser': ['.ts'] },
     },
-    languageOptions: { globals: { console: 'readonly', performance: 'readonly', URL: 'readonly' } },
+    languageOptions: {
+      globals: { Buffer: 'readonly', console: 'readonly', performance: 'readonly', URL: 'readonly' },
+    },
     rules: {
       'import-x/no-default-export': 'error',
       'import-x/no-duplicates': 'error',

@@ -21,7 +21,7 @@ describe('commands, flags, aliases and environment names', () => {
             `--${flag.name}`,
             ...(flag.char === undefined ? [] : [`-${flag.char}`]),
             ...(flag.aliases ?? []).map((alias) => `--${alias}`),
-            ...(flag.type === 'boolean' && flag.allowNo === true ? [`--no-${flag.name}`] : []),
+            ...(flag.type === 'boolean' && flag.allowNo ? [`--no-${flag.name}`] : []),
             ...(flag.env === undefined ? [] : [flag.env]),
           ].join(' '),
         ),
