@@ -104,8 +104,7 @@ export class Scheduler {
   /** Gives a running sequence as much of the step as it can have. */
   private place(sequence: Sequence): void {
     if (sequence.phase !== 'running' || sequence.share !== null) return;
-    const wanted = this.affordable(sequence, sequence.numComputed);
-    if (wanted === 0) return;
+    if (this.affordable(sequence, sequence.numComputed) === 0) return;
     let room = this.roomFor(sequence);
     while (room === 0) {
       this.isShortOfBlocks = true;
@@ -114,6 +113,7 @@ export class Scheduler {
       this.preempt(victim);
       room = this.roomFor(sequence);
     }
+    const wanted = this.affordable(sequence, sequence.numComputed);
     const numTokens = Math.min(wanted, room);
     if (numTokens < wanted) this.isShortOfBlocks = true;
     this.reserve(sequence, numTokens);

@@ -78,6 +78,13 @@ describe('cancellation', () => {
     expect(engine.lifecycle.counters).toEqual({ accepted: 1, finished: 0, cancelled: 1, failed: 0 });
   });
 
+  it('stops listening to the signal of a request that is done', async () => {
+    const { signal } = new AbortController();
+    const { engine } = harness();
+    await collect(engine.generate(request(prompt(5), { maxTokens: 2 }), signal));
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+  });
+
   it('refuses to start what was aborted before', async () => {
     const test = harness();
     const result = await collect(test.engine.generate(request(prompt(5)), AbortSignal.abort()));
