@@ -23,6 +23,8 @@ export interface Fault {
   readonly corrupts?: boolean;
   /** Body of the answer instead of the real one. */
   readonly body?: string;
+  /** `match` is `tree:next`: the link to a listing's next page leads to the other origin. */
+  readonly leadsAway?: boolean;
   /** Size that the file listing claims. */
   readonly claimedSize?: number;
 }
@@ -194,7 +196,10 @@ class Hub {
       const lfs = lfsOid === undefined ? {} : { lfs: { oid: lfsOid, size, pointerSize: 130 } };
       return { type: 'file', oid, size, path: name, ...lfs };
     });
-    const next = new URL(url);
+    const leadsAway = this.faults.some(
+      ({ match, leadsAway: isSet }) => match === 'tree:next' && isSet === true,
+    );
+    const next = new URL(`${url.pathname}${url.search}`, leadsAway ? this.cdnUrl : url);
     next.searchParams.set('cursor', String(end));
     sendJson(response, 200, page, end < files.length ? { link: `<${next.href}>; rel="next"` } : {});
   }

@@ -256,6 +256,21 @@ describe('an interrupted download', () => {
   });
 });
 
+describe('one file that fails', () => {
+  it('stops the others, which are continued later', async () => {
+    const faults = [
+      { match: 'model-1', hangAfter: CUT_AFTER, times: 1 },
+      { match: 'model-2', cutAfter: CUT_AFTER, times: 1 },
+    ];
+    const fixture = await startFixture({ isSharded: true, faults });
+    // Without being stopped, the file that hangs would outlast the test.
+    fixture.env['HF_HUB_DOWNLOAD_TIMEOUT'] = '1000';
+    expect((await catchError(fixture.locate())).code).toBe('download_failed');
+    expect((await fixture.listCache()).blobs.filter((name) => name.endsWith('.lock'))).toEqual([]);
+    expect((await fixture.locate()).source).toBe('download');
+  });
+});
+
 describe('bytes that are wrong', () => {
   it('are dropped and fetched again', async () => {
     const fixture = await startFixture({ faults: [{ match: WEIGHTS, corrupts: true, times: 1 }] });
@@ -274,6 +289,11 @@ describe('bytes that are wrong', () => {
     const { blobs, snapshot } = await fixture.listCache();
     expect(snapshot).not.toContain(name);
     expect(blobs.filter((blob) => blob.endsWith('.incomplete'))).toEqual([]);
+  });
+
+  it('are kept when they are too few: the rest may come later', async () => {
+    const fixture = await startFixture({ faults: [{ match: 'resolve/', body: '{' }] });
+    expect((await catchError(fixture.locate())).message).toMatch(/\.jinja ended early|\.json ended early/);
   });
 
   it('are refused when a file is longer than listed', async () => {
@@ -296,6 +316,16 @@ describe('the token', () => {
         .map(({ authorization }) => authorization);
     expect(new Set(sent('hub'))).toEqual(new Set([`Bearer ${token}`]));
     expect(new Set(sent('cdn'))).toEqual(new Set([undefined]));
+  });
+
+  it('does not follow a listing to another origin', async () => {
+    const fixture = await startFixture({ token, faults: [{ match: 'tree:next', leadsAway: true }] });
+    fixture.env['HF_TOKEN'] = token;
+    await catchError(fixture.locate());
+    const away = fixture.server.requests.filter((request) => request.server === 'cdn');
+    expect(away.map(({ path, authorization }) => [path.includes('/tree/'), authorization])).toEqual([
+      [true, undefined],
+    ]);
   });
 
   it('is not sent when implicit tokens are disabled', async () => {

@@ -93,10 +93,10 @@ export async function startFixture(options: HubFixtureOptions = {}): Promise<Hub
   };
 }
 
-/** Fails unless every file of the snapshot is the repository's own. */
+/** Name → content of a snapshot's files. */
 export async function readSnapshot(dir: string): Promise<Record<string, Buffer>> {
   const names = await list(dir);
   return Object.fromEntries(
-    await Promise.all(names.map(async (name) => [name, await readFile(join(dir, name))])),
+    await Promise.all(names.map(async (name) => [name, await readFile(join(dir, name))] as const)),
   );
 }

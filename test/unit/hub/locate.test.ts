@@ -131,7 +131,7 @@ describe('locateModel offline', () => {
   });
 
   it.each<[string, (cache: Cache) => Promise<void>]>([
-    ['a ref that is no commit', ({ repo }) => writeFile(join(repo, 'refs', 'main'), '../../../etc')],
+    ['a ref that is no commit', ({ repo }) => writeFile(join(repo, 'refs', 'main'), '../blobs')],
     ['a missing ref', ({ repo }) => rm(join(repo, 'refs', 'main'))],
     ['a missing snapshot', ({ snapshot }) => rm(snapshot, { recursive: true })],
   ])('does not find a model with %s', async (_, damage) => {
