@@ -1,6 +1,19 @@
+import { readFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { performance } from 'node:perf_hooks';
+import process from 'node:process';
 import type { ServeOptions } from './cli/serve-options.js';
 import type { ServeUi } from './cli/serve-ui.js';
-import { UnsupportedError } from './errors.js';
+import { createEngine } from './engine/engine.js';
+import { loadModel, type LoadedModel, type LoadObserver, type LoadOptions } from './load/load-model.js';
+import { loadText, type LoadedText } from './load/load-text.js';
+import { collectEosIds, readGenerationConfig } from './load/generation-config.js';
+import { loadRuntime } from './runtime/load-addon.js';
+import type { ModelRunner } from './runtime/model-runner.js';
+import { startServer, type ServerHandle, type ServerOptions } from './server/server.js';
+import { readGenerationDefaults } from './server/state.js';
+import { FDQ_VERSION } from './version.js';
 
 /** What the ready line says. */
 export interface ReadyInfo {
@@ -29,8 +42,214 @@ export interface RunningServer {
   abort(): Promise<void>;
 }
 
-/** Binds the port, then loads the model in the background. */
-export function serve(options: ServeOptions, ui: ServeUi): Promise<RunningServer> {
-  ui.phase('locate', 'start');
-  return Promise.reject(new UnsupportedError('unsupported_model', `${options.model} cannot be served yet.`));
+/** Share of the loading bar each phase ends at; reading and quantizing is nearly all of it. */
+const PROGRESS = { locate: 0.02, plan: 0.05, quantize: 0.9, build: 0.97, warm_up: 1 } as const;
+/** Prompt tokens that may queue, in full contexts: past it a request would wait for minutes. */
+const MAX_WAITING_CONTEXTS = 16;
+
+/**
+ * Binds the port, then loads the model in the background.
+ * @throws UserError `port_in_use`, `addon_unavailable`
+ */
+export async function serve(options: ServeOptions, ui: ServeUi): Promise<RunningServer> {
+  const { onnxruntime } = loadRuntime();
+  const name = options.http.servedModelNames[0] ?? nameOf(options.model);
+  const server = await startServer(serverOptions(options, ui, { name, onnxruntime: onnxruntime.version }));
+  return new ModelServer(options, ui, server, name).start();
+}
+
+class ModelServer implements RunningServer {
+  readonly url: string;
+  readonly stopped: Promise<void>;
+  ready: Promise<ReadyInfo>;
+  readonly #options: ServeOptions;
+  readonly #ui: ServeUi;
+  readonly #server: ServerHandle;
+  readonly #name: string;
+  readonly #loading = new AbortController();
+  #settleStopped: { resolve: () => void; reject: (reason: unknown) => void };
+  #close: (() => Promise<void>) | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: ServeOptions, ui: ServeUi, server: ServerHandle, name: string) {
+    this.#options = options;
+    this.#ui = ui;
+    this.#server = server;
+    this.#name = name;
+    this.url = server.url;
+    this.#settleStopped = { resolve: () => undefined, reject: () => undefined };
+    this.stopped = new Promise((resolve, reject) => {
+      this.#settleStopped = { resolve, reject };
+    });
+    this.stopped.catch(() => undefined);
+    this.ready = Promise.reject(new Error('not started'));
+    this.ready.catch(() => undefined);
+  }
+
+  start(): this {
+    this.ready = this.#load();
+    this.ready.catch(() => undefined);
+    return this;
+  }
+
+  async shutdown(graceMs: number): Promise<void> {
+    this.#loading.abort();
+    await this.#server.drain(graceMs);
+    await this.abort();
+  }
+
+  abort(): Promise<void> {
+    this.#loading.abort();
+    this.#closing ??= this.#stop();
+    return this.#closing;
+  }
+
+  async #stop(): Promise<void> {
+    await this.ready.catch(() => undefined);
+    await this.#close?.();
+    await this.#server.close();
+    this.#settleStopped.resolve();
+  }
+
+  async #load(): Promise<ReadyInfo> {
+    const start = performance.now();
+    const [loaded, text] = await this.#loadParts();
+    const generation = await readGenerationConfig(loaded.checkpoint, this.#options.chat);
+    const { memory } = loaded;
+    const engineLimits = this.#options.memory;
+    const engine = createEngine(this.#watch(loaded.runner), {
+      scheme: loaded.scheme,
+      executionProvider: 'cpu',
+      maxNumSeqs: memory.maxNumSeqs,
+      maxNumBatchedTokens: memory.maxBatchedTokens,
+      maxModelLen: memory.maxModelLen,
+      maxWaiting: this.#options.http.maxConcurrency,
+      maxWaitingTokens: MAX_WAITING_CONTEXTS * memory.maxModelLen,
+      enablePrefixCaching: engineLimits.enablePrefixCaching,
+      eosTokenIds: collectEosIds(loaded.checkpoint.config, generation, text.tokenizer.eosId),
+      createTextStream: text.createTextStream,
+      observer: this.#server.metrics.observer,
+      longPrefillTokenThreshold: engineLimits.longPrefillTokenThreshold,
+      ...(engineLimits.maxNumPartialPrefills === undefined
+        ? {}
+        : { maxNumPartialPrefills: engineLimits.maxNumPartialPrefills }),
+    });
+    this.#close = async () => {
+      await engine.close();
+      await loaded.runner.close();
+    };
+    this.#loading.signal.throwIfAborted();
+    const { tokenizer, renderer } = text;
+    this.#server.setReady({ engine, tokenizer, renderer, defaults: readGenerationDefaults(generation) });
+    return {
+      servedModelName: this.#name,
+      chat: tokenizer.chatTemplates.size > 0 || this.#options.chat.chatTemplate !== undefined,
+      scheme: loaded.scheme,
+      weightBytes: loaded.weightBytes,
+      kvTokens: memory.numBlocks * loaded.runner.blockSize,
+      maxModelLen: memory.maxModelLen,
+      maxNumSeqs: memory.maxNumSeqs,
+      loadSeconds: (performance.now() - start) / 1000,
+    };
+  }
+
+  /** Weights and tokenizer, at the same time. */
+  async #loadParts(): Promise<readonly [LoadedModel, LoadedText]> {
+    let text: Promise<LoadedText> | undefined;
+    const observer: LoadObserver = {
+      phase: (name, state, detail) => {
+        this.#ui.phase(name, state, detail);
+        if (state === 'done') this.#server.setProgress(name, PROGRESS[name]);
+      },
+      warn: (line) => this.#ui.warn(line),
+      located: ({ dir }) => {
+        text = loadText(this.#options.tokenizer ?? dir, this.#options.chat.chatTemplate);
+        text.catch(() => undefined);
+      },
+    };
+    const loaded = await loadModel(loadOptions(this.#options, this.#loading.signal), observer);
+    try {
+      return [loaded, await (text as Promise<LoadedText>)];
+    } catch (error) {
+      await loaded.runner.close();
+      throw error;
+    }
+  }
+
+  /** A step that fails ends the engine, and with it the server. */
+  #watch(runner: ModelRunner): ModelRunner {
+    const onFailure = (error: unknown): never => {
+      this.#server.setDead();
+      this.#settleStopped.reject(error);
+      throw error;
+    };
+    return {
+      vocabSize: runner.vocabSize,
+      maxModelLen: runner.maxModelLen,
+      blockSize: runner.blockSize,
+      numBlocks: runner.numBlocks,
+      maxLogitRows: runner.maxLogitRows,
+      maxBatchedTokens: runner.maxBatchedTokens,
+      step: (batch) => runner.step(batch).catch(onFailure),
+      close: () => runner.close(),
+    };
+  }
+}
+
+function nameOf(model: string): string {
+  return path.basename(path.resolve(model.replace(/@[^@/]*$/, '')));
+}
+
+function loadOptions(options: ServeOptions, signal: AbortSignal): LoadOptions {
+  const { memory } = options;
+  return {
+    model: options.model,
+    locate: {
+      offline: options.offline,
+      env: process.env,
+      signal,
+      ...(options.revision === undefined ? {} : { revision: options.revision }),
+    },
+    ...(options.quantization === undefined ? {} : { quantization: options.quantization }),
+    ...(options.quantizationConfig === undefined ? {} : { quantizationConfig: options.quantizationConfig }),
+    dtype: options.dtype,
+    kvCacheDtype: memory.kvCacheDtype,
+    threads: options.threads ?? os.availableParallelism(),
+    isa: process.env['FDQ_ISA'],
+    memory: {
+      utilization: memory.memoryUtilization,
+      ...(memory.kvCacheBytes === undefined ? {} : { kvCacheBytes: memory.kvCacheBytes }),
+      ...(memory.numBlocksOverride === undefined ? {} : { numBlocks: memory.numBlocksOverride }),
+      ...(memory.maxModelLen === undefined ? {} : { maxModelLen: memory.maxModelLen }),
+      ...(memory.maxNumSeqs === undefined ? {} : { maxNumSeqs: memory.maxNumSeqs }),
+      ...(memory.maxNumBatchedTokens === undefined ? {} : { maxBatchedTokens: memory.maxNumBatchedTokens }),
+    },
+    signal,
+  };
+}
+
+function serverOptions(
+  { http, chat }: ServeOptions,
+  ui: ServeUi,
+  { name, onnxruntime }: { readonly name: string; readonly onnxruntime: string },
+): ServerOptions {
+  return {
+    host: http.host,
+    port: http.port,
+    servedModelNames: http.servedModelNames.length > 0 ? http.servedModelNames : [name],
+    build: { version: FDQ_VERSION, onnxruntime },
+    apiKeys: http.apiKeys,
+    // The flags were checked already: a public address has a key or was allowed to have none.
+    allowUnauthenticated: true,
+    rootPath: http.rootPath,
+    maxLogprobs: chat.maxLogprobs,
+    maxConcurrency: http.maxConcurrency,
+    ...(http.allowedOrigins === undefined ? {} : { allowedOrigins: http.allowedOrigins }),
+    ...(http.metricsPort === undefined ? {} : { metricsPort: http.metricsPort }),
+    ...(http.maxWaitingMs === undefined ? {} : { maxWaitingMs: http.maxWaitingMs }),
+    ...(http.ssl === undefined
+      ? {}
+      : { ssl: { key: readFileSync(http.ssl.keyFile), cert: readFileSync(http.ssl.certFile) } }),
+    ...(http.requestLog === 'none' ? {} : { logger: ui.log }),
+  };
 }

@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 import type { Graph } from '../graph/ir.js';
 import { serializeModel } from '../graph/onnx.js';
 import { openCheckpoint, verifyUnchanged, type Checkpoint } from '../hub/checkpoint.js';
-import { locateModel, type LocateOptions } from '../hub/locate.js';
+import { locateModel, type LocatedModel, type LocateOptions } from '../hub/locate.js';
 import { openWeightFile } from '../hub/weight-file.js';
 import type { DecoderInfo } from '../models/architecture.js';
 import { buildModel } from '../models/build-model.js';
@@ -27,6 +27,8 @@ export interface LoadObserver {
     detail?: { readonly doneBytes?: number; readonly totalBytes?: number; readonly message?: string },
   ): void;
   warn(line: string): void;
+  /** The model's folder is known; what does not need its weights can start. */
+  located?(model: LocatedModel): void;
 }
 
 export interface LoadOptions {
@@ -90,7 +92,12 @@ export interface PlannedModel {
 export async function loadModel(options: LoadOptions, observer: LoadObserver): Promise<LoadedModel> {
   const clock = new PhaseClock(observer);
   const checkpoint = await clock.run('locate', async () => {
-    const located = await locateModel(options.model, options.locate);
+    const located = await locateModel(options.model, {
+      onProgress: ({ file, bytesDone, bytesTotal }) =>
+        observer.phase('locate', 'progress', { doneBytes: bytesDone, totalBytes: bytesTotal, message: file }),
+      ...options.locate,
+    });
+    observer.located?.(located);
     return openCheckpoint(located);
   });
   const planned = await clock.run('plan', () => planModel(checkpoint, options, observer));
@@ -129,7 +136,7 @@ export async function planModel(
   const isa = chooseIsa(runtime.addon, options.isa);
   for (const warning of checkpoint.warnings) observer.warn(warning);
   const model = await buildModel(checkpoint.config, checkpoint.tensors);
-  for (const warning of model.warnings) observer.warn(warning);
+  if (model.unusedTensors.length > 0) observer.warn(describeUnused(model.unusedTensors));
   const arithmetic = chooseArithmetic(model.graph, { dtype: options.dtype, kv: options.kvCacheDtype, isa });
   const { graph, layers, scheme } = applyQuantization(model.graph, options, arithmetic);
   const weightBytes = weightBytesOf(graph);
@@ -178,6 +185,11 @@ async function readWeights(
     onProgress: (doneBytes) => observer.phase('quantize', 'progress', { doneBytes, totalBytes }),
     signal: options.signal,
   });
+}
+
+function describeUnused(names: readonly string[]): string {
+  const shown = names.slice(0, 3).join(', ');
+  return `${names.length} tensors of the checkpoint are not used by its architecture: ${shown}${names.length > 3 ? ', ...' : ''}.`;
 }
 
 /** Times phases and tells the observer. */

@@ -185,19 +185,13 @@ describe('a session', () => {
   it('leaves the event loop free while it runs', async () => {
     const session = await open(runtime, busyModel());
     const delay = monitorEventLoopDelay({ resolution: 1 });
-    let ticks = 0;
-    let running = true;
-    const tick = (): void => {
-      ticks++;
-      if (running) setImmediate(tick);
-    };
     delay.enable();
-    tick();
+    const start = performance.now();
     await runBusy(session);
-    running = false;
+    const milliseconds = performance.now() - start;
     delay.disable();
-    expect(ticks).toBeGreaterThan(100);
-    expect(delay.percentile(99) / 1e6).toBeLessThan(30);
+    // A run on the JS thread would be one delay as long as itself.
+    expect(delay.max / 1e6).toBeLessThan(milliseconds / 4);
   });
 });
 
@@ -223,7 +217,6 @@ describe('the addon', () => {
 
   it('loads twice in one process and exits cleanly', async () => {
     const script = await writeScript(`
-      const { createRequire } = await import('node:module');
       const require = createRequire(import.meta.url);
       delete require.cache[addonPath];
       require(addonPath).loadRuntime(libraryPath);

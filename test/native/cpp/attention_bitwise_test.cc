@@ -25,7 +25,8 @@ bool same(const Outputs& a, const Outputs& b) {
 void run_alone(AttentionCase& problem, int64_t chunk, fdq::Isa isa, int threads) {
   for (size_t i = 0; i < problem.sequences().size(); ++i) {
     const Sequence& s = problem.sequences()[i];
-    while (s.done < s.length) problem.step({{static_cast<int>(i), std::min(chunk, s.length - s.done)}}, isa, threads);
+    while (s.done < s.length)
+      problem.step({{static_cast<int>(i), std::min(chunk, s.length - s.done)}}, isa, threads);
   }
 }
 
@@ -58,8 +59,8 @@ void check_shape(const AttentionShape& shape, fdq::Isa isa) {
   }
   const auto expect_same = [&](const char* what, int detail) {
     CHECK(same(whole, collect(problem)), "%s %s %d: heads %d/%d dim %d window %d type %d", name, what, detail,
-          static_cast<int>(shape.num_heads), static_cast<int>(shape.num_kv_heads), static_cast<int>(shape.head_dim),
-          static_cast<int>(shape.window), static_cast<int>(shape.type));
+          static_cast<int>(shape.num_heads), static_cast<int>(shape.num_kv_heads),
+          static_cast<int>(shape.head_dim), static_cast<int>(shape.window), static_cast<int>(shape.type));
   };
   for (int64_t chunk : {1, 3, 16, 127, 128, 129}) {
     problem.clear();
@@ -93,11 +94,13 @@ void check_later_tokens(const AttentionShape& shape, fdq::Isa isa) {
   const float* a = clean.sequences()[0].output.data();
   const float* b = spoiled.sequences()[0].output.data();
   const size_t row = static_cast<size_t>(clean.out_width());
-  CHECK(std::memcmp(a, b, kBad * row * sizeof(float)) == 0, "%s: earlier queries changed", fdq::isa_name(isa));
+  CHECK(std::memcmp(a, b, kBad * row * sizeof(float)) == 0, "%s: earlier queries changed",
+        fdq::isa_name(isa));
   CHECK(std::isnan(b[kBad * row]), "%s: the bad token's own output is %g", fdq::isa_name(isa),
         static_cast<double>(b[kBad * row]));
   const int64_t past = shape.window > 0 ? kBad + shape.window : kLength;
-  CHECK(std::memcmp(a + past * row, b + past * row, static_cast<size_t>(kLength - past) * row * sizeof(float)) == 0,
+  CHECK(std::memcmp(a + past * row, b + past * row,
+                    static_cast<size_t>(kLength - past) * row * sizeof(float)) == 0,
         "%s: queries past the window changed", fdq::isa_name(isa));
 }
 

@@ -67,7 +67,8 @@ class AttentionCase {
     std::shuffle(blocks.begin(), blocks.end(), random_);
     const size_t element = shape.type == fdq::KvType::kFloat32 ? 4 : 2;
     pool_.resize(static_cast<size_t>(kLayers * num_blocks_ * 2 * shape.num_kv_heads * fdq::kKvBlockSize *
-                                     shape.head_dim) * element);
+                                     shape.head_dim) *
+                 element);
     clear();
     q_norm_ = draw(shape.head_dim, 0.3f, 1.0f);
     k_norm_ = draw(shape.head_dim, 0.3f, 1.0f);

@@ -50,7 +50,8 @@ void run() {
         const int64_t even = head_dim / 2 * 2;
         const int64_t kv_heads = ratio == 8 ? 1 : 2;
         compare({ratio * kv_heads, kv_heads, head_dim, 0, even, false, true, type}, {1, 17, 150}, 1000);
-        compare({ratio * kv_heads, kv_heads, head_dim, 5, head_dim / 4 * 2, true, false, type}, {33, 140}, 40);
+        compare({ratio * kv_heads, kv_heads, head_dim, 5, head_dim / 4 * 2, true, false, type}, {33, 140},
+                40);
       }
     }
   }

@@ -151,7 +151,8 @@ void bench(fdq::Isa isa, const fdq::Parallel& parallel, double bandwidth, double
       best = std::min(best, (seconds() - start) / kLayers);
     }
     std::printf("%s decode, 4096 positions, %s: %.0f us, %.1f GB/s = %.0f %% of read bandwidth\n",
-                fdq::isa_name(isa), name, best * 1e6, decode.bytes / best * 1e-9, 100 * decode.bytes / best / bandwidth);
+                fdq::isa_name(isa), name, best * 1e6, decode.bytes / best * 1e-9,
+                100 * decode.bytes / best / bandwidth);
     for (int64_t tokens : {64, 512, 2048}) {
       Problem prefill(1, tokens, tokens, type);
       best = 1e9;

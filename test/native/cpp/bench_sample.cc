@@ -25,7 +25,8 @@ Timing time_row(const std::vector<float>& row, fdq::SampleParams params) {
     params.counter = static_cast<uint64_t>(i);
     const auto start = std::chrono::steady_clock::now();
     fdq::sample_row(x.data(), kVocab, params, ids.data(), logprobs.data());
-    times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
+    times.push_back(
+        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
   }
   std::sort(times.begin(), times.end());
   return {times.front(), times[times.size() / 2]};

@@ -17,12 +17,12 @@ inline int finish(const char* name) {
 }  // namespace fdq_test
 
 // The arguments after the condition are printf's and say which case failed.
-#define CHECK(condition, ...)                                          \
-  do {                                                                 \
-    ++fdq_test::g_checks;                                              \
-    if (!(condition) && ++fdq_test::g_failures <= 20) {                \
-      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);      \
-      std::printf(__VA_ARGS__);                                        \
-      std::printf("\n");                                               \
-    }                                                                  \
+#define CHECK(condition, ...)                                     \
+  do {                                                            \
+    ++fdq_test::g_checks;                                         \
+    if (!(condition) && ++fdq_test::g_failures <= 20) {           \
+      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+      std::printf(__VA_ARGS__);                                   \
+      std::printf("\n");                                          \
+    }                                                             \
   } while (0)

@@ -5,23 +5,13 @@
 #include <unistd.h>
 
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <vector>
 
+#include "check.h"
 #include "fdq/ops.h"
-
-#define CHECK(condition, ...)                                                  \
-  do {                                                                         \
-    if (!(condition)) {                                                        \
-      std::fprintf(stderr, "%s:%d: %s\n  ", __FILE__, __LINE__, #condition);   \
-      std::fprintf(stderr, __VA_ARGS__);                                       \
-      std::fprintf(stderr, "\n");                                              \
-      std::exit(1);                                                            \
-    }                                                                          \
-  } while (0)
 
 namespace fdq::test {
 

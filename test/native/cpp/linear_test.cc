@@ -312,6 +312,5 @@ int main() {
   fdq::test::test_every_batch();
   fdq::test::test_misaligned_rows();
   fdq::test::test_fused_members();
-  std::printf("linear_test: ok up to %s\n", fdq::isa_name(fdq::detect_isa()));
-  return 0;
+  return fdq_test::finish("linear_test");
 }

@@ -11,7 +11,8 @@ namespace {
 void check_table(int64_t pairs, float attention_factor, int64_t ntk_original) {
   std::vector<float> frequencies;
   for (int64_t i = 0; i < pairs; ++i) {
-    frequencies.push_back(static_cast<float>(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(pairs))));
+    frequencies.push_back(
+        static_cast<float>(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(pairs))));
   }
   const std::vector<int32_t> positions{0, 1, 63, 64, 65, 4095, 131071};
   fdq::RotaryArgs args{};
@@ -40,8 +41,9 @@ void check_table(int64_t pairs, float attention_factor, int64_t ntk_original) {
       const float cosine = static_cast<float>(std::cos(static_cast<long double>(angle))) * attention_factor;
       const float sine = static_cast<float>(std::sin(static_cast<long double>(angle))) * attention_factor;
       const float* row = table.data() + static_cast<int64_t>(t) * 2 * pairs;
-      CHECK(row[i] == cosine && row[pairs + i] == sine, "pairs %d position %d pair %d: %.9g %.9g, expected %.9g %.9g",
-            static_cast<int>(pairs), positions[t], static_cast<int>(i), static_cast<double>(row[i]),
+      CHECK(row[i] == cosine && row[pairs + i] == sine,
+            "pairs %d position %d pair %d: %.9g %.9g, expected %.9g %.9g", static_cast<int>(pairs),
+            positions[t], static_cast<int>(i), static_cast<double>(row[i]),
             static_cast<double>(row[pairs + i]), static_cast<double>(cosine), static_cast<double>(sine));
     }
   }

@@ -25,7 +25,8 @@ fdq::SampleKernels kernels_of(int isa) {
 struct Request {
   std::vector<int32_t> prompt, output, bias_ids, banned, allowed;
   std::vector<float> bias;
-  fdq::SampleParams params{1, 0, 1, 0, 1, 0, 0, 0, 0, nullptr, 0, nullptr, 0, nullptr, nullptr, 0, nullptr, 0, nullptr, 0, -1, 0};
+  fdq::SampleParams params{1,       0, 1,       0,       1, 0,       0, 0,       0, nullptr, 0,
+                           nullptr, 0, nullptr, nullptr, 0, nullptr, 0, nullptr, 0, -1,      0};
 
   const fdq::SampleParams& bound() {
     const auto bind = [](const std::vector<int32_t>& ids, const int32_t** data, int64_t* count) {
@@ -58,7 +59,8 @@ std::vector<float> changed(std::vector<float> x, const Request& r) {
   for (size_t i = 0; i < r.bias.size(); ++i) x[r.bias_ids[i]] += r.bias[i];
   std::set<int32_t> seen(r.prompt.begin(), r.prompt.end());
   seen.insert(r.output.begin(), r.output.end());
-  for (int32_t id : seen) x[id] = x[id] > 0 ? x[id] / r.params.repetition_penalty : x[id] * r.params.repetition_penalty;
+  for (int32_t id : seen)
+    x[id] = x[id] > 0 ? x[id] / r.params.repetition_penalty : x[id] * r.params.repetition_penalty;
   for (int32_t id : std::set<int32_t>(r.output.begin(), r.output.end())) {
     const auto times = static_cast<float>(std::count(r.output.begin(), r.output.end(), id));
     x[id] -= r.params.frequency_penalty * times;
@@ -68,12 +70,14 @@ std::vector<float> changed(std::vector<float> x, const Request& r) {
 }
 
 // The ids that may be drawn, most likely first, and their probabilities.
-void candidates(const std::vector<float>& x, const fdq::SampleParams& p, std::vector<int32_t>* ids, std::vector<double>* mass) {
+void candidates(const std::vector<float>& x, const fdq::SampleParams& p, std::vector<int32_t>* ids,
+                std::vector<double>* mass) {
   *ids = order_of(x);
   const float top = x[ids->front()];
   const float inverse = std::min(1.0f / p.temperature, std::numeric_limits<float>::max());
   mass->clear();
-  for (int32_t id : *ids) mass->push_back(std::exp(-static_cast<double>(fdq::sample_distance(top, x[id], inverse))));
+  for (int32_t id : *ids)
+    mass->push_back(std::exp(-static_cast<double>(fdq::sample_distance(top, x[id], inverse))));
   size_t n = ids->size();
   while ((*mass)[n - 1] < 1e-45) --n;
   if (p.top_k > 0) n = std::min(n, static_cast<size_t>(p.top_k));
@@ -120,27 +124,34 @@ void check_row(const std::vector<float>& logits, Request r, const char* what) {
   const double top = logits[order[0]];
   double sum = 0;
   for (float v : logits) sum += v == top ? 1.0 : std::exp(v - top);
-  const auto logprob = [&](int32_t id) { return (logits[id] == top ? 0.0 : logits[id] - top) - std::log(sum); };
+  const auto logprob = [&](int32_t id) {
+    return (logits[id] == top ? 0.0 : logits[id] - top) - std::log(sum);
+  };
   const std::vector<float> x = changed(logits, r);
   const bool possible = *std::max_element(x.begin(), x.end()) > -kInf;
   for (int isa = 0; isa <= std::min(2, static_cast<int>(fdq::detect_isa())); ++isa) {
     std::vector<float> row = logits;
     int32_t top_ids[kTop];
     float top_logprobs[kTop];
-    const auto result = fdq::sample_row_with(kernels_of(isa), row.data(), static_cast<int64_t>(row.size()), p, top_ids, top_logprobs);
+    const auto result = fdq::sample_row_with(kernels_of(isa), row.data(), static_cast<int64_t>(row.size()), p,
+                                             top_ids, top_logprobs);
     for (size_t i = 0; i < kTop; ++i) {
       const bool exists = i < order.size();
-      CHECK(top_ids[i] == (exists ? order[i] : -1), "%s isa %d: top %d is %d", what, isa, static_cast<int>(i), top_ids[i]);
+      CHECK(top_ids[i] == (exists ? order[i] : -1), "%s isa %d: top %d is %d", what, isa, static_cast<int>(i),
+            top_ids[i]);
       if (!exists) continue;
       const double expected = logprob(order[i]);
-      CHECK(top_logprobs[i] == expected || std::fabs(top_logprobs[i] - expected) < 1e-6 * (1 + std::fabs(expected)),
-            "%s isa %d: top logprob %d is %g, expected %g", what, isa, static_cast<int>(i), static_cast<double>(top_logprobs[i]), expected);
+      CHECK(top_logprobs[i] == expected ||
+                std::fabs(top_logprobs[i] - expected) < 1e-6 * (1 + std::fabs(expected)),
+            "%s isa %d: top logprob %d is %g, expected %g", what, isa, static_cast<int>(i),
+            static_cast<double>(top_logprobs[i]), expected);
     }
     if (!possible) {
       CHECK(result.id == -1, "%s isa %d: %d drawn from nothing", what, isa, result.id);
       continue;
     }
-    CHECK(result.id >= 0 && result.id < static_cast<int32_t>(row.size()), "%s isa %d: id %d", what, isa, result.id);
+    CHECK(result.id >= 0 && result.id < static_cast<int32_t>(row.size()), "%s isa %d: id %d", what, isa,
+          result.id);
     if (result.id < 0) continue;
     if (p.temperature == 0) {
       CHECK(result.id == order_of(x)[0], "%s isa %d: greedy is %d", what, isa, result.id);
@@ -149,14 +160,17 @@ void check_row(const std::vector<float>& logits, Request r, const char* what) {
       std::vector<double> mass;
       candidates(x, p, &ids, &mass);
       CHECK(is_drawn(ids, mass, reference_uniform(p.seed, p.counter), result.id),
-            "%s isa %d: drew %d with T %g top_k %d top_p %g min_p %g seed %d", what, isa, result.id, static_cast<double>(p.temperature),
-            p.top_k, static_cast<double>(p.top_p), static_cast<double>(p.min_p), static_cast<int>(p.seed));
+            "%s isa %d: drew %d with T %g top_k %d top_p %g min_p %g seed %d", what, isa, result.id,
+            static_cast<double>(p.temperature), p.top_k, static_cast<double>(p.top_p),
+            static_cast<double>(p.min_p), static_cast<int>(p.seed));
     }
     const auto rank = std::find(order.begin(), order.end(), result.id) - order.begin() + 1;
-    CHECK(result.rank == rank, "%s isa %d: rank %d, expected %d", what, isa, result.rank, static_cast<int>(rank));
+    CHECK(result.rank == rank, "%s isa %d: rank %d, expected %d", what, isa, result.rank,
+          static_cast<int>(rank));
     const double expected = logprob(result.id);
-    CHECK(result.logprob == expected || std::fabs(result.logprob - expected) < 1e-6 * (1 + std::fabs(expected)),
-          "%s isa %d: logprob %g, expected %g", what, isa, static_cast<double>(result.logprob), expected);
+    CHECK(
+        result.logprob == expected || std::fabs(result.logprob - expected) < 1e-6 * (1 + std::fabs(expected)),
+        "%s isa %d: logprob %g, expected %g", what, isa, static_cast<double>(result.logprob), expected);
   }
 }
 
@@ -165,10 +179,10 @@ std::vector<float> random_row(std::mt19937& random, size_t vocab, int kind) {
   std::vector<float> x(vocab);
   for (float& v : x) {
     v = normal(random);
-    if (kind == 1) v = std::round(v);                    // ties everywhere
-    if (kind == 2 && random() % 3 != 0) v = -kInf;       // mostly impossible
-    if (kind == 3) v *= 1e37f;                           // differences overflow
-    if (kind == 4) v = 2.5f;                             // uniform
+    if (kind == 1) v = std::round(v);                      // ties everywhere
+    if (kind == 2 && random() % 3 != 0) v = -kInf;         // mostly impossible
+    if (kind == 3) v *= 1e37f;                             // differences overflow
+    if (kind == 4) v = 2.5f;                               // uniform
     if (kind == 5) v = random() % 2 == 0 ? 1e-40f : 0.0f;  // denormals
   }
   if (kind == 2) x[random() % vocab] = 1;
@@ -245,6 +259,20 @@ void check_corners() {
   target.banned = {2};
   const fdq::SampleResult forced = sample({3, 1, 1, 2}, target);
   CHECK(forced.id == 2 && forced.rank == 4, "target: id %d rank %d", forced.id, forced.rank);
+  target.params.target = 18;
+  std::vector<float> impossible(40, -kInf);
+  impossible[0] = 1;
+  const fdq::SampleResult never = sample(impossible, target);
+  CHECK(never.id == 18 && never.rank == 19 && never.logprob == -kInf, "impossible target: rank %d",
+        never.rank);
+  for (int isa = 0; isa <= std::min(2, static_cast<int>(fdq::detect_isa())); ++isa) {
+    const std::vector<float> five{1, -kInf, 3, -2, kInf};
+    int32_t found[16];
+    const int64_t all = kernels_of(isa).collect(five.data(), 5, -kInf, kInf, found);
+    CHECK(all == 5, "isa %d: %d elements in an unbounded range", isa, static_cast<int>(all));
+    const int64_t some = kernels_of(isa).collect(five.data(), 5, -2, 1, found);
+    CHECK(some == 2 && found[0] == 0 && found[1] == 3, "isa %d: bounds belong to a range", isa);
+  }
   Request half;
   half.params.top_p = 0.1f;
   for (int seed = 0; seed < 50; ++seed) {
@@ -278,7 +306,8 @@ void check_statistics() {
       chi_square += (hits[ids[i]] - expected) * (hits[ids[i]] - expected) / expected;
     }
     constexpr double kLimit = 24.3;  // 7 degrees of freedom, 0.1 %
-    CHECK(chi_square < kLimit && chi_square > 0.3, "chi-square %g by %s", chi_square, by_seed ? "seed" : "counter");
+    CHECK(chi_square < kLimit && chi_square > 0.3, "chi-square %g by %s", chi_square,
+          by_seed ? "seed" : "counter");
   }
 }
 

@@ -41,7 +41,8 @@ void check_exp(fdq::Isa isa) {
     kernels.exp_array(x.data(), kBatch, y.data());
     for (uint32_t i = 0; i < kBatch; ++i) {
       if (std::isnan(x[i])) {
-        if (!std::isnan(y[i])) CHECK(false, "%s exp(NaN) = %g", fdq::isa_name(isa), static_cast<double>(y[i]));
+        if (!std::isnan(y[i]))
+          CHECK(false, "%s exp(NaN) = %g", fdq::isa_name(isa), static_cast<double>(y[i]));
         continue;
       }
       const double exact = std::exp(static_cast<double>(x[i]));
@@ -53,7 +54,8 @@ void check_exp(fdq::Isa isa) {
       }
     }
   }
-  CHECK(worst <= kMaxUlp, "%s exp is %g ulp off at %.9g", fdq::isa_name(isa), worst, static_cast<double>(worst_at));
+  CHECK(worst <= kMaxUlp, "%s exp is %g ulp off at %.9g", fdq::isa_name(isa), worst,
+        static_cast<double>(worst_at));
   std::printf("%s: exp within %.3f ulp\n", fdq::isa_name(isa), worst);
 }
 
@@ -76,7 +78,8 @@ void check_rows(fdq::Isa isa) {
       std::vector<float> alone(static_cast<size_t>(width));
       fdq::swiglu(x.data() + t * 2 * width, 1, width, alone.data(), isa, make_parallel(&threads));
       CHECK(std::memcmp(alone.data(), y.data() + t * width, alone.size() * sizeof(float)) == 0,
-            "%s width %d: token %d differs alone", fdq::isa_name(isa), static_cast<int>(width), static_cast<int>(t));
+            "%s width %d: token %d differs alone", fdq::isa_name(isa), static_cast<int>(width),
+            static_cast<int>(t));
     }
   }
 }

@@ -1,0 +1,121 @@
+// Speed of a checkpoint under several schemes beside the machine's limits, and beside the same graph on ONNX
+// Runtime's own float32 MatMul. Usage: node test/bench/model-speed.mjs CHECKPOINT [scheme ...]
+// Needs `npm run build`. Prints one JSON object a line.
+import os from 'node:os';
+import process from 'node:process';
+import { loadModel } from '../../dist/load/load-model.js';
+import { loadRuntime } from '../../dist/runtime/load-addon.js';
+import { loadFloatBaseline } from './float-baseline.mjs';
+
+const [model, ...schemes] = process.argv.slice(2);
+const threads = Number(process.env.THREADS ?? os.availableParallelism());
+const PREFILL = 512;
+const DECODE_STEPS = 48;
+const BLOCKS = 64;
+
+function packed(chunks) {
+  const queryStarts = [0];
+  for (const { ids } of chunks) queryStarts.push(queryStarts.at(-1) + ids.length);
+  return {
+    tokenIds: Int32Array.from(chunks.flatMap(({ ids }) => ids)),
+    positions: Int32Array.from(chunks.flatMap(({ ids, start }) => ids.map((_, i) => start + i))),
+    queryStarts: Int32Array.from(queryStarts),
+    contextLengths: Int32Array.from(chunks.map(({ ids, start }) => start + ids.length)),
+    blockTables: Int32Array.from(
+      chunks.flatMap((_, s) => Array.from({ length: BLOCKS }, (__, i) => s * BLOCKS + i)),
+    ),
+    blockTableStride: BLOCKS,
+    logitIndices: Int32Array.from(queryStarts.slice(1).map((end) => end - 1)),
+  };
+}
+
+const ids = (count) => Array.from({ length: count }, (_, i) => (i * 7919 + 13) % 1000);
+
+async function seconds(work) {
+  const start = process.hrtime.bigint();
+  await work();
+  return Number(process.hrtime.bigint() - start) / 1e9;
+}
+
+async function prefill(runner, repeats = 3) {
+  const times = [];
+  for (let i = 0; i < repeats; i++) {
+    times.push(await seconds(() => runner.logits(packed([{ ids: ids(PREFILL), start: 0 }]))));
+  }
+  return PREFILL / Math.min(...times);
+}
+
+/** Tokens/s of `sequences` together; the best of 4 stretches. */
+async function decode(runner, sequences) {
+  let best = 0;
+  for (let stretch = 0; stretch < 4; stretch++) {
+    const time = await seconds(async () => {
+      for (let step = 0; step < DECODE_STEPS / 4; step++) {
+        const chunk = { ids: [step + 5], start: step + stretch * 12 };
+        await runner.logits(packed(Array.from({ length: sequences }, () => chunk)));
+      }
+    });
+    best = Math.max(best, (sequences * DECODE_STEPS) / 4 / time);
+  }
+  return best;
+}
+
+const memory = {
+  utilization: 0.9,
+  numBlocks: BLOCKS * 16,
+  maxBatchedTokens: PREFILL,
+  maxNumSeqs: 16,
+  maxModelLen: 1024,
+};
+const quiet = { phase: () => undefined, warn: (line) => process.stderr.write(`${line}\n`) };
+const round = (value, digits = 1) => Number(value.toFixed(digits));
+
+const bandwidth = () => loadRuntime().addon.measureReadBandwidth(threads, 512 * 1024 ** 2);
+console.log(JSON.stringify({ cpu: os.cpus()[0].model, threads, readGBps: round((await bandwidth()) / 1e9) }));
+const options = (quantization) => ({
+  model,
+  quantization,
+  threads,
+  memory,
+  dtype: process.env.DTYPE ?? 'auto',
+  kvCacheDtype: 'auto',
+  isa: process.env.FDQ_ISA,
+});
+for (const scheme of schemes.length > 0 ? schemes : ['wint8', 'wint4', 'block_wise_fp8']) {
+  if (scheme === 'float32-matmul') {
+    const runner = await loadFloatBaseline(options('none'), memory);
+    console.log(
+      JSON.stringify({
+        scheme,
+        prefill512: round(await prefill(runner)),
+        decode1: round(await decode(runner, 1)),
+      }),
+    );
+    await runner.close();
+    continue;
+  }
+  const loaded = await loadModel(options(scheme), quiet);
+  const { runner } = loaded;
+  await decode(runner, 1);
+  const before = await bandwidth();
+  const one = await decode(runner, 1);
+  const after = await bandwidth();
+  const streamed = one * loaded.weightBytes;
+  const limit = Math.max(before, after);
+  console.log(
+    JSON.stringify({
+      scheme,
+      isa: loaded.isa,
+      ...loaded.arithmetic,
+      weightMB: round(loaded.weightBytes / 1e6),
+      loadSeconds: loaded.seconds,
+      decode1: round(one),
+      readGBps: round(limit / 1e9),
+      ofBandwidth: round(streamed / limit, 3),
+      decode8: round(await decode(runner, 8)),
+      decode16: round(await decode(runner, 16)),
+      prefill512: round(await prefill(runner)),
+    }),
+  );
+  await runner.close();
+}
