@@ -24,11 +24,7 @@ export interface WeightIndex {
 }
 
 function isPlainFileName(name: string): boolean {
-  return (
-    name.length <= MAX_FILE_NAME_LENGTH &&
-    name === basename(name) &&
-    /^[^/\\\p{Cc}]+\.safetensors$/u.test(name)
-  );
+  return name.length <= MAX_FILE_NAME_LENGTH && /^[^/\\\p{Cc}]+\.safetensors$/u.test(name);
 }
 
 /** @throws UserError `invalid_checkpoint` for a shard that is anything but a plain `*.safetensors` file name. */
