@@ -85,14 +85,11 @@ function compile(text: string, source: string): RegExp {
 }
 
 function globSource(glob: string): string {
-  const body = glob.replace(
-    /\[(!?)([^\]]+)\]|[*?]|[^\w]/g,
-    (token, negation: string | undefined, set: string) => {
-      if (token === '*') return '.*';
-      if (token === '?') return '.';
-      if (set !== undefined) return `[${negation === '!' ? '^' : ''}${set.replace(/[\\^[]/g, '\\$&')}]`;
-      return `\\${token}`;
-    },
-  );
+  const body = glob.replace(/\[(!?)([^\]]+)\]|[*?]|[^\w]/g, (token, negation?: string, set?: string) => {
+    if (token === '*') return '.*';
+    if (token === '?') return '.';
+    if (set !== undefined) return `[${negation === '!' ? '^' : ''}${set.replace(/[\\^[]/g, '\\$&')}]`;
+    return `\\${token}`;
+  });
   return `^${body}$`;
 }

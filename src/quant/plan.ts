@@ -1,12 +1,12 @@
-import { BugError, UserError } from '../errors.js';
+import { UserError } from '../errors.js';
 import type { Graph } from '../graph/ir.js';
 import { parseLayerPattern } from './layer-pattern.js';
 import type { LayerPattern, PatternSubject } from './layer-pattern.js';
 import { findLinearLayers, findOtherTensors, withoutWeightSuffix } from './linear-layers.js';
 import type { LayerMember, LinearLayer } from './linear-layers.js';
 import { nearestNames } from './nearest.js';
-import { SCHEMES } from './registry.js';
 import type { QuantScheme } from './scheme.js';
+import { unquantized } from './unquantized.js';
 
 export interface PlanRequest {
   /** The float graph. */
@@ -32,11 +32,10 @@ export interface QuantizationPlan {
   readonly decisions: ReadonlyMap<string, readonly LayerDecision[]>;
 }
 
-/** One step of the plan; the first that answers decides. */
-interface Rule {
-  /** The scheme of a layer and why, or undefined to leave it to the next rule. */
-  decide(layer: LinearLayer, member: LayerMember): Pick<LayerDecision, 'scheme' | 'reason'> | undefined;
-}
+type Verdict = Pick<LayerDecision, 'scheme' | 'reason'>;
+
+/** One step of the plan: a verdict, or undefined to leave the member to the next rule. */
+type Rule = (layer: LinearLayer, member: LayerMember) => Verdict | undefined;
 
 /** Layers left as stored in every architecture, by the name of the layer. */
 const KEPT_BY_DEFAULT: readonly { readonly what: string; readonly pattern: RegExp }[] = [
@@ -59,56 +58,49 @@ export function makePlan({ graph, scheme, ignore = [] }: PlanRequest): Quantizat
   const layers = findLinearLayers(graph);
   const patterns = ignore.map((text) => parseLayerPattern(text));
   requireMatches(patterns, listSubjects(graph, layers));
-  const rules = createRules(patterns, scheme);
+  const rules = [...patterns.map(ignoreRule), ...KEPT_BY_DEFAULT.map(defaultRule)];
+  const decide = (layer: LinearLayer, member: LayerMember): Verdict => {
+    for (const [index, rule] of rules.entries()) {
+      const verdict = rule(layer, member);
+      if (verdict !== undefined) return numbered(index, verdict);
+    }
+    return numbered(rules.length, applyScheme(scheme, layer, member));
+  };
   const decisions = layers.map((layer) => {
-    const members = layer.members.map((member): LayerDecision => ({
-      name: member.name,
-      ...decide(rules, layer, member),
-    }));
+    const members = layer.members.map((member) => ({ name: member.name, ...decide(layer, member) }));
     return [layer.node.name, members] as const;
   });
   return { scheme, decisions: new Map(decisions) };
 }
 
-function createRules(patterns: readonly LayerPattern[], scheme: QuantScheme): readonly Rule[] {
-  const unquantized = SCHEMES.find(({ name }) => name === 'none');
-  if (unquantized === undefined) throw new BugError('there is no scheme "none"');
-  const keep = (reason: string) => ({ scheme: unquantized, reason });
-  const rule = (index: number): string => `rule ${index + 1}:`;
-  const ignored = patterns.map((pattern, index): Rule => ({
-    decide: (layer, member) =>
-      pattern.matches(subjectOf(layer, member))
-        ? keep(`${rule(index)} ${pattern.text} → ignored`)
-        : undefined,
-  }));
-  const kept = KEPT_BY_DEFAULT.map(({ what, pattern }, index): Rule => ({
-    decide: (layer, member) =>
-      [member.name, ...layer.names].some((name) => pattern.test(name))
-        ? keep(`${rule(patterns.length + index)} ${what} → kept as stored by default`)
-        : undefined,
-  }));
-  const last = rule(patterns.length + KEPT_BY_DEFAULT.length);
-  const everythingElse: Rule = {
-    decide: (layer, { source }) => {
-      if (scheme === unquantized) return keep(`${last} no quantization was asked for`);
-      const obstacle = layer.obstacle ?? scheme.accepts(source);
-      if (obstacle === true) return { scheme, reason: `${last} everything else → ${scheme.name}` };
-      return keep(`${last} kept as stored, for ${layer.obstacle ?? `it ${obstacle}`}`);
-    },
-  };
-  return [...ignored, ...kept, everythingElse];
+const [NONE] = unquantized.variants;
+
+function ignoreRule(pattern: LayerPattern): Rule {
+  return (layer, member) =>
+    pattern.matches(subjectOf(layer, member))
+      ? { scheme: NONE, reason: `${pattern.text} → ignored` }
+      : undefined;
 }
 
-function decide(
-  rules: readonly Rule[],
-  layer: LinearLayer,
-  member: LayerMember,
-): Pick<LayerDecision, 'scheme' | 'reason'> {
-  for (const rule of rules) {
-    const decision = rule.decide(layer, member);
-    if (decision !== undefined) return decision;
+function defaultRule({ what, pattern }: (typeof KEPT_BY_DEFAULT)[number]): Rule {
+  return (layer, member) =>
+    [member.name, ...layer.names].some((name) => pattern.test(name))
+      ? { scheme: NONE, reason: `${what} → kept as stored by default` }
+      : undefined;
+}
+
+/** The last rule, for everything no other one decided about. */
+function applyScheme(scheme: QuantScheme, layer: LinearLayer, { source }: LayerMember): Verdict {
+  if (scheme === NONE) return { scheme, reason: 'no quantization was asked for' };
+  const accepted = scheme.accepts(source);
+  if (layer.obstacle === undefined && accepted === true) {
+    return { scheme, reason: `everything else → ${scheme.name}` };
   }
-  throw new BugError(`no rule decides about ${member.name}`);
+  return { scheme: NONE, reason: `kept as stored, for ${layer.obstacle ?? `it ${accepted}`}` };
+}
+
+function numbered(index: number, { scheme, reason }: Verdict): Verdict {
+  return { scheme, reason: `rule ${index + 1}: ${reason}` };
 }
 
 function subjectOf(layer: LinearLayer, member: LayerMember): PatternSubject {

@@ -1,0 +1,448 @@
+import { describe, expect, it } from 'vitest';
+import type { Graph, GraphNode, Initializer, QuantizedLayer } from '../../../src/graph/ir.js';
+import { findGraphProblem } from '../../../src/graph/validate.js';
+import { memberSlices } from '../../../src/quant/packed-layout.js';
+import { makePlan } from '../../../src/quant/plan.js';
+import { resolveScheme } from '../../../src/quant/registry.js';
+import { quantizeGraph } from '../../../src/quant/rewrite.js';
+import type { QuantizedGraph } from '../../../src/quant/rewrite.js';
+import { addGemm, modelGraph, QKV, source, startGraph, K } from './float-graph.js';
+
+const ATTENTION = 'model.layers.0.self_attn';
+
+function quantize(graph: Graph, scheme: string, ignore: readonly string[] = []): QuantizedGraph {
+  const before = structuredClone(graph);
+  const plan = makePlan({ graph, scheme: resolveScheme(scheme), ignore });
+  const result = quantizeGraph(graph, plan, { compute: 'float32' });
+  expect(graph).toEqual(before);
+  expect(findGraphProblem(result.graph)).toBeUndefined();
+  return result;
+}
+
+function qkvGraph(): Graph {
+  const builder = startGraph();
+  builder.output(addGemm(builder, QKV));
+  return builder.build();
+}
+
+function initializer(graph: Graph, name: string): Initializer {
+  const found = graph.initializers.get(name);
+  if (found === undefined)
+    throw new Error(`no initializer ${name} among ${[...graph.initializers.keys()].join(', ')}`);
+  return found;
+}
+
+function layerOf(graph: Graph, name: string): QuantizedLayer {
+  const { data } = initializer(graph, name);
+  if (data.kind !== 'quantized') throw new Error(`${name} is ${data.kind}`);
+  return data.layer;
+}
+
+function nodeNamed(graph: Graph, name: string): GraphNode {
+  const found = graph.nodes.find((node) => node.name === name);
+  if (found === undefined)
+    throw new Error(`no node ${name} among ${graph.nodes.map((node) => node.name).join(', ')}`);
+  return found;
+}
+
+describe('a fused layer whose members agree', () => {
+  const { graph, layers } = quantize(qkvGraph(), 'wint4:g32');
+  const module = `${ATTENTION}.qkv_proj`;
+
+  it('becomes one QuantLinear', () => {
+    expect(graph.nodes).toEqual([
+      {
+        name: '/model/layers.0/self_attn/qkv_proj/QuantLinear',
+        domain: 'fdq',
+        opType: 'QuantLinear',
+        inputs: ['x', `${module}.weight`, `${module}.weight.scales`, `${module}.bias`],
+        outputs: ['/model/layers.0/self_attn/qkv_proj/Gemm_output_0'],
+        attributes: {
+          format: { type: 'string', value: 'int4' },
+          k: { type: 'int', value: K },
+          rows: { type: 'ints', value: [32, 16, 16] },
+          group_n: { type: 'int', value: 1 },
+          group_k: { type: 'int', value: 32 },
+          activation: { type: 'string', value: 'none' },
+          compute: { type: 'string', value: 'float32' },
+        },
+      },
+    ]);
+    expect(graph.opsets.get('fdq')).toBe(1);
+  });
+
+  it('reads parts that know their members and are made together', () => {
+    expect(initializer(graph, `${module}.weight`)).toMatchObject({ dataType: 'int4', shape: [4, 16, 64] });
+    expect(initializer(graph, `${module}.weight.scales`)).toMatchObject({
+      dataType: 'float32',
+      shape: [4, 1, 16],
+    });
+    const layer = layerOf(graph, `${module}.weight`);
+    expect(layer).toEqual({ node: graph.nodes[0]?.name, scheme: 'wint4:g32', members: QKV.members });
+    expect(layerOf(graph, `${module}.weight.scales`)).toBe(layer);
+    expect(graph.initializers.size).toBe(3);
+  });
+
+  it('is reported by its unfused members', () => {
+    expect(layers[1]).toEqual({
+      name: `${ATTENTION}.k_proj`,
+      tensor: `${ATTENTION}.k_proj.weight`,
+      node: '/model/layers.0/self_attn/qkv_proj/QuantLinear',
+      shape: [16, K],
+      storedType: 'bfloat16',
+      scheme: 'wint4:g32',
+      reason: 'rule 6: everything else → wint4:g32',
+      bytesBefore: 16 * K * 2,
+      bytesAfter: 16 * 32 + 16 * 4,
+    });
+    const bytes = layers.reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);
+    const slices = memberSlices([32, 16, 16], K, { format: 'int4', groupN: 1, groupK: 32 });
+    expect(bytes).toBe(
+      slices.reduce((sum, { weightBytes, scaleCount }) => sum + weightBytes + 4 * scaleCount, 0),
+    );
+  });
+});
+
+it('passes the scheme, its groups and the arithmetic on', () => {
+  const graph = qkvGraph();
+  const plan = makePlan({ graph, scheme: resolveScheme('block_wise_fp8') });
+  const rewritten = quantizeGraph(graph, plan, { compute: 'bfloat16' }).graph;
+  const { attributes } = rewritten.nodes[0] as GraphNode;
+  const values = Object.fromEntries(Object.entries(attributes).map(([key, { value }]) => [key, value]));
+  expect(values).toEqual({
+    format: 'e4m3',
+    k: K,
+    rows: [32, 16, 16],
+    group_n: 128,
+    group_k: 128,
+    activation: 'e4m3_group128',
+    compute: 'bfloat16',
+  });
+  const weight = initializer(rewritten, `${ATTENTION}.qkv_proj.weight`);
+  expect(weight).toMatchObject({ dataType: 'float8e4m3fn', shape: [4, 32, 32] });
+  expect(initializer(rewritten, `${ATTENTION}.qkv_proj.weight.scales`).shape).toEqual([3, 1]);
+});
+
+describe('a fused layer whose members differ', () => {
+  const folder = '/model/layers.0/self_attn/qkv_proj';
+
+  it('is split into runs and put together again', () => {
+    const { graph, layers } = quantize(qkvGraph(), 'wint8', ['v_proj']);
+    expect(graph.nodes.map(({ name, opType }) => `${opType} ${name}`)).toEqual([
+      `QuantLinear ${folder}/q_proj+k_proj/QuantLinear`,
+      `QuantLinear ${folder}/v_proj/QuantLinear`,
+      `Concat ${folder}/Concat`,
+    ]);
+    const [first, second, concat] = graph.nodes;
+    expect(first?.inputs).toEqual([
+      'x',
+      `${ATTENTION}.q_proj+k_proj.weight`,
+      `${ATTENTION}.q_proj+k_proj.weight.scales`,
+      `${ATTENTION}.q_proj+k_proj.bias`,
+    ]);
+    expect(first?.attributes['rows']).toEqual({ type: 'ints', value: [32, 16] });
+    expect(second?.inputs).toEqual(['x', `${ATTENTION}.v_proj.weight`, '', `${ATTENTION}.v_proj.bias`]);
+    expect(second?.attributes).toMatchObject({
+      format: { value: 'bfloat16' },
+      rows: { value: [16] },
+      group_k: { value: 0 },
+    });
+    expect(concat).toMatchObject({
+      inputs: [first?.outputs[0], second?.outputs[0]],
+      outputs: [`${folder}/Gemm_output_0`],
+      attributes: { axis: { type: 'int', value: 1 } },
+    });
+    expect(graph.values.get(first?.outputs[0] as string)).toEqual({
+      name: first?.outputs[0],
+      dataType: 'float32',
+      shape: ['tokens', 48],
+    });
+    expect(layers.map(({ scheme, node }) => `${scheme} ${node}`)).toEqual([
+      `wint8 ${folder}/q_proj+k_proj/QuantLinear`,
+      `wint8 ${folder}/q_proj+k_proj/QuantLinear`,
+      `none ${folder}/v_proj/QuantLinear`,
+    ]);
+    expect(layers[2]).toMatchObject({ bytesBefore: 16 * K * 2, bytesAfter: 16 * K * 2 });
+  });
+
+  it('takes its weights and biases from the members', () => {
+    const { graph } = quantize(qkvGraph(), 'wint8', ['k_proj']);
+    expect([...graph.initializers.keys()].sort()).toEqual(
+      [
+        'q_proj.bias',
+        'q_proj.weight',
+        'q_proj.weight.scales',
+        'k_proj.bias',
+        'k_proj.weight',
+        'v_proj.bias',
+        'v_proj.weight',
+        'v_proj.weight.scales',
+      ]
+        .map((name) => `${ATTENTION}.${name}`)
+        .sort(),
+    );
+    expect(initializer(graph, `${ATTENTION}.k_proj.weight`)).toEqual({
+      name: `${ATTENTION}.k_proj.weight`,
+      dataType: 'bfloat16',
+      shape: [16, K],
+      data: { kind: 'weight', members: [QKV.members[1]] },
+    });
+    expect(initializer(graph, `${ATTENTION}.v_proj.bias`)).toEqual({
+      name: `${ATTENTION}.v_proj.bias`,
+      dataType: 'float32',
+      shape: [16],
+      data: { kind: 'weight', members: [QKV.bias?.[2]] },
+    });
+    expect(layerOf(graph, `${ATTENTION}.v_proj.weight`).members).toEqual([QKV.members[2]]);
+  });
+
+  it('needs no bias, no shape of its output and no path in its name', () => {
+    const graph = qkvGraph();
+    const [node] = graph.nodes as [GraphNode];
+    const renamed = { ...node, name: 'linear', outputs: ['y'], inputs: node.inputs.slice(0, 2) };
+    const bare: Graph = {
+      ...graph,
+      nodes: [renamed],
+      values: new Map(),
+      outputs: [{ name: 'z', dataType: 'float32', shape: [] }],
+    };
+    const identity: GraphNode = {
+      name: 'last',
+      domain: '',
+      opType: 'Identity',
+      inputs: ['y'],
+      outputs: ['z'],
+      attributes: {},
+    };
+    const { graph: rewritten } = quantize({ ...bare, nodes: [renamed, identity] }, 'wint8', ['v_proj']);
+    expect(rewritten.nodes.map(({ name }) => name)).toEqual([
+      'linear/q_proj+k_proj/QuantLinear',
+      'linear/v_proj/QuantLinear',
+      'linear/Concat',
+      'last',
+    ]);
+    expect(rewritten.nodes[0]?.inputs[3]).toBe('');
+    expect(rewritten.values.size).toBe(0);
+  });
+});
+
+describe('weights that stay', () => {
+  it('keep their initializer, tied or not', () => {
+    const float = modelGraph();
+    const { graph, layers } = quantize(float, 'wint8');
+    const name = 'model.embed_tokens.weight';
+    expect(initializer(graph, name)).toBe(float.initializers.get(name));
+    expect(nodeNamed(graph, '/model/embed_tokens/Gather').inputs[0]).toBe(name);
+    expect(nodeNamed(graph, '/lm_head/QuantLinear')).toMatchObject({
+      inputs: ['x', name, '', ''],
+      outputs: ['logits'],
+      attributes: { format: { value: 'bfloat16' }, rows: { value: [40] } },
+    });
+    expect(layers.at(-1)).toMatchObject({
+      name: 'model.embed_tokens',
+      scheme: 'none',
+      bytesAfter: 40 * K * 2,
+    });
+    expect(initializer(graph, 'model.norm.weight')).toBe(float.initializers.get('model.norm.weight'));
+  });
+
+  it('are all there under "none"', () => {
+    const float = modelGraph();
+    const { graph, layers } = quantize(float, 'none');
+    expect(graph.initializers).toEqual(float.initializers);
+    expect(graph.nodes.filter(({ opType }) => opType === 'QuantLinear')).toHaveLength(5);
+    expect(layers.every(({ bytesBefore, bytesAfter }) => bytesBefore === bytesAfter)).toBe(true);
+  });
+
+  it('count as what they are widened to', () => {
+    const builder = startGraph();
+    const weight = builder.weight('a.weight', [source('a.weight', [16, K])], { as: 'float32' });
+    builder.output(
+      builder.scope('a').value({
+        opType: 'Gemm',
+        inputs: ['x', weight],
+        output: { dataType: 'float32', shape: ['tokens', 16] },
+        attributes: { transB: { type: 'int', value: 1 } },
+      }),
+    );
+    const { graph, layers } = quantize(builder.build(), 'none');
+    expect(graph.nodes[0]?.attributes['format']).toEqual({ type: 'string', value: 'float32' });
+    expect(layers[0]).toMatchObject({ storedType: 'bfloat16', bytesBefore: 256, bytesAfter: 512 });
+  });
+});
+
+describe('a weight that several nodes read', () => {
+  function sharedGraph(): Graph {
+    const builder = startGraph();
+    const first = addGemm(builder, { module: 'a', members: [source('a.weight', [16, K])] });
+    const gemm = (module: string): string =>
+      builder.scope(module).value({
+        opType: 'Gemm',
+        inputs: ['x', 'a.weight'],
+        output: { dataType: 'float32', shape: ['tokens', 16] },
+        attributes: { transB: { type: 'int', value: 1 } },
+      });
+    for (const output of [first, gemm('b'), gemm('lm_head')]) builder.output(output);
+    return builder.build();
+  }
+
+  it('is quantized once for equal decisions and kept for those that need it as stored', () => {
+    const { graph } = quantize(sharedGraph(), 'wint8');
+    const inputs = graph.nodes.map((node) => node.inputs.slice(1, 3).join());
+    expect(inputs).toEqual([
+      'a.weight.wint8,a.weight.wint8.scales',
+      'a.weight.wint8,a.weight.wint8.scales',
+      'a.weight,',
+    ]);
+    expect(layerOf(graph, 'a.weight.wint8').node).toBe('/a/QuantLinear');
+    expect(initializer(graph, 'a.weight').data.kind).toBe('weight');
+    expect(graph.initializers.size).toBe(3);
+  });
+
+  it('keeps its name when only one form of it is left', () => {
+    const graph = sharedGraph();
+    const wint8 = resolveScheme('wint8');
+    const decisions = graph.nodes.map(
+      ({ name }) => [name, [{ name: 'a', scheme: wint8, reason: '' }]] as const,
+    );
+    const rewritten = quantizeGraph(
+      graph,
+      { scheme: wint8, decisions: new Map(decisions) },
+      { compute: 'float32' },
+    ).graph;
+    expect([...rewritten.initializers.keys()]).toEqual(['a.weight', 'a.weight.scales']);
+    expect(rewritten.nodes.map((node) => node.inputs[1])).toEqual(['a.weight', 'a.weight', 'a.weight']);
+  });
+
+  it('finds another name as long as names are taken', () => {
+    const graph = sharedGraph();
+    const taken = ['a.weight.wint8.scales', 'a.weight.wint8_1'].map(
+      (name) => [name, { ...initializer(graph, 'a.weight'), name }] as const,
+    );
+    const user: GraphNode = {
+      name: 'user',
+      domain: '',
+      opType: 'Identity',
+      inputs: taken.map(([name]) => name),
+      outputs: ['u'],
+      attributes: {},
+    };
+    const crowded = {
+      ...graph,
+      nodes: [...graph.nodes, user],
+      initializers: new Map([...graph.initializers, ...taken]),
+    };
+    const { graph: rewritten } = quantize(crowded, 'wint8');
+    expect(rewritten.nodes[0]?.inputs[1]).toBe('a.weight.wint8_2');
+  });
+
+  it('is told apart from a part of a fused layer with the same name', () => {
+    const builder = startGraph();
+    const name = `${ATTENTION}.v_proj`;
+    builder.output(addGemm(builder, QKV));
+    builder.output(addGemm(builder, { module: name, members: [source(`${name}.weight`, [16, K])] }));
+    const { graph } = quantize(builder.build(), 'wint8', ['q_proj', 'k_proj']);
+    const weights = graph.nodes
+      .filter(({ opType }) => opType === 'QuantLinear')
+      .map(({ inputs }) => inputs[1]);
+    expect(weights).toEqual([`${ATTENTION}.q_proj+k_proj.weight`, `${name}.weight`, `${name}.weight.wint8`]);
+  });
+});
+
+describe('biases', () => {
+  const bias = (dataType: 'bfloat16' | 'float32'): Graph => {
+    const builder = startGraph();
+    const shared = builder.weight('b', [source('b', [16], dataType)]);
+    const weights = ['p', 'q'].map((name) =>
+      builder.weight(`${name}.weight`, [source(`${name}.weight`, [16, K])]),
+    );
+    for (const weight of weights) {
+      builder.output(
+        builder.scope(weight).value({
+          opType: 'Gemm',
+          inputs: ['x', weight, shared],
+          output: { dataType: 'float32', shape: ['tokens', 16] },
+          attributes: { transB: { type: 'int', value: 1 } },
+        }),
+      );
+    }
+    return builder.build();
+  };
+
+  it('are widened when they are not float32', () => {
+    const { graph } = quantize(bias('bfloat16'), 'wint8');
+    for (const node of graph.nodes) {
+      expect(initializer(graph, node.inputs[3] as string)).toMatchObject({
+        dataType: 'float32',
+        data: { members: [source('b', [16])] },
+      });
+    }
+  });
+
+  it('are shared as they are when they are', () => {
+    const { graph } = quantize(bias('float32'), 'wint8');
+    expect(graph.nodes.map(({ inputs }) => inputs[3])).toEqual(['b', 'b']);
+  });
+});
+
+describe('nodes that cannot be replaced', () => {
+  it('stay and are reported with the reason', () => {
+    const builder = startGraph();
+    const weight = builder.weight('w.weight', [source('w.weight', [K, 16])]);
+    const output = { dataType: 'float32', shape: ['tokens', 16] } as const;
+    builder.output(builder.scope('w').value({ opType: 'MatMul', inputs: ['x', weight], output }));
+    const float = builder.build();
+    const { graph, layers } = quantize(float, 'wint8');
+    expect(graph.nodes).toEqual(float.nodes);
+    expect(graph.initializers).toEqual(float.initializers);
+    expect(layers).toMatchObject([
+      { name: 'w', node: '/w/MatMul', scheme: 'none', bytesBefore: 256, bytesAfter: 256 },
+    ]);
+    expect(layers[0]?.reason).toContain('[k, n]');
+  });
+});
+
+describe('a MatMul of a transposed weight', () => {
+  function transposedGraph(exposed: boolean): Graph {
+    const builder = startGraph();
+    const weight = builder.weight('w.weight', [source('w.weight', [16, K])]);
+    const transposed = builder
+      .scope('w')
+      .value({ opType: 'Transpose', inputs: [weight], output: { dataType: 'bfloat16', shape: [K, 16] } });
+    builder.output(
+      builder.scope('w').value({
+        opType: 'MatMul',
+        inputs: ['x', transposed],
+        output: { dataType: 'float32', shape: ['tokens', 16] },
+      }),
+    );
+    if (exposed) builder.output(transposed);
+    return builder.build();
+  }
+
+  it('takes the Transpose with it', () => {
+    const { graph } = quantize(transposedGraph(false), 'wint8');
+    expect(graph.nodes.map(({ name }) => name)).toEqual(['/w/QuantLinear']);
+    expect(graph.nodes[0]?.inputs).toEqual(['x', 'w.weight', 'w.weight.scales', '']);
+    expect([...graph.values.keys()].some((name) => name.includes('Transpose'))).toBe(false);
+  });
+
+  it('leaves a Transpose that something else reads', () => {
+    const { graph } = quantize(transposedGraph(true), 'wint8');
+    expect(graph.nodes.map(({ name }) => name)).toEqual(['/w/Transpose', '/w/QuantLinear']);
+    expect(graph.nodes[1]?.inputs[1]).toBe('w.weight.wint8');
+  });
+});
+
+it('refuses a plan of another graph', () => {
+  const plan = makePlan({ graph: startGraph().build(), scheme: resolveScheme('wint8') });
+  expect(() => quantizeGraph(qkvGraph(), plan, { compute: 'float32' })).toThrow(
+    expect.objectContaining({ code: 'internal' }),
+  );
+});
+
+it('keeps the version of fdq a graph already names', () => {
+  const graph = qkvGraph();
+  const versioned = { ...graph, opsets: new Map([...graph.opsets, ['fdq', 7]]) };
+  expect(quantize(versioned, 'wint8').graph.opsets.get('fdq')).toBe(7);
+});
