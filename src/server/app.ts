@@ -100,7 +100,7 @@ function makeFastify(options: AppOptions): FastifyInstance {
     },
     frameworkErrors: (error, _request, reply) => void sendError(toFdqError(error), reply),
     clientErrorHandler: answerClientError,
-  }) as unknown as FastifyInstance;
+  });
 }
 
 /** Ids, CORS, keys and the Host check, before anything of a body is read. */
@@ -174,9 +174,11 @@ function addErrors(app: FastifyInstance, routes: readonly Route[], context: Serv
 function addRecords(app: FastifyInstance, context: ServerContext): void {
   app.addHook('onRequest', async (request, reply) => {
     // 'close' also comes when the client left, and for streams that fastify no longer manages.
+    let isFinished = false;
+    reply.raw.once('finish', () => (isFinished = true));
     reply.raw.once('close', () => {
       const { record } = request;
-      if (!reply.raw.writableFinished) {
+      if (!isFinished) {
         record.status ??= new FdqError('aborted', '').httpStatus;
         record.errorCode ??= 'aborted';
       }

@@ -53,7 +53,7 @@ async function* readAll(
 ): AsyncGenerator<PromptOutput> {
   const arrived: PromptOutput[] = [];
   let running = iterators.length;
-  let failure: { error: unknown } | null = null;
+  const failures: unknown[] = [];
   let wake: () => void = () => undefined;
   const pump = async (prompt: number): Promise<void> => {
     const iterator = iterators[prompt] as AsyncIterator<EngineOutput>;
@@ -65,7 +65,7 @@ async function* readAll(
         result = await iterator.next();
       }
     } catch (error) {
-      failure ??= { error };
+      failures.push(error);
       controller.abort(error);
     }
     running -= 1;
@@ -74,7 +74,7 @@ async function* readAll(
   iterators.forEach((_, prompt) => void pump(prompt));
   for (;;) {
     while (arrived.length > 0) yield arrived.shift() as PromptOutput;
-    if (failure !== null) throw (failure as { error: unknown }).error;
+    if (failures.length > 0) throw failures[0];
     if (running === 0) return;
     await new Promise<void>((resolve) => (wake = resolve));
   }

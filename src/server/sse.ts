@@ -37,7 +37,6 @@ export class EventStream {
       'x-accel-buffering': 'no',
     });
     this.#response.flushHeaders();
-    this.#response.socket?.setNoDelay?.(true);
     this.#keepAlive = setInterval(() => this.#write(': keep-alive\n\n'), limits.keepAliveMs);
   }
 

@@ -44,7 +44,7 @@ export interface StreamUsage {
 
 export function streamUsage(body: StreamFields, counter: UsageCounter): StreamUsage {
   const included = body.stream_options?.include_usage === true;
-  const continuous = included && body.stream_options?.continuous_usage_stats === true;
+  const continuous = included && body.stream_options.continuous_usage_stats === true;
   return {
     onChunk: () => (continuous ? counter.get() : included ? null : undefined),
     atEnd: () => (included ? counter.get() : null),

@@ -66,9 +66,9 @@ function templatesOfConfig(value: unknown): Map<string, string> {
   const templates = new Map<string, string>();
   if (typeof value === 'string') templates.set('default', value);
   if (!Array.isArray(value)) return templates;
-  for (const entry of value as { name?: unknown; template?: unknown }[]) {
-    if (typeof entry?.name === 'string' && typeof entry.template === 'string')
-      templates.set(entry.name, entry.template);
+  for (const entry of value as ({ name?: unknown; template?: unknown } | null)[]) {
+    const { name, template } = entry ?? {};
+    if (typeof name === 'string' && typeof template === 'string') templates.set(name, template);
   }
   return templates;
 }

@@ -1,9 +1,20 @@
-import { Tokenizer as HfTokenizer } from '@huggingface/tokenizers';
+import * as library from '@huggingface/tokenizers';
 import { UserError } from '../errors.js';
 import { readDecoder } from './token-bytes.js';
 import type { DecoderRules } from './token-bytes.js';
 import { readTokenizerFiles } from './tokenizer-files.js';
 import type { SpecialTokens, TokenizerFiles } from './tokenizer-files.js';
+
+/** The part of the library that is used; its own declarations cannot be resolved under NodeNext. */
+interface LibraryTokenizer {
+  encode(text: string, options: { add_special_tokens: boolean }): { ids: (number | undefined)[] };
+  get_vocab(withAddedTokens: boolean): Map<string, number>;
+  token_to_id(token: string): number | undefined;
+}
+
+type LibraryConstructor = new (tokenizer: object, config: object) => LibraryTokenizer;
+
+const HfTokenizer = (library as unknown as { Tokenizer: LibraryConstructor }).Tokenizer;
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -27,13 +38,13 @@ export class Tokenizer {
   readonly config: Readonly<Record<string, unknown>>;
   /** UTF-16 units of the longest token's text: a text of n units has at least n / this tokens. */
   readonly maxTokenLength: number;
-  readonly #hf: HfTokenizer;
+  readonly #hf: LibraryTokenizer;
   readonly #rules: DecoderRules;
   readonly #tokens: (string | undefined)[] = [];
   readonly #addedIds = new Set<number>();
   readonly #bytes: (Uint8Array | undefined)[] = [];
 
-  constructor(hf: HfTokenizer, files: TokenizerFiles) {
+  constructor(hf: LibraryTokenizer, files: TokenizerFiles) {
     this.#hf = hf;
     this.#rules = readDecoder(files.tokenizer['decoder']);
     this.specialTokens = files.specialTokens;
@@ -67,7 +78,7 @@ export class Tokenizer {
 
   /** Special tokens written out in `text` become their ids either way; `addSpecialTokens` adds those around it. */
   encode(text: string, addSpecialTokens = true): number[] {
-    const ids = this.#hf.encode(text, { add_special_tokens: addSpecialTokens }).ids as (number | undefined)[];
+    const ids = this.#hf.encode(text, { add_special_tokens: addSpecialTokens }).ids;
     // The library answers undefined for a character outside the vocabulary when there is no unknown token; the Rust
     // library drops it.
     return ids.filter((id): id is number => id !== undefined);

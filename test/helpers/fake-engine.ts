@@ -16,8 +16,8 @@ export interface FakeEngineOptions {
   readonly info?: Partial<EngineInfo>;
   /** Ids a choice generates before it stops by itself; default: none, it runs to maxTokens with id 1. */
   readonly script?: (request: GenerationRequest, choice: number) => readonly number[];
-  /** Requests wait for the test to drive them. */
-  readonly isManual?: boolean;
+  /** Requests, or those it holds for, wait for the test to drive them. */
+  readonly isManual?: boolean | ((request: GenerationRequest) => boolean);
   readonly maxQueued?: number;
 }
 
@@ -51,7 +51,7 @@ export class FakeRequest {
   readonly #pending: EngineOutput[] = [];
   readonly #streams: TextStreamFactory;
   readonly #texts = new Map<number, ReturnType<TextStreamFactory>>();
-  #failure: unknown = null;
+  #failure: Error | null = null;
   #wake: () => void = () => undefined;
 
   constructor(request: GenerationRequest, signal: AbortSignal | undefined, streams: TextStreamFactory) {
@@ -85,7 +85,7 @@ export class FakeRequest {
     if (finishReason !== null && index === this.request.params.n - 1) this.end();
   }
 
-  fail(error: unknown): void {
+  fail(error: Error): void {
     this.#failure = error;
     this.#wake();
   }
@@ -173,7 +173,9 @@ export class FakeEngine implements Engine {
     const fake = new FakeRequest(request, signal, this.#options.streams);
     this.requests.push(fake);
     this.#waiting.shift()?.(fake);
-    if (this.#options.isManual !== true) this.#play(fake);
+    const { isManual } = this.#options;
+    const waits = typeof isManual === 'function' ? isManual(request) : isManual === true;
+    if (!waits) this.#play(fake);
     return fake.outputs();
   }
 

@@ -33,7 +33,7 @@ async function chat(
   const isStream = String(response.headers['content-type']).startsWith('text/event-stream');
   return {
     status: response.statusCode,
-    body: (isStream ? {} : response.json()) as Record<string, never>,
+    body: isStream ? {} : response.json<Record<string, never>>(),
     text: response.body,
   };
 }
