@@ -28,11 +28,15 @@ const DEFAULT_MAX_TOKENS = 16;
 /** Sequences one request may ask for: prompts times n. */
 const MAX_SEQUENCES = 4096;
 
-function promptIds(prompt: Prompt, body: CompletionsBody, model: ServedModel): readonly number[] {
+async function promptIds(
+  prompt: Prompt,
+  body: CompletionsBody,
+  model: ServedModel,
+): Promise<readonly number[]> {
   const ids =
     'ids' in prompt
       ? prompt.ids
-      : encodePrompt(model, prompt.text, {
+      : await encodePrompt(model, prompt.text, {
           addSpecialTokens: body.add_special_tokens ?? true,
           promptWord: 'prompt',
         });
@@ -48,7 +52,11 @@ function requestedMaxTokens(body: CompletionsBody): number | undefined {
   });
 }
 
-function readJob(body: CompletionsBody, prompts: readonly Prompt[], context: ServerContext): Job {
+async function readJob(
+  body: CompletionsBody,
+  prompts: readonly Prompt[],
+  context: ServerContext,
+): Promise<Job> {
   const model = context.state.requireModel();
   const sampling = { model, maxLogprobs: context.maxLogprobs };
   const logprobs =
@@ -58,7 +66,7 @@ function readJob(body: CompletionsBody, prompts: readonly Prompt[], context: Ser
   const echoed = body.echo === true ? logprobs : undefined;
   const promptLogprobs =
     promptAsked === undefined && echoed === undefined ? undefined : Math.max(promptAsked ?? 0, echoed ?? 0);
-  const idLists = prompts.map((prompt) => promptIds(prompt, body, model));
+  const idLists = await Promise.all(prompts.map((prompt) => promptIds(prompt, body, model)));
   const requested = requestedMaxTokens(body);
   const budgets = idLists.map((ids) =>
     resolveMaxTokens(model, {
@@ -107,7 +115,7 @@ export async function handleCompletions(
   checkBestOf(body);
   const prompts = readPrompts(body.prompt, model.engine.info.vocabSize);
   checkSequences(prompts.length, body.n ?? 1);
-  const job = readJob(body, prompts, context);
+  const job = await readJob(body, prompts, context);
   const head = {
     id: `cmpl-${body.request_id ?? randomUUID().replaceAll('-', '')}`,
     created: unixSeconds(),

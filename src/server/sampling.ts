@@ -165,11 +165,11 @@ export function resolveSampling(
  * Encodes a prompt unless it is so long that it cannot fit however it is split, which would only burn time.
  * @throws UserError `context_length_exceeded`.
  */
-export function encodePrompt(
+export async function encodePrompt(
   model: ServedModel,
   text: string,
   options: { readonly addSpecialTokens: boolean; readonly promptWord: 'messages' | 'prompt' },
-): readonly number[] {
+): Promise<readonly number[]> {
   const limit = model.engine.info.maxModelLen;
   const fewest = Math.ceil(text.length / model.tokenizer.maxTokenLength);
   if (fewest > limit) {
@@ -180,7 +180,7 @@ export function encodePrompt(
       param: options.promptWord,
     });
   }
-  return model.tokenizer.encode(text, options.addSpecialTokens);
+  return model.tokenizer.encodeText(text, options.addSpecialTokens);
 }
 
 /** Keeps the last tokens of a prompt; -1 stands for all that fits the context. */

@@ -178,7 +178,8 @@ export async function startServer(options: ServerOptions): Promise<ServerHandle>
   const close = async (): Promise<void> => {
     app.server.closeAllConnections();
     metricsApp?.server.closeAllConnections();
-    await Promise.all([app.close(), metricsApp?.close(), state.loadedModel?.renderer.close()]);
+    const { renderer, tokenizer } = state.loadedModel ?? {};
+    await Promise.all([app.close(), metricsApp?.close(), renderer?.close(), tokenizer?.close()]);
     metrics.close();
   };
   let port: number;

@@ -27,7 +27,7 @@ export async function handleTokenize(
   const tokens =
     messages !== undefined
       ? await renderPrompt(model, { ...body, messages }, context)
-      : encodePrompt(model, prompt ?? '', {
+      : await encodePrompt(model, prompt ?? '', {
           addSpecialTokens: body.add_special_tokens ?? true,
           promptWord: 'prompt',
         });

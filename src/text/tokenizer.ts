@@ -1,5 +1,6 @@
 import * as library from '@huggingface/tokenizers';
 import { UserError } from '../errors.js';
+import { EncodeWorker } from './encode-worker.js';
 import { readDecoder } from './token-bytes.js';
 import type { DecoderRules } from './token-bytes.js';
 import { readTokenizerFiles } from './tokenizer-files.js';
@@ -15,6 +16,9 @@ interface LibraryTokenizer {
 type LibraryConstructor = new (tokenizer: object, config: object) => LibraryTokenizer;
 
 const HfTokenizer = (library as unknown as { Tokenizer: LibraryConstructor }).Tokenizer;
+
+/** Texts of more UTF-16 units are encoded in another thread; this many take a few milliseconds. */
+const MAX_INLINE_LENGTH = 4096;
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -39,13 +43,16 @@ export class Tokenizer {
   /** UTF-16 units of the longest token's text: a text of n units has at least n / this tokens. */
   readonly maxTokenLength: number;
   readonly #hf: LibraryTokenizer;
+  readonly #worker: EncodeWorker;
   readonly #rules: DecoderRules;
   readonly #tokens: (string | undefined)[] = [];
   readonly #addedIds = new Set<number>();
   readonly #bytes: (Uint8Array | undefined)[] = [];
 
-  constructor(hf: LibraryTokenizer, files: TokenizerFiles) {
+  /** @param dir the folder `files` were read from */
+  constructor(hf: LibraryTokenizer, files: TokenizerFiles, dir: string) {
     this.#hf = hf;
+    this.#worker = new EncodeWorker(dir);
     this.#rules = readDecoder(files.tokenizer['decoder']);
     this.specialTokens = files.specialTokens;
     this.chatTemplates = files.chatTemplates;
@@ -82,6 +89,17 @@ export class Tokenizer {
     // The library answers undefined for a character outside the vocabulary when there is no unknown token; the Rust
     // library drops it.
     return ids.filter((id): id is number => id !== undefined);
+  }
+
+  /** The same ids as `encode`; a long text does not hold up the event loop. */
+  async encodeText(text: string, addSpecialTokens = true): Promise<number[]> {
+    if (text.length <= MAX_INLINE_LENGTH) return this.encode(text, addSpecialTokens);
+    return this.#worker.encode(text, addSpecialTokens);
+  }
+
+  /** Ends the thread of long texts; the tokenizer can still be used. */
+  async close(): Promise<void> {
+    await this.#worker.close();
   }
 
   /**
@@ -122,7 +140,7 @@ export class Tokenizer {
 export async function loadTokenizer(dir: string): Promise<Tokenizer> {
   const files = await readTokenizerFiles(dir);
   try {
-    return new Tokenizer(new HfTokenizer(files.tokenizer, files.config), files);
+    return new Tokenizer(new HfTokenizer(files.tokenizer, files.config), files, dir);
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
     throw new UserError(

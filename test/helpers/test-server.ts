@@ -53,7 +53,8 @@ export async function makeApp(
   const server = createServer({ ...BASE_OPTIONS, ...serverOptions });
   setModel(server.context, model);
   const close = async (): Promise<void> => {
-    await Promise.all([server.app.close(), server.metricsApp?.close(), model.renderer.close()]);
+    const { renderer, tokenizer } = model;
+    await Promise.all([server.app.close(), server.metricsApp?.close(), renderer.close(), tokenizer.close()]);
     server.context.metrics.close();
   };
   return { ...server, model, close };

@@ -65,6 +65,19 @@ describe('loadTokenizer', () => {
     expect(chatTemplates.get('rag')).toBe('rag');
   });
 
+  it.each(['qwen3', 'mistral'])('encodes long texts of %s off the thread, to the same ids', async (name) => {
+    const tokenizer = await loadTokenizer(tokenizerFolder(name));
+    try {
+      const text = 'The model writes one new token after another. 日本語 👩‍👧\n'.repeat(400);
+      const warm = await tokenizer.encodeText(text);
+      expect(warm).toEqual(tokenizer.encode(text));
+      expect(await tokenizer.encodeText(text, false)).toEqual(tokenizer.encode(text, false));
+      expect(await tokenizer.encodeText('short')).toEqual(tokenizer.encode('short'));
+    } finally {
+      await tokenizer.close();
+    }
+  });
+
   it('names what is missing or broken', async () => {
     const dir = await makeFolder((tokenizer) => (tokenizer['decoder'] = { type: 'WordPiece' }));
     await expect(loadTokenizer(dir)).rejects.toThrow(/decoder fdq cannot run: WordPiece/);
