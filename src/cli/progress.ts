@@ -14,8 +14,9 @@ const PHASES: Readonly<Record<PhaseName, string>> = {
 
 /** Plain output: a line at most this often ... */
 const PLAIN_INTERVAL_MS = 5000;
-/** ... or after this share of the bytes. */
+/** ... or after this share of the bytes, unless the last line is this young. */
 const PLAIN_SHARE = 0.1;
+const PLAIN_MIN_INTERVAL_MS = 1000;
 
 export interface Progress {
   phase(name: PhaseName, state: PhaseState, detail?: PhaseDetail): void;
@@ -82,7 +83,10 @@ export class PlainProgress implements Progress {
     running.last = { ...running.last, ...detail };
     const { doneBytes = 0, totalBytes = 0 } = running.last;
     const share = totalBytes > 0 ? doneBytes / totalBytes : 0;
-    const isDue = now - running.lastMs >= PLAIN_INTERVAL_MS || share - running.lastShare >= PLAIN_SHARE;
+    const sinceLast = now - running.lastMs;
+    const isDue =
+      sinceLast >= PLAIN_INTERVAL_MS ||
+      (sinceLast >= PLAIN_MIN_INTERVAL_MS && share - running.lastShare >= PLAIN_SHARE);
     if (state === 'start' || (state === 'progress' && !isDue)) return;
     running.lastMs = now;
     running.lastShare = share;

@@ -97,16 +97,27 @@ describe('plain progress', () => {
     const { lines, progress, clock } = record();
     progress.phase('quantize', 'start', { totalBytes: 1000 * 1024 });
     for (let done = 0; done <= 1000; done++) {
-      clock.now += 1;
+      clock.now += 10;
       progress.phase('quantize', 'progress', { doneBytes: done * 1024 });
     }
     progress.phase('quantize', 'done');
     expect(lines.length).toBeGreaterThanOrEqual(10);
     expect(lines.length).toBeLessThanOrEqual(11);
     expect(lines[0]).toMatch(
-      /^Read and quantize weights: 100\.0 KiB of 1000\.0 KiB, \d+\.\d KiB\/s, 0\.9s left\n$/,
+      /^Read and quantize weights: 100\.0 KiB of 1000\.0 KiB, \d+\.\d KiB\/s, 9\.1s left\n$/,
     );
-    expect(lines.at(-1)).toMatch(/\(1\.0s\)\n$/);
+    expect(lines.at(-1)).toMatch(/ \(10s\)\n$/);
+  });
+
+  it('prints one line for a phase that is over at once', () => {
+    const { lines, progress, clock } = record();
+    progress.phase('quantize', 'start', { totalBytes: 100 });
+    for (let done = 0; done <= 100; done++) {
+      clock.now += 1;
+      progress.phase('quantize', 'progress', { doneBytes: done });
+    }
+    progress.phase('quantize', 'done');
+    expect(lines).toHaveLength(1);
   });
 
   it('prints slow phases by time', () => {

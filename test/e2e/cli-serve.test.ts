@@ -1,0 +1,132 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import process from 'node:process';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { BIN, cleanEnvironment, ROOT, runCli } from '../helpers/cli.js';
+
+const DEMO = path.join(ROOT, 'models', 'demo');
+
+let folder: string;
+const children: ChildProcess[] = [];
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'fdq-serve-'));
+});
+afterEach(async () => {
+  for (const child of children.splice(0)) child.kill('SIGKILL');
+  await rm(folder, { recursive: true, force: true });
+});
+
+interface Served {
+  readonly child: ChildProcess;
+  /** What stderr has said so far. */
+  readonly stderr: () => string;
+  readonly stdout: () => string;
+  readonly exit: Promise<number>;
+}
+
+/** Starts `fdq serve` on a free port and waits for its ready line. */
+async function startServe(args: readonly string[] = []): Promise<Served> {
+  const child = spawn(process.execPath, [BIN, 'serve', DEMO, '--port', '0', ...args], {
+    cwd: folder,
+    env: cleanEnvironment(),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  children.push(child);
+  let stderr = '';
+  let stdout = '';
+  const exit = once(child, 'exit').then(([code]) => code as number);
+  const ready = new Promise<void>((resolve) => {
+    child.stderr.on('data', (chunk: Buffer) => {
+      stderr += chunk.toString();
+      if (/^curl .*\n/m.test(stderr)) resolve();
+    });
+    child.stdout.on('data', (chunk: Buffer) => {
+      stdout += chunk.toString();
+      if (stdout.includes('\n}\n')) resolve();
+    });
+  });
+  const early = exit.then((code) => {
+    throw new Error(`exited with ${code} before it was ready: ${stderr}`);
+  });
+  await Promise.race([ready, early]);
+  early.catch(() => undefined);
+  return { child, exit, stderr: () => stderr, stdout: () => stdout };
+}
+
+/** Runs the curl line as a shell would and returns the body. */
+async function runShell(line: string): Promise<string> {
+  const shell = spawn('sh', ['-c', `${line} -sS`], { stdio: ['ignore', 'pipe', 'inherit'] });
+  let output = '';
+  shell.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+  await once(shell, 'close');
+  return output;
+}
+
+describe('fdq serve', () => {
+  it('prints a ready line and a curl line that works, and stops on SIGTERM with 0', async () => {
+    const readyFile = path.join(folder, 'ready');
+    const served = await startServe(['-q', 'block_wise_fp8', '--ready-file', readyFile]);
+    const [ready, url] = /^Ready: (http:\/\/127\.0\.0\.1:\d+) \| demo \| block_wise_fp8 \| weights .*$/m.exec(
+      served.stderr(),
+    ) ?? ['', ''];
+    expect(ready).toMatch(/KV cache \d+ tokens \| \d+ sequences \| loaded in \d+\.\d s$/);
+    expect(await readFile(readyFile, 'utf8')).toBe(`${url}\n`);
+    const curl = /^curl .*$/m.exec(served.stderr())?.[0] ?? 'false';
+    const answer = JSON.parse(await runShell(curl)) as {
+      choices: { message: { content: string } }[];
+    };
+    expect(answer.choices[0]?.message.content).toContain('100');
+    served.child.kill('SIGTERM');
+    expect(await served.exit).toBe(0);
+    expect(existsSync(readyFile)).toBe(false);
+    expect(served.stdout()).toBe('');
+    expect(served.stderr()).not.toContain('Error');
+  });
+
+  it('prints the ready line as JSON with --json, and exits with 130 after Ctrl-C', async () => {
+    const served = await startServe(['--json']);
+    const { status, result } = JSON.parse(served.stdout()) as {
+      status: number;
+      result: { url: string; scheme: string };
+    };
+    expect(status).toBe(0);
+    expect(result.scheme).toBe('none');
+    expect((await fetch(`${result.url}/health`)).status).toBe(200);
+    served.child.kill('SIGINT');
+    expect(await served.exit).toBe(130);
+    for (const line of served.stderr().trim().split('\n'))
+      expect(() => JSON.parse(line) as unknown).not.toThrow();
+  });
+
+  it('fails before loading when the port is taken', async () => {
+    const blocker = createServer().listen(0, '127.0.0.1');
+    await once(blocker, 'listening');
+    try {
+      const { port } = blocker.address() as AddressInfo;
+      const result = await runCli(['serve', DEMO, '--port', String(port)], { cwd: folder });
+      expect({ code: result.code, stdout: result.stdout }).toEqual({ code: 1, stdout: '' });
+      expect(result.stderr).toContain(`Code: port_in_use`);
+      expect(result.stderr).toContain(String(port));
+      expect(result.stderr).not.toContain('Warm up');
+    } finally {
+      blocker.close();
+    }
+  });
+
+  it.each([
+    [[path.join('no', 'such', 'folder', 'at', 'all')], 3, 'model_not_found'],
+    [['org/absent', '--offline'], 3, 'offline'],
+    [[DEMO, '-q', 'wint88'], 2, 'unknown_scheme'],
+  ])('refuses %j with exit code %d', async (args, code, name) => {
+    const env = { HF_HUB_CACHE: folder };
+    const result = await runCli(['serve', ...args, '--port', '0'], { cwd: folder, env });
+    expect(result.stderr).toContain(`Code: ${name}`);
+    expect(result.stderr).not.toMatch(/^\s+at /m);
+    expect({ code: result.code, stdout: result.stdout }).toEqual({ code, stdout: '' });
+  });
+});
