@@ -1,15 +1,14 @@
+#include "cpu/attention.h"
+
 #include <cstdlib>
-#include <memory>
 #include <new>
 #include <vector>
-
-#include "cpu/attention.h"
 
 namespace fdq {
 namespace {
 
-constexpr int64_t kTileRows = 64;     // query rows that share one widened step of keys and values
-constexpr int64_t kMinTileRows = 8;   // rows that decode together; never split further
+constexpr int64_t kTileRows = 64;    // query rows that share one widened step of keys and values
+constexpr int64_t kMinTileRows = 8;  // rows that decode together; never split further
 constexpr int64_t kItemsPerThread = 4;
 constexpr int64_t kTokensPerItem = kKvBlockSize;  // threads meet at block borders of a fresh prefill
 
@@ -25,7 +24,8 @@ class Scratch {
     if (count > capacity_) {
       std::free(data_);
       capacity_ = 0;
-      data_ = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(round_up(count, 16)) * sizeof(float)));
+      data_ = static_cast<float*>(
+          std::aligned_alloc(64, static_cast<size_t>(round_up(count, 16)) * sizeof(float)));
       if (data_ == nullptr) throw std::bad_alloc();
       capacity_ = count;
     }

@@ -21,9 +21,9 @@ E* block_base(const KvPool& pool, int64_t layer, int64_t block, int64_t head, bo
   return static_cast<E*>(pool.base) + index * kKvBlockSize * pool.head_dim;
 }
 
-// Blocks of one step, as stored or widened; null where no row looks. Streamed blocks are read once and straight
-// from the pool: scoring fetches their values, and adding those fetches the keys of the next step, at the same
-// offsets. Blocks lie anywhere, so the hardware's prefetchers would begin anew at each.
+// Blocks of one step, as stored or widened; null where no row looks. Streamed blocks are read once and
+// straight from the pool: scoring fetches their values, and adding those fetches the keys of the next step,
+// at the same offsets. Blocks lie anywhere, so the hardware's prefetchers would begin anew at each.
 template <typename T, bool streamed>
 struct Step {
   using E = T;
@@ -31,7 +31,7 @@ struct Step {
   const E* keys[kBlocksPerChunk];
   const E* values[kBlocksPerChunk];
   const E* next_keys[kBlocksPerChunk];  // a key block of the next step, or any other address
-  int64_t value_stride;  // elements from one position's value to the next
+  int64_t value_stride;                 // elements from one position's value to the next
 };
 
 inline void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
@@ -68,14 +68,14 @@ void score_columns(const float* const* q, const S& step, int first, int64_t head
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) Vec::store(scores + r * kAttentionChunk + (first + c) * kKvBlockSize, sum[r][c]);
+    for (int c = 0; c < C; ++c)
+      Vec::store(scores + r * kAttentionChunk + (first + c) * kKvBlockSize, sum[r][c]);
   }
 }
 
 // scores [R][128] of the blocks [first, last).
 template <int R, typename S>
-void score_rows(const float* const* q, const S& step, int64_t head_dim, int first, int last,
-                float* scores) {
+void score_rows(const float* const* q, const S& step, int64_t head_dim, int first, int last, float* scores) {
   constexpr int kColumns = Vec::tile_columns(R);
   int b = first;
   for (; b + kColumns <= last; b += kColumns) {
@@ -87,8 +87,8 @@ void score_rows(const float* const* q, const S& step, int64_t head_dim, int firs
 // sums [R][padded] += weights [R][128] of positions [from, to) times C columns of 16 of their values, of
 // which only the first `width` entries exist.
 template <int R, int C, typename S>
-void add_value_columns(const float* weights, const S& step, Span span, int64_t column, int width,
-                       float* sums, int64_t padded) {
+void add_value_columns(const float* weights, const S& step, Span span, int64_t column, int width, float* sums,
+                       int64_t padded) {
   Vec sum[R][C];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -138,7 +138,8 @@ void add_values(const float* weights, const S& step, Span span, int64_t head_dim
   }
 }
 
-// Turns a row's scores into weights exp(score - maximum so far) and brings its state and sums to that maximum.
+// Turns a row's scores into weights exp(score - maximum so far) and brings its state and sums to that
+// maximum.
 void soften_row(float* scores, Span span, float* maximum, float* total, float* sums, int64_t padded) {
   const int first = span.from / 16 * 16;
   Vec top = Vec::set(-INFINITY);
@@ -220,7 +221,8 @@ void dispatch_rows(int rows, const float* const* q, const S& step, int64_t head_
 
 // Widens the step's blocks once for all rows of the tile.
 template <typename E>
-Step<float, false> stage(const Step<E, true>& step, int64_t head_dim, const TileScratch& layout, float* scratch) {
+Step<float, false> stage(const Step<E, true>& step, int64_t head_dim, const TileScratch& layout,
+                         float* scratch) {
   Step<float, false> staged{};
   staged.value_stride = layout.padded_dim;
   for (int b = 0; b < kBlocksPerChunk; ++b) {
@@ -286,10 +288,9 @@ void step_tile(const TileView& view, const float* q, const S& step, int64_t star
       spans[r].from = from < 0 ? 0 : from > kAttentionChunk ? kAttentionChunk : static_cast<int>(from);
       spans[r].to = to < 0 ? 0 : to > kAttentionChunk ? kAttentionChunk : static_cast<int>(to);
     }
-    const RowState state{view.maximum() + row, view.total() + row,
-                         view.scratch + view.layout.scores + row * kAttentionChunk,
-                         view.scratch + view.layout.sums + row * view.layout.padded_dim,
-                         view.layout.padded_dim};
+    const RowState state{
+        view.maximum() + row, view.total() + row, view.scratch + view.layout.scores + row * kAttentionChunk,
+        view.scratch + view.layout.sums + row * view.layout.padded_dim, view.layout.padded_dim};
     dispatch_rows<Vec::kRegisterRows>(rows, queries, step, view.args.head_dim, spans, state);
   }
 }
@@ -334,8 +335,13 @@ void attend_tile(const AttentionArgs& args, const float* q, const AttentionTile&
                  const TileScratch& layout, float* scratch) {
   const int64_t first_token = args.query_starts[tile.sequence];
   const int64_t tokens = args.query_starts[tile.sequence + 1] - first_token;
-  const TileView view{args,        tile, layout, scratch, args.num_heads / args.num_kv_heads,
-                      first_token, args.context_lengths[tile.sequence] - tokens};
+  const TileView view{args,
+                      tile,
+                      layout,
+                      scratch,
+                      args.num_heads / args.num_kv_heads,
+                      first_token,
+                      args.context_lengths[tile.sequence] - tokens};
   for (int64_t r = 0; r < tile.rows; ++r) {
     view.maximum()[r] = -INFINITY;
     view.total()[r] = 0.0f;

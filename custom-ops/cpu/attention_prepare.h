@@ -47,7 +47,8 @@ void rotate_head(float* x, const float* cos_sin, int64_t pairs, bool interleaved
 }
 
 // y = rotated, normalized x; x and y [head_dim].
-void prepare_head(const AttentionArgs& args, const float* x, const float* norm, const float* cos_sin, float* y) {
+void prepare_head(const AttentionArgs& args, const float* x, const float* norm, const float* cos_sin,
+                  float* y) {
   const int64_t n = args.head_dim;
   if (norm != nullptr) {
     normalize_head(x, norm, args.norm_epsilon, n, y);

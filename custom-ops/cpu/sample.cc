@@ -104,7 +104,8 @@ const float* change_logits(const float* logits, int64_t vocab, const SampleParam
   return x.data();
 }
 
-int32_t draw(const SampleKernels& kernels, const float* x, int64_t vocab, const SampleParams& p, Scratch* scratch) {
+int32_t draw(const SampleKernels& kernels, const float* x, int64_t vocab, const SampleParams& p,
+             Scratch* scratch) {
   const RowScan scan = kernels.scan(x, vocab);
   if (scan.has_nan || scan.maximum == kNever) return -1;
   if (p.temperature <= 0.0f) return static_cast<int32_t>(kernels.find(x, vocab, scan.maximum));
@@ -130,9 +131,8 @@ int32_t draw(const SampleKernels& kernels, const float* x, int64_t vocab, const 
     }
   }
   const double target = uniform(p.seed, p.counter) * kept.mass;
-  const auto drawn = distribution.shortest([&](int64_t count, double mass) {
-    return mass > target || count >= kept.count;
-  });
+  const auto drawn =
+      distribution.shortest([&](int64_t count, double mass) { return mass > target || count >= kept.count; });
   return drawn.last;
 }
 
@@ -157,7 +157,9 @@ struct RawRow {
 };
 
 void report_top(const RawRow& row, int32_t num_top, Scratch* scratch, int32_t* ids, float* logprobs) {
-  const auto before = [&](int32_t a, int32_t b) { return row.x[a] != row.x[b] ? row.x[a] > row.x[b] : a < b; };
+  const auto before = [&](int32_t a, int32_t b) {
+    return row.x[a] != row.x[b] ? row.x[a] > row.x[b] : a < b;
+  };
   const int64_t kept = std::min<int64_t>(num_top, row.vocab);
   // ids is a heap whose front is the least likely of the best so far.
   for (int64_t i = 0; i < kept; ++i) ids[i] = static_cast<int32_t>(i);
@@ -166,8 +168,7 @@ void report_top(const RawRow& row, int32_t num_top, Scratch* scratch, int32_t* i
   for (int64_t start = kept; start < row.vocab && kept > 0; start += kSampleBlock) {
     const int64_t n = std::min<int64_t>(kSampleBlock, row.vocab - start);
     const float limit = std::nextafter(row.x[ids[0]], INFINITY);
-    const int64_t found =
-        row.kernels.collect(row.x + start, n, limit, INFINITY, scratch->indices.data());
+    const int64_t found = row.kernels.collect(row.x + start, n, limit, INFINITY, scratch->indices.data());
     for (int64_t i = 0; i < found; ++i) {
       const auto id = static_cast<int32_t>(start + scratch->indices[static_cast<size_t>(i)]);
       if (!before(id, ids[0])) continue;
@@ -194,7 +195,8 @@ SampleResult sample_row_with(const SampleKernels& kernels, float* logits, int64_
     std::fill(top_logprobs, top_logprobs + params.num_top, kNever);
     return nothing;
   }
-  const RawRow row{kernels, logits, vocab, scan.maximum, std::log(kernels.sum_exp(logits, vocab, scan.maximum))};
+  const RawRow row{kernels, logits, vocab, scan.maximum,
+                   std::log(kernels.sum_exp(logits, vocab, scan.maximum))};
   if (params.num_top > 0) report_top(row, params.num_top, &scratch, top_ids, top_logprobs);
   int32_t id = params.target;
   if (id < 0) id = draw(kernels, change_logits(logits, vocab, params, &scratch), vocab, params, &scratch);

@@ -33,7 +33,8 @@ class Distribution {
     int64_t within = 0;
     for (int b = 0; b < static_cast<int>(bucket); ++b) within += bins_[static_cast<size_t>(b)].count;
     gather(static_cast<int>(bucket));
-    for (const Member& m : members_) within += sample_distance(maximum_, m.x, inverse_temperature_) <= distance;
+    for (const Member& m : members_)
+      within += sample_distance(maximum_, m.x, inverse_temperature_) <= distance;
     return within;
   }
 

@@ -114,7 +114,8 @@ struct Vec {
     return _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, bit));
   }
   static Vec select(uint32_t mask, Vec a, Vec b) {
-    return {_mm256_blendv_ps(b.low, a.low, expand(mask)), _mm256_blendv_ps(b.high, a.high, expand(mask >> 8))};
+    return {_mm256_blendv_ps(b.low, a.low, expand(mask)),
+            _mm256_blendv_ps(b.high, a.high, expand(mask >> 8))};
   }
   static uint32_t join(__m256 low, __m256 high) {
     return static_cast<uint32_t>(_mm256_movemask_ps(low)) |

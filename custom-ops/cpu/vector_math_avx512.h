@@ -1,20 +1,10 @@
 // Vec for AVX-512 (F, BW, VL, DQ): one register.
 #pragma once
 
-// GCC 12 takes the deliberately undefined operands inside these intrinsics for a mistake (GCC bug 105593).
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#else
-#include <immintrin.h>
-#endif
-
 #include <cstdint>
 
 #include "cpu/vector_math.h"
+#include "cpu/wide_intrinsics.h"
 
 namespace fdq {
 namespace {
@@ -57,9 +47,7 @@ struct Vec {
     return {widen(_mm256_maskz_loadu_epi16(lanes(0, n), p))};
   }
   static void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
-  static void store(uint16_t* p, Vec a) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(a.v));
-  }
+  static void store(uint16_t* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(a.v)); }
   static void store_first(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, lanes(0, n), a.v); }
   static void store_first(uint16_t* p, Vec a, int n) {
     _mm256_mask_storeu_epi16(p, lanes(0, n), narrow(a.v));

@@ -81,10 +81,10 @@ __attribute__((target("avx512f"))) double fma_chain(int64_t rounds) {
 }
 
 double peak_flops(const fdq::Parallel& parallel) {
-  constexpr int64_t kRounds = 4000000;
+  constexpr int64_t kRounds = 400000;
   std::atomic<int64_t> sink{0};
   double best = 1e9;
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < 50; ++i) {
     const double start = seconds();
     parallel(parallel.num_threads, [&](int64_t) { sink += static_cast<int64_t>(fma_chain(kRounds)); });
     best = std::min(best, seconds() - start);
@@ -143,12 +143,12 @@ void bench(fdq::Isa isa, const fdq::Parallel& parallel, double bandwidth, double
     constexpr int64_t kLayers = 6;
     Problem decode(kLayers, 1, 4096, type);
     double best = 1e9;
-    for (int pass = 0; pass < 6; ++pass) {
-      const double start = seconds();
+    for (int pass = 0; pass < 12; ++pass) {
       for (decode.args.layer = 0; decode.args.layer < kLayers; ++decode.args.layer) {
+        const double start = seconds();
         fdq::paged_attention(decode.args, isa, parallel);
+        best = std::min(best, seconds() - start);
       }
-      best = std::min(best, (seconds() - start) / kLayers);
     }
     std::printf("%s decode, 4096 positions, %s: %.0f us, %.1f GB/s = %.0f %% of read bandwidth\n",
                 fdq::isa_name(isa), name, best * 1e6, decode.bytes / best * 1e-9,
@@ -175,7 +175,7 @@ int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 2;
   fdq_test::SpinPool pool(threads);
   const fdq::Parallel parallel{fdq_test::SpinPool::run, &pool, threads};
-  const double bandwidth = fdq::read_bandwidth(int64_t{256} << 20, parallel);
+  const double bandwidth = fdq::read_bandwidth(int64_t{64} << 20, parallel);
   const double flops = fdq::detect_isa() >= fdq::Isa::kAvx512 ? fdq_test::peak_flops(parallel) : 1e11;
   std::printf("read bandwidth %.1f GB/s, peak %.0f GFLOP/s, %d threads\n", bandwidth * 1e-9, flops * 1e-9,
               threads);
