@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kItemsPerThread = 8;
 constexpr int64_t kPanelUnit = 4;  // panels that kernels run side by side
-constexpr int64_t kRowUnit = 8;
+constexpr int64_t kRowUnit = 16;
 constexpr int64_t kItemBytes = 256 * 1024;  // of weights that stay in the second level while tokens are run over them
 
 LinearKernels float_kernels(Isa isa) {

@@ -14,6 +14,7 @@ using Element = float;
 constexpr int kTilePanels = 1;
 constexpr int kTileTokens = 3;
 constexpr int64_t kMaxFusedTokens = 2;
+constexpr int64_t kFusedTokens = 2;
 constexpr int fused_panels(int tokens) { return tokens == 1 ? 2 : 1; }
 inline void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "cpu/linear.h"
-#include "cpu/linear_rows_avx512.h"
+#include "cpu/linear_vec_avx512.h"
 
 namespace fdq {
 namespace {
@@ -12,7 +12,8 @@ namespace {
 using Element = float;
 constexpr int kTilePanels = 2;
 constexpr int kTileTokens = 6;
-constexpr int64_t kMaxFusedTokens = 8;
+constexpr int64_t kMaxFusedTokens = 48;
+constexpr int64_t kFusedTokens = 8;
 constexpr int fused_panels(int tokens) { return tokens <= 2 ? 4 : tokens <= 4 ? 2 : 1; }
 
 // Two k of 16 rows: [16][2].

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "cpu/linear.h"
-#include "cpu/linear_rows_avx512.h"
+#include "cpu/linear_vec_avx512.h"
 #include "cpu/number_formats.h"
 
 namespace fdq {
@@ -15,7 +15,8 @@ namespace {
 using Element = uint16_t;
 constexpr int kTilePanels = 4;
 constexpr int kTileTokens = 6;
-constexpr int64_t kMaxFusedTokens = 8;
+constexpr int64_t kMaxFusedTokens = 48;
+constexpr int64_t kFusedTokens = 8;
 constexpr int fused_panels(int tokens) { return tokens <= 4 ? 4 : 2; }
 
 struct Weights {

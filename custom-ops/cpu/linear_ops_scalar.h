@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cpu/linear.h"
+#include "cpu/linear_vec_scalar.h"
 #include "cpu/number_formats.h"
 
 namespace fdq {
@@ -14,36 +15,8 @@ using Element = float;
 constexpr int kTilePanels = 1;
 constexpr int kTileTokens = 2;
 constexpr int64_t kMaxFusedTokens = 2;
+constexpr int64_t kFusedTokens = 2;
 constexpr int fused_panels(int /*tokens*/) { return 1; }
-inline void prefetch(const void* /*address*/) {}
-
-struct Rows {
-  float v[kPanelRows];
-
-  static Rows set(float x) {
-    Rows r;
-    for (float& value : r.v) value = x;
-    return r;
-  }
-  static Rows load(const float* p) {
-    Rows r;
-    std::memcpy(r.v, p, sizeof r.v);
-    return r;
-  }
-  static void store(float* p, const Rows& a) { std::memcpy(p, a.v, sizeof a.v); }
-  static Rows add(Rows a, const Rows& b) {
-    for (int i = 0; i < kPanelRows; ++i) a.v[i] += b.v[i];
-    return a;
-  }
-  static Rows mul(Rows a, const Rows& b) {
-    for (int i = 0; i < kPanelRows; ++i) a.v[i] *= b.v[i];
-    return a;
-  }
-  static Rows fma(const Rows& a, const Rows& b, Rows c) {
-    for (int i = 0; i < kPanelRows; ++i) c.v[i] += a.v[i] * b.v[i];
-    return c;
-  }
-};
 
 // Two k of 16 rows: [16][2].
 struct Weights {

@@ -7,45 +7,14 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/linear.h"
+#include "cpu/linear_blocks.h"
 
 namespace fdq {
 namespace {
 
-constexpr int64_t kMaxBlockK = 128;
 constexpr int64_t kTokenChunk = 240;  // tokens whose totals are kept beside a decoded block
 
-inline Rows block_scale(const PanelJob& job, const Panel& panel, int64_t group) {
-  return job.tile_scales ? Rows::set(panel.scales[group]) : Rows::load(panel.scales + group * kPanelRows);
-}
-
-inline void store_rows(const PanelJob& job, const Panel& panel, int64_t token, Rows total) {
-  float* y = job.y + token * job.n + panel.column;
-  if (panel.rows == kPanelRows) {
-    if (job.bias != nullptr) total = Rows::add(total, Rows::load(job.bias + panel.column));
-    Rows::store(y, total);
-    return;
-  }
-  float values[kPanelRows];
-  Rows::store(values, total);
-  for (int r = 0; r < panel.rows; ++r) {
-    y[r] = job.bias != nullptr ? values[r] + job.bias[panel.column + r] : values[r];
-  }
-}
-
-inline int64_t block_length(const PanelJob& job, int64_t block) {
-  const int64_t left = job.k_end - block * job.block_k;
-  return left < job.block_k ? left : job.block_k;
-}
-
-inline Rows fold(const PanelJob& job, Rows partial, Rows scale, int64_t x_group, int64_t token, Rows total) {
-  if (job.x_scales != nullptr) {
-    scale = Rows::mul(scale, Rows::set(job.x_scales[x_group * job.tokens + token]));
-  }
-  return Rows::fma(partial, scale, total);
-}
-
-// NP panels for MT tokens. The next block of each panel, or the first of the panel NP further on, is prefetched.
+// NP panels for MT tokens.
 template <WeightFormat F, int NP, int MT>
 void run_fused(const PanelJob& job, int64_t first, int64_t last, int64_t first_token) {
   constexpr int64_t kStepBytes = F == WeightFormat::kInt4 ? 32 : 64;
@@ -58,15 +27,8 @@ void run_fused(const PanelJob& job, int64_t first, int64_t last, int64_t first_t
   }
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t length = block_length(job, b);
-    const int64_t offset = b * job.block_k / 4 * kStepBytes;
-    const uint8_t* codes[NP];
-    const uint8_t* ahead[NP];
-    for (int p = 0; p < NP; ++p) {
-      codes[p] = job.codes + (first + p) * job.panel_bytes + offset;
-      const bool same = b + 1 < blocks || first + p + NP >= last;
-      ahead[p] = same ? codes[p] + (b + 1 < blocks ? length / 4 * kStepBytes : 0)
-                      : job.codes + (first + p + NP) * job.panel_bytes;
-    }
+    CodeBlock codes[NP];
+    for (int p = 0; p < NP; ++p) codes[p] = find_codes(job, first + p, last, b, NP);
     const Element* x[MT];
     for (int t = 0; t < MT; ++t) {
       // Past the last token the last one is computed again and dropped.
@@ -80,9 +42,9 @@ void run_fused(const PanelJob& job, int64_t first, int64_t last, int64_t first_t
     for (int64_t k = 0; k < length; k += 4) {
       const int64_t at = k / 4 * kStepBytes;
       for (int p = 0; p < NP; ++p) {
-        prefetch(ahead[p] + at);
+        prefetch(codes[p].ahead + at);
         Weights w0, w1;
-        decoder.decode(codes[p] + at, &w0, &w1);
+        decoder.decode(codes[p].now + at, &w0, &w1);
         for (int t = 0; t < MT; ++t) {
           sum[t][p].multiply_add(w0, KPair::load(x[t] + k));
           sum[t][p].multiply_add(w1, KPair::load(x[t] + k + 2));
@@ -103,11 +65,32 @@ void run_fused(const PanelJob& job, int64_t first, int64_t last, int64_t first_t
 }
 
 template <WeightFormat F, int MT>
-void run_fused_panels(const PanelJob& job, int64_t first, int64_t last) {
+void run_fused_panels(const PanelJob& job, int64_t first, int64_t end, int64_t last, int64_t token) {
   constexpr int kPanels = fused_panels(MT);
   int64_t panel = first;
-  for (; panel + kPanels <= last; panel += kPanels) run_fused<F, kPanels, MT>(job, panel, last, 0);
-  for (; panel < last; ++panel) run_fused<F, 1, MT>(job, panel, last, 0);
+  for (; panel + kPanels <= end; panel += kPanels) run_fused<F, kPanels, MT>(job, panel, last, token);
+  for (; panel < end; ++panel) run_fused<F, 1, MT>(job, panel, last, token);
+}
+
+// A few panels at a time, so that all tokens but the first eight find the codes in the cache.
+template <WeightFormat F>
+void run_few_tokens(const PanelJob& job, int64_t first, int64_t last) {
+  constexpr int64_t kPanels = 4;
+  for (int64_t panel = first; panel < last; panel += kPanels) {
+    const int64_t end = panel + kPanels < last ? panel + kPanels : last;
+    for (int64_t t = 0; t < job.tokens; t += kFusedTokens) {
+      const int64_t tokens = job.tokens - t;
+      if (tokens == 1) {
+        run_fused_panels<F, 1>(job, panel, end, last, t);
+      } else if (tokens == 2 || kFusedTokens == 2) {
+        run_fused_panels<F, 2>(job, panel, end, last, t);
+      } else if (tokens <= 4 || kFusedTokens == 4) {
+        run_fused_panels<F, 4>(job, panel, end, last, t);
+      } else {
+        run_fused_panels<F, 8>(job, panel, end, last, t);
+      }
+    }
+  }
 }
 
 // One block of NP decoded panels times MT tokens, added to totals [MT][NP * 16].
@@ -147,23 +130,7 @@ void run_tail(const PanelJob& job, const Element* w, const Element* x, int64_t l
 }
 
 template <WeightFormat F, int NP>
-void decode_block(const PanelJob& job, int64_t first, int64_t k, int64_t length, Element* w) {
-  constexpr int64_t kStepBytes = F == WeightFormat::kInt4 ? 32 : 64;
-  const Decoder<F> decoder;
-  for (int p = 0; p < NP; ++p) {
-    const uint8_t* codes = job.codes + (first + p) * job.panel_bytes + k / 4 * kStepBytes;
-    Element* out = w + p * kMaxBlockK * kPanelRows;
-    for (int64_t i = 0; i < length; i += 4) {
-      Weights w0, w1;
-      decoder.decode(codes + i / 4 * kStepBytes, &w0, &w1);
-      w0.store(out + i * kPanelRows);
-      w1.store(out + (i + 2) * kPanelRows);
-    }
-  }
-}
-
-template <WeightFormat F, int NP>
-void run_decoded(const PanelJob& job, int64_t first, int64_t first_token, int64_t last_token) {
+void run_decoded(const PanelJob& job, int64_t first, int64_t last, int64_t first_token, int64_t last_token) {
   alignas(64) Element w[NP * kMaxBlockK * kPanelRows];
   alignas(64) float totals[kTokenChunk * NP * kPanelRows];
   const int64_t tokens = last_token - first_token;
@@ -171,7 +138,7 @@ void run_decoded(const PanelJob& job, int64_t first, int64_t first_token, int64_
   const int64_t blocks = ceil_div(job.k_end, job.block_k);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t length = block_length(job, b);
-    decode_block<F, NP>(job, first, b * job.block_k, length, w);
+    decode_block<F, NP>(job, first, last, b, w);
     Rows scales[NP];
     for (int p = 0; p < NP; ++p) scales[p] = block_scale(job, job.panels[first + p], b / job.group_blocks);
     const Element* x =
@@ -194,20 +161,12 @@ void run_decoded(const PanelJob& job, int64_t first, int64_t first_token, int64_
 
 template <WeightFormat F>
 void run_panels(const PanelJob& job, int64_t first, int64_t last) {
-  if (job.tokens <= kMaxFusedTokens) {
-    switch (job.tokens) {
-      case 1: return run_fused_panels<F, 1>(job, first, last);
-      case 2: return run_fused_panels<F, 2>(job, first, last);
-      case 3:
-      case 4: return run_fused_panels<F, 4>(job, first, last);
-      default: return run_fused_panels<F, 8>(job, first, last);
-    }
-  }
+  if (job.tokens <= kMaxFusedTokens) return run_few_tokens<F>(job, first, last);
   for (int64_t t = 0; t < job.tokens; t += kTokenChunk) {
     const int64_t end = t + kTokenChunk < job.tokens ? t + kTokenChunk : job.tokens;
     int64_t panel = first;
-    for (; panel + kTilePanels <= last; panel += kTilePanels) run_decoded<F, kTilePanels>(job, panel, t, end);
-    for (; panel < last; ++panel) run_decoded<F, 1>(job, panel, t, end);
+    for (; panel + kTilePanels <= last; panel += kTilePanels) run_decoded<F, kTilePanels>(job, panel, last, t, end);
+    for (; panel < last; ++panel) run_decoded<F, 1>(job, panel, last, t, end);
   }
 }
 

@@ -1,0 +1,77 @@
+// What kernels over panels have in common. Include after a policy that has Element, Rows, Weights and Decoder.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/linear.h"
+
+namespace fdq {
+namespace {
+
+constexpr int64_t kMaxBlockK = 128;
+
+inline Rows block_scale(const PanelJob& job, const Panel& panel, int64_t group) {
+  return job.tile_scales ? Rows::set(panel.scales[group]) : Rows::load(panel.scales + group * kPanelRows);
+}
+
+inline void store_rows(const PanelJob& job, const Panel& panel, int64_t token, Rows total) {
+  float* y = job.y + token * job.n + panel.column;
+  if (panel.rows == kPanelRows) {
+    if (job.bias != nullptr) total = Rows::add(total, Rows::load(job.bias + panel.column));
+    Rows::store(y, total);
+    return;
+  }
+  float values[kPanelRows];
+  Rows::store(values, total);
+  for (int r = 0; r < panel.rows; ++r) {
+    y[r] = job.bias != nullptr ? values[r] + job.bias[panel.column + r] : values[r];
+  }
+}
+
+inline int64_t block_length(const PanelJob& job, int64_t block) {
+  const int64_t left = job.k_end - block * job.block_k;
+  return left < job.block_k ? left : job.block_k;
+}
+
+inline Rows fold(const PanelJob& job, Rows partial, Rows scale, int64_t x_group, int64_t token, Rows total) {
+  if (job.x_scales != nullptr) {
+    scale = Rows::mul(scale, Rows::set(job.x_scales[x_group * job.tokens + token]));
+  }
+  return Rows::fma(partial, scale, total);
+}
+
+// Codes of one block of a panel, and those wanted next: the next block, or the first of the panel `step` further on.
+struct CodeBlock {
+  const uint8_t* now;
+  const uint8_t* ahead;
+};
+
+inline CodeBlock find_codes(const PanelJob& job, int64_t panel, int64_t last, int64_t block, int step) {
+  const int64_t block_bytes = job.block_k / 4 * bytes_per_4k(job.format);
+  const uint8_t* now = job.codes + panel * job.panel_bytes + block * block_bytes;
+  if ((block + 1) * job.block_k < job.k_end) return {now, now + block_bytes};
+  return {now, panel + step < last ? job.codes + (panel + step) * job.panel_bytes : now};
+}
+
+// NP panels' codes of one block to w [NP][kMaxBlockK / 2][16 rows][2 k]. What is decoded next is prefetched.
+template <WeightFormat F, int NP>
+void decode_block(const PanelJob& job, int64_t first, int64_t last, int64_t block, Element* w) {
+  constexpr int64_t kStepBytes = F == WeightFormat::kInt4 ? 32 : 64;
+  const Decoder<F> decoder;
+  const int64_t length = block_length(job, block);
+  for (int p = 0; p < NP; ++p) {
+    const CodeBlock codes = find_codes(job, first + p, last, block, NP);
+    Element* out = w + p * kMaxBlockK * kPanelRows;
+    for (int64_t k = 0; k < length; k += 4) {
+      const int64_t at = k / 4 * kStepBytes;
+      prefetch(codes.ahead + at);
+      Weights w0, w1;
+      decoder.decode(codes.now + at, &w0, &w1);
+      w0.store(out + k * kPanelRows);
+      w1.store(out + (k + 2) * kPanelRows);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fdq

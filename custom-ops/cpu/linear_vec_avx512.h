@@ -1,0 +1,35 @@
+// 16 rows of a panel in one AVX-512 register, and sums across lanes.
+#pragma once
+
+#include "cpu/wide_intrinsics.h"
+
+namespace fdq {
+namespace {
+
+inline void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+
+struct Rows {
+  __m512 v;
+
+  static Rows set(float x) { return {_mm512_set1_ps(x)}; }
+  static Rows load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static void store(float* p, Rows a) { _mm512_storeu_ps(p, a.v); }
+  static Rows add(Rows a, Rows b) { return {_mm512_add_ps(a.v, b.v)}; }
+  static Rows mul(Rows a, Rows b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  static Rows fma(Rows a, Rows b, Rows c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+};
+
+// The sums of the lanes of four registers, by one tree.
+inline void add_lanes_of_four(__m512 a, __m512 b, __m512 c, __m512 d, float* out) {
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512d ab2 = _mm512_castps_pd(ab), cd2 = _mm512_castps_pd(cd);
+  const __m512 abcd = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab2, cd2)),
+                                    _mm512_castpd_ps(_mm512_unpackhi_pd(ab2, cd2)));
+  const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(abcd), 1));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), high);
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
+}  // namespace
+}  // namespace fdq
