@@ -145,11 +145,8 @@ export class BlockManager {
     let unreferenced = 0;
     let cached = 0;
     let seenCached = false;
-    for (
-      let block = this.next[this.numBlocks] as number;
-      block !== this.numBlocks;
-      block = this.next[block]!
-    ) {
+    const first = this.next[this.numBlocks] as number;
+    for (let block = first; block !== this.numBlocks; block = this.next[block] as number) {
       if (this.refCount(block) !== 0) throw new BugError(`KV block ${block} is listed as unreferenced`);
       const isCached = this.digests[block] !== undefined;
       if (seenCached && !isCached) throw new BugError(`free KV block ${block} is behind cached ones`);

@@ -29,7 +29,9 @@ export interface EngineOptions {
   readonly maxNumPartialPrefills?: number;
 }
 
-function checkRange(name: string, value: number, least: number, most: number, why: string): void {
+type Range = readonly [least: number, most: number];
+
+function checkRange(name: string, value: number, [least, most]: Range, why = ''): void {
   if (Number.isInteger(value) && value >= least && value <= most) return;
   throw new UserError(
     'invalid_config',
@@ -42,20 +44,19 @@ function checkRange(name: string, value: number, least: number, most: number, wh
 export function checkOptions(runner: ModelRunner, options: EngineOptions): EngineInfo {
   const { maxNumSeqs, maxNumBatchedTokens, maxModelLen } = options;
   const most = Number.MAX_SAFE_INTEGER;
-  checkRange('maxNumSeqs', maxNumSeqs, 1, runner.maxLogitRows, ' (logits rows of a step)');
+  checkRange('maxNumSeqs', maxNumSeqs, [1, runner.maxLogitRows], ' (logits rows of a step)');
   const maxTokens = runner.maxBatchedTokens;
   checkRange(
     'maxNumBatchedTokens',
     maxNumBatchedTokens,
-    maxNumSeqs,
-    maxTokens,
+    [maxNumSeqs, maxTokens],
     ' (maxNumSeqs to the runner limit)',
   );
-  checkRange('maxModelLen', maxModelLen, 1, runner.maxModelLen, ' (what the model addresses)');
-  checkRange('maxWaiting', options.maxWaiting, 0, most, '');
-  checkRange('maxWaitingTokens', options.maxWaitingTokens, 0, most, '');
-  checkRange('longPrefillTokenThreshold', options.longPrefillTokenThreshold ?? 0, 0, most, '');
-  checkRange('maxNumPartialPrefills', options.maxNumPartialPrefills ?? 1, 1, most, '');
+  checkRange('maxModelLen', maxModelLen, [1, runner.maxModelLen], ' (what the model addresses)');
+  checkRange('maxWaiting', options.maxWaiting, [0, most]);
+  checkRange('maxWaitingTokens', options.maxWaitingTokens, [0, most]);
+  checkRange('longPrefillTokenThreshold', options.longPrefillTokenThreshold ?? 0, [0, most]);
+  checkRange('maxNumPartialPrefills', options.maxNumPartialPrefills ?? 1, [1, most]);
   const seconds = options.maxWaitingSeconds;
   if (seconds !== undefined && !(seconds > 0)) {
     throw new UserError('invalid_config', `Expected maxWaitingSeconds above 0 but received ${seconds}.`, {

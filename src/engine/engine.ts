@@ -48,11 +48,12 @@ export class BatchEngine implements Engine {
     this.clock = options.clock ?? (() => performance.now() / 1000);
     const eosTokenIds = new Set(options.eosTokenIds);
     const { vocabSize, maxLogitRows } = runner;
+    const longest = options.longPrefillTokenThreshold ?? 0;
     const limits = {
       ...this.info,
       vocabSize,
       maxLogitRows,
-      longPrefillTokenThreshold: options.longPrefillTokenThreshold || Number.POSITIVE_INFINITY,
+      longPrefillTokenThreshold: longest > 0 ? longest : Number.POSITIVE_INFINITY,
       maxNumPartialPrefills: options.maxNumPartialPrefills ?? Number.POSITIVE_INFINITY,
     };
     this.blocks = new BlockManager(runner.numBlocks, runner.blockSize);
@@ -228,17 +229,7 @@ export class BatchEngine implements Engine {
   }
 
   private die(reason: unknown): void {
-    const error =
-      reason instanceof FdqError
-        ? reason
-        : new UserError(
-            'runtime_failed',
-            `The model failed: ${reason instanceof Error ? reason.message : reason}`,
-            {
-              cause: reason,
-              suggestions: ['Restart the server; if it happens again, report it with this message.'],
-            },
-          );
+    const error = reason instanceof FdqError ? reason : modelFailed(reason);
     this.death = error;
     for (const { sequence } of this.plan?.shares ?? []) this.lifecycle.fail(sequence.request, error);
     this.plan = null;
@@ -252,6 +243,14 @@ export class BatchEngine implements Engine {
   private notifyIdle(): void {
     for (const waiter of this.idleWaiters.splice(0)) waiter();
   }
+}
+
+function modelFailed(cause: unknown): UserError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new UserError('runtime_failed', `The model failed: ${reason}`, {
+    cause,
+    suggestions: ['Restart the server; if it happens again, report it with this message.'],
+  });
 }
 
 function nextTurn(): Promise<void> {

@@ -83,7 +83,7 @@ export class Lifecycle {
     request.queue.end();
   }
 
-  fail(request: RequestState, error: unknown): void {
+  fail(request: RequestState, error: Error): void {
     if (!this.live.has(request.id)) return;
     for (const sequence of request.sequences) {
       if (sequence.phase !== 'finished') this.scheduler.remove(sequence);

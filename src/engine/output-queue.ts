@@ -11,7 +11,7 @@ interface PendingDelta {
 
 interface Reader {
   readonly resolve: (result: IteratorResult<EngineOutput, undefined>) => void;
-  readonly reject: (error: unknown) => void;
+  readonly reject: (error: Error) => void;
 }
 
 /**
@@ -23,7 +23,7 @@ export class OutputQueue implements AsyncIterableIterator<EngineOutput> {
   private readonly deltas = new Map<number, PendingDelta>();
   private readonly readers: Reader[] = [];
   private isEnded = false;
-  private failure: { readonly error: unknown } | null = null;
+  private failure: { readonly error: Error } | null = null;
 
   /** `onReturn`: the reader wants no more. */
   constructor(private readonly onReturn: () => void) {}
@@ -38,7 +38,7 @@ export class OutputQueue implements AsyncIterableIterator<EngineOutput> {
     if (this.failure !== null) {
       const { error } = this.failure;
       this.failure = null;
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
     if (this.isEnded) return Promise.resolve({ done: true, value: undefined });
     return new Promise((resolve, reject) => this.readers.push({ resolve, reject }));
@@ -88,7 +88,7 @@ export class OutputQueue implements AsyncIterableIterator<EngineOutput> {
   }
 
   /** Readers get what is unread, then `error` once. */
-  fail(error: unknown): void {
+  fail(error: Error): void {
     if (this.isEnded) return;
     this.isEnded = true;
     this.serve();

@@ -64,18 +64,22 @@ export class Scheduler {
   }
 
   schedule(): StepPlan {
-    this.placed = [];
-    this.tokenBudget = this.limits.maxNumBatchedTokens;
-    this.rowBudget = this.limits.maxLogitRows;
-    this.numPreempted = 0;
-    this.isShortOfBlocks = false;
-    for (const sequence of this.running) sequence.share = null;
+    this.begin();
     for (const sequence of this.running) if (remaining(sequence) === 1) this.place(sequence);
     for (const sequence of this.running) if (remaining(sequence) > 1) this.place(sequence);
     const admissions = this.isShortOfBlocks ? [] : this.admitWaiting();
     const shares: StepShare[] = [];
     for (const { share } of this.placed) if (share !== null) shares.push(share);
     return { shares, admissions, numPreempted: this.numPreempted };
+  }
+
+  private begin(): void {
+    this.placed = [];
+    this.tokenBudget = this.limits.maxNumBatchedTokens;
+    this.rowBudget = this.limits.maxLogitRows;
+    this.numPreempted = 0;
+    this.isShortOfBlocks = false;
+    for (const sequence of this.running) sequence.share = null;
   }
 
   /** After the step: its tokens are in the cache, and blocks it filled can be found by others. */

@@ -7,7 +7,7 @@ describe('BlockManager', () => {
     const taken = Array.from({ length: 5 }, () => blocks.allocate());
     expect(new Set(taken).size).toBe(5);
     expect([blocks.free, blocks.used, blocks.cached, blocks.available]).toEqual([0, 5, 0, 0]);
-    expect(() => blocks.allocate()).toThrowError('all 5 KV blocks are in use');
+    expect(() => blocks.allocate()).toThrow('all 5 KV blocks are in use');
     blocks.release(taken[2]!);
     expect(blocks.allocate()).toBe(taken[2]);
     blocks.audit();
@@ -52,7 +52,7 @@ describe('BlockManager', () => {
     expect([blocks.refCount(block), blocks.used]).toEqual([1, 1]);
     blocks.release(block);
     expect([blocks.refCount(block), blocks.cached]).toEqual([0, 1]);
-    expect(() => blocks.release(block)).toThrowError('released more often than taken');
+    expect(() => blocks.release(block)).toThrow('released more often than taken');
   });
 
   it('keeps the first of two blocks with the same contents', () => {
@@ -69,7 +69,7 @@ describe('BlockManager', () => {
   it('notices books that do not balance', () => {
     const blocks = new BlockManager(3, 4);
     blocks.publish(0, 'never allocated');
-    expect(() => blocks.audit()).toThrowError();
+    expect(() => blocks.audit()).toThrow();
   });
 });
 

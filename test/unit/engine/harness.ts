@@ -1,3 +1,4 @@
+import { FdqError } from '../../../src/errors.js';
 import { createEngine, type BatchEngine } from '../../../src/engine/engine.js';
 import type { EngineOptions } from '../../../src/engine/engine-options.js';
 import { checkInvariants } from '../../../src/engine/invariants.js';
@@ -187,4 +188,19 @@ export function only(result: CollectedRequest): Collected {
   const choice = result.choices[0];
   if (choice === undefined) throw new Error('the request gave no choice');
   return choice;
+}
+
+/** `code: message` of what `work` throws. */
+export function refusal(work: () => unknown): string {
+  try {
+    work();
+  } catch (error) {
+    return describeError(error);
+  }
+  throw new Error('nothing was refused');
+}
+
+export function describeError(error: unknown): string {
+  if (!(error instanceof FdqError)) throw error;
+  return `${error.code}: ${error.message}`;
 }

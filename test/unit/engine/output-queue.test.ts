@@ -49,7 +49,7 @@ describe('OutputQueue', () => {
     queue.pushDelta(delta(0, 1));
     queue.fail(new Error('broken'));
     expect((await queue.next()).value).toMatchObject({ kind: 'delta' });
-    await expect(queue.next()).rejects.toThrowError('broken');
+    await expect(queue.next()).rejects.toThrow('broken');
     expect((await queue.next()).done).toBe(true);
   });
 
@@ -57,7 +57,7 @@ describe('OutputQueue', () => {
     const queue = new OutputQueue(() => undefined);
     const reads = [queue.next(), queue.next()];
     queue.fail(new Error('broken'));
-    await expect(reads[0]).rejects.toThrowError('broken');
+    await expect(reads[0]).rejects.toThrow('broken');
     expect((await reads[1])!.done).toBe(true);
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { EOS, harness, only, prompt, request, run, solo } from './harness.js';
+import { EOS, harness, only, prompt, refusal, request, run, solo } from './harness.js';
 
 describe('limits of a request', () => {
   it('ends with the context', async () => {
@@ -19,15 +19,10 @@ describe('limits of a request', () => {
 
   it('refuses what can never run, naming the limit', () => {
     const { engine } = harness({ maxModelLen: 32, numBlocks: 4, blockSize: 4 });
-    expect(() => engine.generate(request(prompt(17)))).toThrowError(
-      expect.objectContaining({
-        code: 'context_length_exceeded',
-        message: expect.stringContaining('4 KV blocks'),
-      }),
+    expect(refusal(() => engine.generate(request(prompt(17))))).toMatch(
+      /^context_length_exceeded: .*4 KV blocks/,
     );
-    expect(() => engine.generate(request(prompt(32)))).toThrowError(
-      expect.objectContaining({ code: 'context_length_exceeded', message: expect.stringContaining('32') }),
-    );
+    expect(refusal(() => engine.generate(request(prompt(32))))).toMatch(/^context_length_exceeded: .*32/);
     expect(engine.lifecycle.counters.accepted).toBe(0);
   });
 
@@ -50,9 +45,7 @@ describe('limits of a request', () => {
     ['fractional alternatives', request([1], { logprobs: 0.5 })],
   ])('refuses %s', (_, source) => {
     const { engine } = harness();
-    expect(() => engine.generate(source)).toThrowError(
-      expect.objectContaining({ code: 'invalid_request', suggestions: [expect.any(String)] }),
-    );
+    expect(refusal(() => engine.generate(source))).toMatch(/^invalid_request: /);
     expect(engine.lifecycle.live.size).toBe(0);
   });
 
@@ -60,18 +53,18 @@ describe('limits of a request', () => {
     const { engine } = harness();
     const source = request(prompt(3), { maxTokens: 1 });
     const first = run(engine, source);
-    expect(() => engine.generate(source)).toThrowError(expect.objectContaining({ code: 'invalid_request' }));
+    expect(refusal(() => engine.generate(source))).toMatch(/^invalid_request: /);
     await first;
     expect(only(await run(engine, source)).ids).toHaveLength(1);
   });
 
   it('refuses limits that the runner cannot serve', () => {
-    const refused = expect.objectContaining({ code: 'invalid_config' });
-    expect(() => harness({ maxLogitRows: 4 }, { maxNumSeqs: 5 })).toThrowError(refused);
-    expect(() => harness({}, { maxNumBatchedTokens: 7 })).toThrowError(refused);
-    expect(() => harness({ maxBatchedTokens: 64 }, { maxNumBatchedTokens: 65 })).toThrowError(refused);
-    expect(() => harness({ maxModelLen: 64 }, { maxModelLen: 65 })).toThrowError(refused);
-    expect(() => harness({}, { maxWaitingSeconds: 0 })).toThrowError(refused);
+    const refused = /^invalid_config: /;
+    expect(refusal(() => harness({ maxLogitRows: 4 }, { maxNumSeqs: 5 }))).toMatch(refused);
+    expect(refusal(() => harness({}, { maxNumBatchedTokens: 7 }))).toMatch(refused);
+    expect(refusal(() => harness({ maxBatchedTokens: 64 }, { maxNumBatchedTokens: 65 }))).toMatch(refused);
+    expect(refusal(() => harness({ maxModelLen: 64 }, { maxModelLen: 65 }))).toMatch(refused);
+    expect(refusal(() => harness({}, { maxWaitingSeconds: 0 }))).toMatch(refused);
   });
 });
 

@@ -40,6 +40,7 @@ function scheduler(numBlocks: number, limits: Partial<SchedulerLimits> = {}): [S
 function complete(made: Scheduler, plan: StepPlan): void {
   for (const share of plan.shares) {
     made.commit(share);
+    for (let i = 0; i < share.numScores; i++) share.sequence.request.promptScores?.push(null);
     if (share.isDrawing) share.sequence.append(1);
   }
 }
@@ -97,16 +98,47 @@ describe('Scheduler', () => {
     ]);
   });
 
-  it.each([
-    ['gives what a preempted sequence had of the step to the prefill', 16, 2, []],
-    ['admits nobody in a step that preempts', 9, 1, [7]],
-  ])('%s', (_, length, numTokens, admittedNext) => {
-    const [made] = scheduler(10, { maxNumBatchedTokens: 3, maxNumSeqs: 3 });
+  interface PreemptingCase {
+    readonly does: string;
+    readonly limits: Partial<SchedulerLimits>;
+    readonly length: number;
+    readonly changes: Partial<SamplingParams>;
+    readonly numTokens: number;
+    readonly admittedNext: readonly number[];
+  }
+
+  it.each<PreemptingCase>([
+    {
+      does: 'gives the token of a preempted sequence to the prefill',
+      limits: { maxNumBatchedTokens: 3 },
+      length: 16,
+      changes: {},
+      numTokens: 2,
+      admittedNext: [],
+    },
+    {
+      does: 'gives the row of a preempted sequence to the scores',
+      limits: { maxLogitRows: 3 },
+      length: 16,
+      changes: { promptLogprobs: 0 },
+      numTokens: 2,
+      admittedNext: [],
+    },
+    {
+      does: 'admits nobody in a step that preempts',
+      limits: { maxNumBatchedTokens: 3 },
+      length: 9,
+      changes: {},
+      numTokens: 1,
+      admittedNext: [7],
+    },
+  ])('$does', ({ limits, length, changes, numTokens, admittedNext }) => {
+    const [made] = scheduler(10, { ...limits, maxNumSeqs: 3 });
     const young = [sequence(1, 5), sequence(1, 6)];
     for (const each of young) made.add(each);
     complete(made, made.schedule());
     for (let step = 0; step < 3; step++) complete(made, made.schedule());
-    made.add(sequence(length, 0));
+    made.add(sequence(length, 0, changes));
     for (let step = 0; step < 8; step++) complete(made, made.schedule());
     made.add(sequence(1, 7, {}, -1));
     const plan = made.schedule();
@@ -123,28 +155,23 @@ describe('Scheduler', () => {
   it('limits rows: a draw that does not fit waits', () => {
     const [made] = scheduler(64, { maxLogitRows: 2, maxNumSeqs: 2, maxNumBatchedTokens: 64 });
     made.add(sequence(6, 0, { promptLogprobs: 0 }));
-    const rows: number[] = [];
-    for (let step = 0; step < 3; step++) {
+    const rows = [0, 1, 2].map(() => {
       const plan = made.schedule();
-      for (const {
-        scoreStart,
-        numScores,
-        sequence: { request: state },
-      } of plan.shares) {
-        rows.push(numScores);
-        for (let i = 0; i < numScores; i++) state.promptScores!.push(null);
-        expect(scoreStart + numScores).toBeLessThanOrEqual(5);
-      }
       complete(made, plan);
-    }
-    expect(rows).toEqual([2, 2, 1]);
+      return plan.shares.map(({ numScores, isDrawing }) => [numScores, isDrawing]);
+    });
+    expect(rows.flat()).toEqual([
+      [2, false],
+      [2, false],
+      [1, true],
+    ]);
     expect([...made.running][0]!.numOutput).toBe(1);
   });
 
   it('refuses to plan the impossible', () => {
     const [made] = scheduler(2);
     made.add(sequence(12, 0));
-    expect(() => made.schedule()).toThrowError('needs 3 KV blocks and is alone');
+    expect(() => made.schedule()).toThrow('needs 3 KV blocks and is alone');
   });
 });
 
