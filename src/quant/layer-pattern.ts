@@ -1,18 +1,19 @@
 import { UserError } from '../errors.js';
 import { WEIGHT_SUFFIX } from './linear-layers.js';
 
-/** What a pattern is compared with. */
+/** A linear layer, or a tensor that stands alone. */
 export interface PatternSubject {
-  /** Unfused, without `.weight`. */
-  readonly name: string;
-  /** Names of the fused layer it is part of, and of its place in the graph. */
+  /** Unfused names, without `.weight`. */
+  readonly members: readonly string[];
+  /** Names of the layer as a whole, and of its place in the graph. */
   readonly layerNames: readonly string[];
 }
 
 export interface LayerPattern {
   /** As the user wrote it. */
   readonly text: string;
-  matches(subject: PatternSubject): boolean;
+  /** The members it means. */
+  match(subject: PatternSubject): readonly string[];
 }
 
 const REGEX_PREFIX = 're:';
@@ -23,8 +24,9 @@ const GLOB = /[*?[]/;
 /**
  * A rule of an ignore list, with vLLM's notation: an exact name, a shell glob (`*`, `?`, `[abc]`, `[!abc]`; `*`
  * spans dots), or `re:` and a regular expression that has to match at the start of the name. Names are
- * unfused, with or without `.weight`; a fused name (`qkv_proj`) means all its members. An exact name without dots
- * also means every layer of which it is the last part.
+ * unfused, with or without `.weight`; a fused name (`qkv_proj`) means all its members. Own names come first:
+ * `re:.*up_proj` means up_proj alone although `gate_up_proj` matches too. An exact name without dots also means every
+ * layer of which it is the last part.
  * @throws UserError `invalid_config` for an invalid regular expression or an empty pattern.
  */
 export function parseLayerPattern(text: string): LayerPattern {
@@ -42,9 +44,21 @@ export function parseLayerPattern(text: string): LayerPattern {
     );
   }
   if (GLOB.test(text)) return createTest(text, compile(text, globSource(text)));
+  return createPattern(text, (name) => isNamed(name, text));
+}
+
+function createPattern(
+  text: string,
+  test: (name: string) => boolean,
+  testLayer: (name: string) => boolean = test,
+): LayerPattern {
   return {
     text,
-    matches: ({ name, layerNames }) => [name, ...layerNames].some((candidate) => isNamed(candidate, text)),
+    match: ({ members, layerNames }) => {
+      const own = members.filter((name) => test(name));
+      if (own.length > 0) return own;
+      return layerNames.some((name) => testLayer(name)) ? members : [];
+    },
   };
 }
 
@@ -54,18 +68,18 @@ function isNamed(name: string, text: string): boolean {
 }
 
 /**
- * A negated pattern is compared with the plain unfused name alone: `re:(?!.*q_proj)` must not reach q_proj
- * through the name of its fused layer, nor `[!j]` through the suffix.
+ * A negated pattern is compared with the plain unfused name alone: `re:(?!.*q_proj$)` must not reach q_proj
+ * through its suffix or through the name of its fused layer.
  */
 function createTest(text: string, regex: RegExp): LayerPattern {
-  if (NEGATION.test(text)) return { text, matches: ({ name }) => regex.test(name) };
-  return {
-    text,
-    matches: ({ name, layerNames }) =>
-      [name, ...layerNames].some(
-        (candidate) => regex.test(candidate) || regex.test(`${candidate}${WEIGHT_SUFFIX}`),
-      ),
-  };
+  if (NEGATION.test(text)) {
+    return createPattern(
+      text,
+      (name) => regex.test(name),
+      () => false,
+    );
+  }
+  return createPattern(text, (name) => regex.test(name) || regex.test(`${name}${WEIGHT_SUFFIX}`));
 }
 
 function compile(text: string, source: string): RegExp {

@@ -77,7 +77,7 @@ const [NONE] = unquantized.variants;
 
 function ignoreRule(pattern: LayerPattern): Rule {
   return (layer, member) =>
-    pattern.matches(subjectOf(layer, member))
+    pattern.match(subjectOf(layer)).includes(member.name)
       ? { scheme: NONE, reason: `${pattern.text} → ignored` }
       : undefined;
 }
@@ -103,26 +103,25 @@ function numbered(index: number, { scheme, reason }: Verdict): Verdict {
   return { scheme, reason: `rule ${index + 1}: ${reason}` };
 }
 
-function subjectOf(layer: LinearLayer, member: LayerMember): PatternSubject {
-  return { name: member.name, layerNames: layer.names };
+function subjectOf(layer: LinearLayer): PatternSubject {
+  return { members: layer.members.map(({ name }) => name), layerNames: layer.names };
 }
 
 /** Layers, and the tensors that are never quantized: ignoring those is no mistake. */
 function listSubjects(graph: Graph, layers: readonly LinearLayer[]): readonly PatternSubject[] {
-  const others = findOtherTensors(graph, layers).map((name) => ({
-    name: withoutWeightSuffix(name),
-    layerNames: [],
-  }));
-  return [...layers.flatMap((layer) => layer.members.map((member) => subjectOf(layer, member))), ...others];
+  const others = findOtherTensors(graph, layers).map((name) => withoutWeightSuffix(name));
+  return [...layers.map(subjectOf), ...others.map((name) => ({ members: [name], layerNames: [] }))];
 }
 
 function requireMatches(patterns: readonly LayerPattern[], subjects: readonly PatternSubject[]): void {
-  const unmatched = patterns.find((pattern) => !subjects.some((subject) => pattern.matches(subject)));
+  const unmatched = patterns.find((pattern) =>
+    subjects.every((subject) => pattern.match(subject).length === 0),
+  );
   if (unmatched === undefined) return;
-  const names = subjects.flatMap(({ name, layerNames }) => [name, ...layerNames]);
+  const names = subjects.flatMap(({ members, layerNames }) => [...members, ...layerNames]);
   throw new UserError(
     'pattern_matches_nothing',
-    `Expected every entry of "ignore" to match a layer but ${JSON.stringify(unmatched.text)} matches none of ${subjects.length}.`,
+    `Expected every entry of "ignore" to match a layer but ${JSON.stringify(unmatched.text)} matches none of ${names.length} names.`,
     {
       param: 'ignore',
       suggestions: [

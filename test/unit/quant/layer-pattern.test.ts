@@ -2,17 +2,20 @@ import { describe, expect, it } from 'vitest';
 import { parseLayerPattern } from '../../../src/quant/layer-pattern.js';
 
 const ATTENTION = 'model.layers.0.self_attn';
-const Q_PROJ = { name: `${ATTENTION}.q_proj`, layerNames: [`${ATTENTION}.qkv_proj`] };
-const O_PROJ = { name: `${ATTENTION}.o_proj`, layerNames: [`${ATTENTION}.o_proj`] };
-const HEAD = { name: 'model.embed_tokens', layerNames: ['model.embed_tokens', 'lm_head'] };
-const SUBJECTS = { q: Q_PROJ, o: O_PROJ, head: HEAD };
+const QKV = {
+  members: ['q', 'k', 'v'].map((part) => `${ATTENTION}.${part}_proj`),
+  layerNames: [`${ATTENTION}.qkv_proj`],
+};
+const O_PROJ = { members: [`${ATTENTION}.o_proj`], layerNames: [`${ATTENTION}.o_proj`] };
+const HEAD = { members: ['model.embed_tokens'], layerNames: ['model.embed_tokens', 'lm_head'] };
 
+/** The last parts of the matched names. */
 function matched(text: string): string {
   const pattern = parseLayerPattern(text);
   expect(pattern.text).toBe(text);
-  return Object.entries(SUBJECTS)
-    .filter(([, subject]) => pattern.matches(subject))
-    .map(([key]) => key)
+  return [QKV, O_PROJ, HEAD]
+    .flatMap((subject) => pattern.match(subject))
+    .map((name) => name.replace(/.*\./, '').replace('_proj', '').replace('embed_tokens', 'head'))
     .join();
 }
 
@@ -20,9 +23,10 @@ describe('parseLayerPattern', () => {
   it.each([
     [`${ATTENTION}.q_proj`, 'q'],
     [`${ATTENTION}.q_proj.weight`, 'q'],
-    [`${ATTENTION}.qkv_proj`, 'q'],
-    [`${ATTENTION}.qkv_proj.weight`, 'q'],
-    ['qkv_proj', 'q'],
+    [`${ATTENTION}.qkv_proj`, 'q,k,v'],
+    [`${ATTENTION}.qkv_proj.weight`, 'q,k,v'],
+    ['qkv_proj', 'q,k,v'],
+    ['v_proj', 'v'],
     ['o_proj', 'o'],
     ['lm_head', 'head'],
     ['proj', ''],
@@ -37,11 +41,17 @@ describe('parseLayerPattern', () => {
     ['re:.*q_proj\\.weight$', 'q'],
     ['re:.*q_proj$', 'q'],
     ['re:self_attn', ''],
-    ['re:model', 'q,o,head'],
+    ['re:model', 'q,k,v,o,head'],
+    ['re:.*v_proj', 'v'],
+    ['re:.*[qv]_proj', 'q,v'],
+    ['re:.*(qkv|o)_proj', 'q,k,v,o'],
     ['re:lm_head|.*o_proj', 'o,head'],
-    ['re:.*qkv_proj', 'q'],
-    ['re:(?!.*q_proj)', 'o,head'],
-    ['re:.*(?<!q)_proj$', 'o'],
+    ['re:.*qkv_proj', 'q,k,v'],
+    ['re:(?!.*q_proj$)', 'k,v,o,head'],
+    ['re:(?!.*[qkv]_proj$)', 'o,head'],
+    ['re:(?!.*_proj|.*q_proj|.*embed)', ''],
+    ['re:.*(?<!q)_proj$', 'k,v,o'],
+    ['re:.*(?<![qkv])_proj', 'o'],
     ['re:model\\.[^l]', 'head'],
   ])('regular expression %s', (text, expected) => {
     expect(matched(text)).toBe(expected);
@@ -49,23 +59,25 @@ describe('parseLayerPattern', () => {
 
   it.each([
     ['*.q_proj', 'q'],
-    ['*_proj', 'q,o'],
+    ['*_proj', 'q,k,v,o'],
+    ['*v_proj', 'v'],
     ['model.layers.?.self_attn.o_proj', 'o'],
-    ['model.layers.[01].self_attn.*', 'q,o'],
-    ['*[!q]_proj', 'o'],
-    ['*.qkv_proj', 'q'],
-    ['*proj.weight', 'q,o'],
+    ['model.layers.[01].self_attn.*', 'q,k,v,o'],
+    ['*[!q]_proj', 'k,v,o'],
+    ['*[!qkv]_proj', 'o'],
+    ['*.qkv_proj', 'q,k,v'],
+    ['*proj.weight', 'q,k,v,o'],
     ['model*q', ''],
-    ['model?layers*', 'q,o'],
+    ['model?layers*', 'q,k,v,o'],
     ['*[]', ''],
   ])('glob %s', (text, expected) => {
     expect(matched(text)).toBe(expected);
   });
 
   it('takes dots of globs literally', () => {
-    const subject = { name: 'axb', layerNames: [] };
-    expect(parseLayerPattern('a.*').matches(subject)).toBe(false);
-    expect(parseLayerPattern('a*').matches(subject)).toBe(true);
+    const subject = { members: ['axb'], layerNames: [] };
+    expect(parseLayerPattern('a.*').match(subject)).toEqual([]);
+    expect(parseLayerPattern('a*').match(subject)).toEqual(['axb']);
   });
 
   it.each(['re:(', 're:[z-a]', '*[z-a]', '', ' '])('refuses %j', (text) => {

@@ -60,6 +60,14 @@ describe('makePlan', () => {
     expect(decisions.at(-1)).toBe('model.embed_tokens: none (rule 4: lm_head → ignored)');
   });
 
+  it('reaches a member by its own name before its fused one', () => {
+    const kept = decide('wint8', ['re:.*v_proj', '*up_proj']).filter((line) => line.includes('ignored'));
+    expect(kept).toEqual([
+      'self_attn.v_proj: none (rule 1: re:.*v_proj → ignored)',
+      'mlp.up_proj: none (rule 2: *up_proj → ignored)',
+    ]);
+  });
+
   it('says so when nothing is to be quantized', () => {
     expect(decide('none')[0]).toBe('self_attn.q_proj: none (rule 6: no quantization was asked for)');
   });
