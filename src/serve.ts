@@ -140,7 +140,13 @@ class ModelServer implements RunningServer {
     };
     this.#loading.signal.throwIfAborted();
     const { tokenizer, renderer } = text;
-    this.#server.setReady({ engine, tokenizer, renderer, defaults: readGenerationDefaults(generation) });
+    const { seed } = this.#options.chat;
+    const defaults = {
+      ...readGenerationDefaults(generation),
+      ...(seed === undefined ? {} : { seed: BigInt(seed) }),
+    };
+    this.#reportLoad(loaded);
+    this.#server.setReady({ engine, tokenizer, renderer, defaults });
     return {
       servedModelName: this.#name,
       chat: tokenizer.chatTemplates.size > 0 || this.#options.chat.chatTemplate !== undefined,
@@ -174,6 +180,15 @@ class ModelServer implements RunningServer {
       await loaded.runner.close();
       throw error;
     }
+  }
+
+  #reportLoad({ seconds, scheme, weightBytes }: LoadedModel): void {
+    const { metrics } = this.#server;
+    metrics.setLoadSeconds('read', seconds.locate + seconds.plan);
+    metrics.setLoadSeconds('quantize', seconds.quantize);
+    metrics.setLoadSeconds('build', seconds.build);
+    metrics.setLoadSeconds('warmup', seconds.warm_up);
+    metrics.setWeightBytes(scheme, weightBytes);
   }
 
   /** A step that fails ends the engine, and with it the server. */
@@ -250,6 +265,6 @@ function serverOptions(
     ...(http.ssl === undefined
       ? {}
       : { ssl: { key: readFileSync(http.ssl.keyFile), cert: readFileSync(http.ssl.certFile) } }),
-    ...(http.requestLog === 'none' ? {} : { logger: ui.log }),
+    ...(http.requestLog === 'none' ? {} : { logger: ui.log, logBodies: http.requestLog === 'body' }),
   };
 }

@@ -78,7 +78,11 @@ function chooseNumBlocks(request: MemoryRequest, budget: number, bytesPerBlock: 
   const needed =
     Math.min(request.maxModelLen ?? KV_BLOCK_SIZE, request.modelMaxLen) * request.kvBytesPerToken;
   if (request.numBlocks !== undefined) return request.numBlocks;
-  const wanted = request.kvCacheBytes ?? Math.max(needed, Math.min(DEFAULT_KV_BYTES, budget));
+  // More than every sequence at full length can use is never asked for.
+  const longest = Math.min(request.maxModelLen ?? request.modelMaxLen, request.modelMaxLen);
+  const useful =
+    (request.maxNumSeqs ?? DEFAULT_MAX_NUM_SEQS) * Math.ceil(longest / KV_BLOCK_SIZE) * bytesPerBlock;
+  const wanted = request.kvCacheBytes ?? Math.max(needed, Math.min(DEFAULT_KV_BYTES, budget, useful));
   const numBlocks = Math.floor(wanted / bytesPerBlock);
   if (wanted > budget || numBlocks < 1) throw tooSmall(request, budget, Math.max(wanted, bytesPerBlock));
   return numBlocks;

@@ -11,7 +11,7 @@ import { handleHealth, handleLive, handleLoad, handleMetrics, handleVersion } fr
 import { notFound, pathOf, sendError, toFdqError, unsupportedMediaType } from './http-errors.js';
 import { parseJsonBody } from './json-body.js';
 import { handleModel, handleModels } from './models.js';
-import { logRequest, sanitizeId } from './request-log.js';
+import { logBody, logRequest, sanitizeId } from './request-log.js';
 import { answerClientError, nodeServerOptions } from './socket-options.js';
 import type { SocketLimits, Tls } from './socket-options.js';
 import { handleDetokenize, handleTokenize, handleTokenizerInfo } from './tokenize.js';
@@ -172,6 +172,7 @@ function addErrors(app: FastifyInstance, routes: readonly Route[], context: Serv
 }
 
 function addRecords(app: FastifyInstance, context: ServerContext): void {
+  if (context.logBodies) app.addHook('preHandler', async (request) => logBody(request, context.logger));
   app.addHook('onRequest', async (request, reply) => {
     // 'close' also comes when the client left, and for streams that fastify no longer manages.
     let isFinished = false;

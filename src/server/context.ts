@@ -16,6 +16,8 @@ export interface ServerContext {
   readonly state: ServerState;
   readonly metrics: ServerMetrics;
   readonly logger: ServerLogger;
+  /** Request bodies are logged, too. */
+  readonly logBodies: boolean;
   readonly build: BuildInfo;
   /** The first is the one shown. */
   readonly servedModelNames: readonly string[];

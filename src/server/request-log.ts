@@ -47,3 +47,15 @@ export function logRequest(request: FastifyRequest, reply: FastifyReply, logger:
   if (status >= 500) logger.warn(fields, 'request');
   else logger.info(fields, 'request');
 }
+
+/** Characters of a body that are logged; the rest is counted. */
+const MAX_BODY_CHARS = 4096;
+
+/** The body of a request, for the one option that asks for it. */
+export function logBody(request: FastifyRequest, logger: ServerLogger): void {
+  if (request.body === undefined || request.body === null) return;
+  const text = JSON.stringify(request.body);
+  const shown = escapeControls(text.slice(0, MAX_BODY_CHARS));
+  const body = text.length > MAX_BODY_CHARS ? `${shown}... (${text.length} characters)` : shown;
+  logger.info({ id: escapeControls(request.id), body }, 'request body');
+}

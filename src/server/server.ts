@@ -44,6 +44,8 @@ export interface ServerOptions {
   readonly streamBufferBytes?: number;
   readonly ssl?: Tls;
   readonly logger?: ServerLogger;
+  /** Log request bodies, too; default false. */
+  readonly logBodies?: boolean;
 }
 
 export interface ServerHandle {
@@ -95,6 +97,7 @@ function makeContext(options: ServerOptions, state: ServerState, metrics: Server
     state,
     metrics,
     logger: options.logger ?? SILENT_LOGGER,
+    logBodies: options.logBodies ?? false,
     build: options.build,
     servedModelNames: options.servedModelNames,
     startedAt: unixSeconds(),

@@ -1,0 +1,49 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import process from 'node:process';
+import { onTestFinished } from 'vitest';
+import { BIN, cleanEnvironment } from './cli.js';
+
+export interface ServedProcess {
+  readonly url: string;
+  readonly pid: number;
+  /** One sample of /metrics, labels ignored: the sum over them. */
+  metric(name: string): Promise<number>;
+  /** SIGTERM; resolves with the exit code. */
+  stop(): Promise<number>;
+}
+
+/** Runs `fdq serve` on a free port until it is ready; it dies with the test. */
+export async function serveProcess(args: readonly string[]): Promise<ServedProcess> {
+  const child = spawn(process.execPath, [BIN, 'serve', ...args, '--port', '0', '--log-level', 'warn'], {
+    env: cleanEnvironment(),
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  const exit = once(child, 'exit').then(([code]) => code as number);
+  let stderr = '';
+  const url = await new Promise<string>((resolve, reject) => {
+    child.stderr.on('data', (chunk: Buffer) => {
+      stderr += chunk.toString();
+      const ready = /^Ready: (\S+)/m.exec(stderr)?.[1];
+      if (ready !== undefined) resolve(ready);
+    });
+    void exit.then((code) => reject(new Error(`exited with ${code} before it was ready: ${stderr}`)));
+  });
+  return {
+    url,
+    pid: child.pid ?? 0,
+    async metric(name) {
+      const text = await (await fetch(`${url}/metrics`)).text();
+      const samples = text
+        .split('\n')
+        .filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
+      if (samples.length === 0) throw new Error(`no metric ${name}`);
+      return samples.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+    },
+    stop() {
+      child.kill('SIGTERM');
+      return exit;
+    },
+  };
+}
