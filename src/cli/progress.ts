@@ -18,6 +18,9 @@ const PLAIN_INTERVAL_MS = 5000;
 const PLAIN_SHARE = 0.1;
 const PLAIN_MIN_INTERVAL_MS = 1000;
 
+/** Narrower terminals get plain lines. */
+const MIN_COLUMNS = 40;
+
 export interface Progress {
   phase(name: PhaseName, state: PhaseState, detail?: PhaseDetail): void;
   /** Ends the display; resolves when its last line is out. A phase that had not ended is shown as failed. */
@@ -40,7 +43,9 @@ export function createProgress(): Progress {
 
 function isInteractive(): boolean {
   const { CI, TERM } = process.env;
-  return process.stderr.isTTY && (CI === undefined || CI === '' || CI === 'false') && TERM !== 'dumb';
+  // Terminals of some CI systems and containers have no width; lines cannot be redrawn there.
+  const isWide = process.stderr.isTTY && process.stderr.columns >= MIN_COLUMNS;
+  return isWide && (CI === undefined || CI === '' || CI === 'false') && TERM !== 'dumb';
 }
 
 /** `1.20 GiB of 2.40 GiB, 1.10 GiB/s, 1.1s left` */
