@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
-import process from 'node:process';
 import type { ServeOptions } from './cli/serve-options.js';
 import type { ServeUi } from './cli/serve-ui.js';
 import { createEngine } from './engine/engine.js';
@@ -221,7 +220,6 @@ function loadOptions(options: ServeOptions, signal: AbortSignal): LoadOptions {
     model: options.model,
     locate: {
       offline: options.offline,
-      env: process.env,
       signal,
       ...(options.revision === undefined ? {} : { revision: options.revision }),
     },
@@ -230,7 +228,7 @@ function loadOptions(options: ServeOptions, signal: AbortSignal): LoadOptions {
     dtype: options.dtype,
     kvCacheDtype: memory.kvCacheDtype,
     threads: options.threads ?? os.availableParallelism(),
-    isa: process.env['FDQ_ISA'],
+    isa: options.isa,
     memory: {
       utilization: memory.memoryUtilization,
       ...(memory.kvCacheBytes === undefined ? {} : { kvCacheBytes: memory.kvCacheBytes }),

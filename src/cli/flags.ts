@@ -88,8 +88,8 @@ export const MODEL_FLAGS = {
   'chat-template-content-format': {
     kind: 'choice',
     group: 'MODEL',
-    summary: 'What the template gets as message content: text, or a list of parts.',
-    options: ['auto', 'string', 'openai'],
+    summary: 'What the template gets as message content: always text, in which text parts are joined.',
+    options: ['auto', 'string'],
     default: 'auto',
   },
   'generation-config': {

@@ -1,3 +1,4 @@
+import process from 'node:process';
 import { UserError, UnsupportedError } from '../errors.js';
 import type { FlagValues } from './flag-row.js';
 import type { SERVE_FLAGS } from './flags.js';
@@ -20,6 +21,8 @@ export interface ServeOptions {
   readonly device: 'auto' | 'cpu';
   /** Absent: chosen by the service. */
   readonly threads?: number;
+  /** FDQ_ISA: kernels of one instruction set, for tests. */
+  readonly isa?: string;
   readonly memory: MemoryOptions;
   readonly chat: ChatOptions;
   readonly http: HttpOptions;
@@ -50,7 +53,6 @@ export interface MemoryOptions {
 export interface ChatOptions {
   /** File or template text. */
   readonly chatTemplate?: string;
-  readonly chatTemplateContentFormat: 'auto' | 'string' | 'openai';
   /** `auto`, `vllm` or a folder. */
   readonly generationConfig: string;
   readonly overrideGenerationConfig: JsonObject;
@@ -97,6 +99,7 @@ export function toServeOptions(flags: ServeFlagValues): ServeOptions {
     dtype: flags.dtype,
     device: flags.device,
     threads: flags.threads,
+    isa: process.env['FDQ_ISA'],
     memory: memoryOptions(flags),
     chat: chatOptions(flags),
     http: httpOptions(flags),
@@ -198,7 +201,6 @@ function memoryOptions(flags: ServeFlagValues): MemoryOptions {
 function chatOptions(flags: ServeFlagValues): ChatOptions {
   return defined({
     chatTemplate: flags['chat-template'],
-    chatTemplateContentFormat: flags['chat-template-content-format'],
     generationConfig: flags['generation-config'],
     overrideGenerationConfig: flags['override-generation-config'] ?? {},
     seed: flags.seed,

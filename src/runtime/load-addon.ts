@@ -9,7 +9,7 @@ import type { IsaName, NativeAddon, RuntimeInfo } from './addon.js';
 const require = createRequire(import.meta.url);
 
 /** ONNX Runtime versions the addon was proven with. */
-const PROVEN_VERSIONS = /^1\.30\./;
+const PROVEN_VERSIONS = '1.30.';
 
 export interface Runtime {
   readonly addon: NativeAddon;
@@ -41,7 +41,7 @@ export function openRuntime(addonPath: string, libraryPath: string = findOnnxRun
   const addon = openAddon(addonPath);
   try {
     const onnxruntime = addon.loadRuntime(libraryPath);
-    if (!PROVEN_VERSIONS.test(onnxruntime.version)) {
+    if (!onnxruntime.version.startsWith(PROVEN_VERSIONS)) {
       throw new Error(`it is version ${onnxruntime.version}`);
     }
     return { addon, onnxruntime };
