@@ -31,8 +31,8 @@ struct RowTile {
   }
 };
 
-// R rows (a multiple of 4) times T tokens. Rows past `last` and tokens past the end are computed twice and dropped.
-template <WeightFormat F, int R, int T>
+// R rows (a multiple of 4) times T tokens; the first tile of a row brings the rows computed next into the cache. Rows past `last` and tokens past the end are computed twice and dropped.
+template <WeightFormat F, int R, int T, bool kPrefetch>
 void run_dot_tile(const RowJob& job, const RowTile<F, R>& tile, int64_t row, int64_t last, int64_t token) {
   constexpr int64_t kElementBytes = RowTile<F, R>::kElementBytes;
   const auto* x_base = static_cast<const Element*>(job.x);
@@ -43,13 +43,13 @@ void run_dot_tile(const RowJob& job, const RowTile<F, R>& tile, int64_t row, int
     for (int t = 0; t < T; ++t) sum[r][t] = DotSum::zero();
   }
   const int64_t whole = job.k / kDotLanes * kDotLanes;
-  const int64_t ahead = T == 1 ? R * job.k * kElementBytes : 0;
+  const int64_t ahead = R * job.k * kElementBytes;
   for (int64_t k = 0; k < whole; k += kDotLanes) {
     DotX values[T];
     for (int t = 0; t < T; ++t) values[t] = DotX::load(x[t] + k);
     for (int r = 0; r < R; ++r) {
       const uint8_t* source = tile.rows[r] + k * kElementBytes;
-      if (ahead != 0) prefetch(source + ahead);
+      if constexpr (kPrefetch) prefetch(source + ahead);
       const DotX weight = load_weights<F>(source);
       for (int t = 0; t < T; ++t) sum[r][t].multiply_add(weight, values[t]);
     }
@@ -72,14 +72,14 @@ void run_dot_tile(const RowJob& job, const RowTile<F, R>& tile, int64_t row, int
   }
 }
 
-template <WeightFormat F, int T>
+template <WeightFormat F, int T, bool kPrefetch>
 void run_dot_tail(const RowJob& job, const RowTile<F, 4>& tile, int64_t row, int64_t last, int64_t token,
                   int64_t tokens) {
   if constexpr (T > 0) {
     if (tokens == T) {
-      run_dot_tile<F, 4, T>(job, tile, row, last, token);
+      run_dot_tile<F, 4, T, kPrefetch>(job, tile, row, last, token);
     } else {
-      run_dot_tail<F, T - 1>(job, tile, row, last, token, tokens);
+      run_dot_tail<F, T - 1, kPrefetch>(job, tile, row, last, token, tokens);
     }
   }
 }
@@ -88,7 +88,7 @@ template <WeightFormat F>
 void run_rows(const RowJob& job, int64_t first, int64_t last) {
   if (job.tokens == 1) {
     for (int64_t row = first; row < last; row += 8) {
-      run_dot_tile<F, 8, 1>(job, RowTile<F, 8>(job, row, last), row, last, 0);
+      run_dot_tile<F, 8, 1, true>(job, RowTile<F, 8>(job, row, last), row, last, 0);
     }
     return;
   }
@@ -100,10 +100,18 @@ void run_rows(const RowJob& job, int64_t first, int64_t last) {
     for (int64_t row = first; row < last; row += 4) {
       const RowTile<F, 4> tile(job, row, last);
       int64_t token = start;
-      for (; token + kDotTokens <= end; token += kDotTokens) {
-        run_dot_tile<F, 4, kDotTokens>(job, tile, row, last, token);
+      if (token == 0 && end >= kDotTokens) {
+        run_dot_tile<F, 4, kDotTokens, true>(job, tile, row, last, token);
+        token = kDotTokens;
       }
-      run_dot_tail<F, kDotTokens - 1>(job, tile, row, last, token, end - token);
+      for (; token + kDotTokens <= end; token += kDotTokens) {
+        run_dot_tile<F, 4, kDotTokens, false>(job, tile, row, last, token);
+      }
+      if (token == 0) {
+        run_dot_tail<F, kDotTokens - 1, true>(job, tile, row, last, token, end);
+      } else {
+        run_dot_tail<F, kDotTokens - 1, false>(job, tile, row, last, token, end - token);
+      }
     }
   }
 }

@@ -6,7 +6,7 @@
 namespace fdq {
 namespace {
 
-inline void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0); }
+inline void prefetch(const void* address) { _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T1); }
 
 struct Rows {
   __m512 v;
