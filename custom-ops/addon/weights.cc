@@ -87,6 +87,7 @@ struct QuantizeJob {
   int64_t offset = 0;
   Bytes bytes;  // instead of fd
   int threads = 1;
+  Isa isa = Isa::kScalar;
 };
 
 size_t packed_bytes(const QuantizeArgs& a) {
@@ -116,6 +117,7 @@ QuantizeJob parse_quantize_job(const Napi::Object& object) {
   args.group_k = static_cast<int>(get_int(object, "groupK"));
   args.packed = get_bool(object, "packed");
   job.threads = get_threads(object);
+  job.isa = has(object, "isa") ? get_isa(object) : detect_isa();
   if (args.n < 1 || args.k < 1 || args.n > (int64_t{1} << 40) / args.k) throw_type_error(env, "n and k are out of range");
   if (args.format < WeightFormat::kInt8) throw_type_error(env, "format must be int8, int4 or e4m3");
   const bool tiles = args.group_n == kTile && args.group_k == kTile;
@@ -148,7 +150,6 @@ Outcome run_quantize_job(const QuantizeJob& job) {
   const int64_t unit = whole.group_n == kTile ? kTile : kPanelRows;
   const int64_t rows = std::max(unit, kChunkBytes / row_bytes / unit * unit);
   const int64_t chunks = ceil_div(whole.n, rows);
-  const Isa isa = detect_isa();
   std::mutex mutex;
   Outcome first;  // the failure at the lowest row
   int64_t first_row = whole.n;
@@ -168,7 +169,7 @@ Outcome run_quantize_job(const QuantizeJob& job) {
       args.source = scratch.data();
     }
     if (outcome.status == Outcome::kOk) {
-      const NonFinite found = quantize_rows(args, isa);
+      const NonFinite found = quantize_rows(args, job.isa);
       if (!found.found) return;
       outcome = {Outcome::kNonFinite, found.row, found.column, 0};
     } else {

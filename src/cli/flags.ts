@@ -117,7 +117,7 @@ export const QUANTIZATION_FLAGS = {
   'quantization-config': {
     kind: 'json',
     group: 'QUANTIZATION',
-    summary: 'Scheme and layers to leave out: {"linear": "wint8", "ignore": ["re:.*o_proj"]}.',
+    summary: 'Scheme and layers to leave out: {"quantization": "wint8", "ignore": ["re:.*o_proj"]}.',
   },
 } as const satisfies FlagTable;
 

@@ -134,6 +134,8 @@ export interface QuantizeJob {
   readonly weight: Uint8Array;
   readonly scales: Float32Array;
   readonly threads: number;
+  /** Absent: the best of this machine. All give the same bytes. */
+  readonly isa?: IsaName;
 }
 
 export type QuantizeResult =

@@ -172,7 +172,12 @@ function addErrors(app: FastifyInstance, routes: readonly Route[], context: Serv
 }
 
 function addRecords(app: FastifyInstance, context: ServerContext): void {
-  if (context.logBodies) app.addHook('preHandler', async (request) => logBody(request, context.logger));
+  if (context.logBodies) {
+    app.addHook('preHandler', (request, _reply, done) => {
+      logBody(request, context.logger);
+      done();
+    });
+  }
   app.addHook('onRequest', async (request, reply) => {
     // 'close' also comes when the client left, and for streams that fastify no longer manages.
     let isFinished = false;
