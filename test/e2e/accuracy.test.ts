@@ -28,7 +28,7 @@ const reference = JSON.parse(readFileSync(path.join(DEMO, 'reference.json'), 'ut
 /** The rules of reference.json's accuracy_definition. */
 function isCorrect({ match, expected }: Prompt, answer: string): boolean {
   if (match === 'exact') return answer.trim() === expected;
-  if (match === 'json') return sameJson(answer, expected);
+  if (match === 'json') return sameJson(answer, expected as string);
   let from = 0;
   return (expected as readonly string[]).every((part) => {
     const at = answer.indexOf(part, from);
@@ -37,7 +37,7 @@ function isCorrect({ match, expected }: Prompt, answer: string): boolean {
   });
 }
 
-function sameJson(answer: string, expected: unknown): boolean {
+function sameJson(answer: string, expected: string): boolean {
   const canonical = (value: unknown): string =>
     JSON.stringify(value, (_key, inner: unknown) =>
       typeof inner === 'object' && inner !== null && !Array.isArray(inner)
@@ -45,7 +45,7 @@ function sameJson(answer: string, expected: unknown): boolean {
         : inner,
     );
   try {
-    return canonical(JSON.parse(answer)) === canonical(expected);
+    return canonical(JSON.parse(answer)) === canonical(JSON.parse(expected));
   } catch {
     return false;
   }

@@ -7,15 +7,15 @@ import { BIN, cleanEnvironment } from './cli.js';
 export interface ServedProcess {
   readonly url: string;
   readonly pid: number;
-  /** One sample of /metrics, labels ignored: the sum over them. */
-  metric(name: string): Promise<number>;
+  /** The sample of /metrics whose name and labels start so, e.g. `fdq:up` or `fdq:lag{quantile="0.99"`. */
+  metric(start: string): Promise<number>;
   /** SIGTERM; resolves with the exit code. */
   stop(): Promise<number>;
 }
 
 /** Runs `fdq serve` on a free port until it is ready; it dies with the test. */
 export async function serveProcess(args: readonly string[]): Promise<ServedProcess> {
-  const child = spawn(process.execPath, [BIN, 'serve', ...args, '--port', '0', '--log-level', 'warn'], {
+  const child = spawn(process.execPath, [BIN, 'serve', ...args, '--port', '0', '--log-level', 'warning'], {
     env: cleanEnvironment(),
     stdio: ['ignore', 'ignore', 'pipe'],
   });
@@ -33,13 +33,11 @@ export async function serveProcess(args: readonly string[]): Promise<ServedProce
   return {
     url,
     pid: child.pid ?? 0,
-    async metric(name) {
+    async metric(start) {
       const text = await (await fetch(`${url}/metrics`)).text();
-      const samples = text
-        .split('\n')
-        .filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
-      if (samples.length === 0) throw new Error(`no metric ${name}`);
-      return samples.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+      const line = text.split('\n').find((candidate) => candidate.startsWith(start));
+      if (line === undefined) throw new Error(`no metric ${start}`);
+      return Number(line.slice(line.lastIndexOf(' ') + 1));
     },
     stop() {
       child.kill('SIGTERM');
