@@ -11,7 +11,8 @@ namespace {
 constexpr int64_t kItemsPerThread = 8;
 constexpr int64_t kPanelUnit = 4;  // panels that kernels run side by side
 constexpr int64_t kRowUnit = 16;
-constexpr int64_t kItemBytes = 256 * 1024;  // of weights that stay in the second level while tokens are run over them
+constexpr int64_t kItemBytes =
+    256 * 1024;  // of weights that stay in the second level while tokens are run over them
 
 LinearKernels float_kernels(Isa isa) {
 #if defined(__x86_64__)
@@ -83,7 +84,8 @@ void plan_row_job(LinearPlan* plan) {
   job.n = plan->n;
 }
 
-// Runs kernel(first, last) over ranges of `unit`s: enough ranges to even out threads, each at most `most` units.
+// Runs kernel(first, last) over ranges of `unit`s: enough ranges to even out threads, each at most `most`
+// units.
 template <typename Kernel>
 void run_ranges(int64_t count, int64_t unit, int64_t most, const Parallel& parallel, const Kernel& kernel) {
   const int64_t units = ceil_div(count, unit);

@@ -1,12 +1,13 @@
 // What the linear kernels of all instruction sets share: jobs, and the table through which they are called.
 //
-// Panel formats. x is prepared once a call as [blocks of k][tokens][block] of float32 or bfloat16, zero past k. A
-// block never straddles two groups of scales. For each block a kernel sums products in one fixed order from 0
-// (partial), then total = fma(partial, scale of the weight * scale of x, total); the bias is added last. Tiles of
-// panels and tokens share loads, never sums: a token's result does not depend on what is computed beside it.
+// Panel formats. x is prepared once a call as [blocks of k][tokens][block] of float32 or bfloat16, zero past
+// k. A block never straddles two groups of scales. For each block a kernel sums products in one fixed order
+// from 0 (partial), then total = fma(partial, scale of the weight * scale of x, total); the bias is added
+// last. Tiles of panels and tokens share loads, never sums: a token's result does not depend on what is
+// computed beside it.
 //
-// As-stored formats are dot products along k: lane l of a vector sums the products at l, l + lanes, ..., and the
-// lanes are added by one fixed tree.
+// As-stored formats are dot products along k: lane l of a vector sums the products at l, l + lanes, ..., and
+// the lanes are added by one fixed tree.
 #pragma once
 
 #include <cstdint>
@@ -27,12 +28,12 @@ struct PanelJob {
   const uint8_t* codes;
   int64_t panel_bytes;
   const Panel* panels;
-  int64_t k_end;         // multiple of 32: where the last block ends
-  int64_t block_k;       // 32, 64 or 128
-  int64_t group_blocks;  // blocks a scale covers
-  bool tile_scales;      // one scale for the 16 rows instead of 16
-  const void* x;         // [blocks][x_tokens][block] float32, or bfloat16 for the kernels that multiply it
-  int64_t x_tokens;      // tokens, rounded up where the kernel wants whole tiles
+  int64_t k_end;          // multiple of 32: where the last block ends
+  int64_t block_k;        // 32, 64 or 128
+  int64_t group_blocks;   // blocks a scale covers
+  bool tile_scales;       // one scale for the 16 rows instead of 16
+  const void* x;          // [blocks][x_tokens][block] float32, or bfloat16 for the kernels that multiply it
+  int64_t x_tokens;       // tokens, rounded up where the kernel wants whole tiles
   const float* x_scales;  // [ceil(k / 128)][tokens], or null
   int64_t tokens;
   const float* bias;  // [n] or null
@@ -44,9 +45,9 @@ struct RowJob {
   WeightFormat format;
   const uint8_t* weight;  // [n, k] at any byte alignment
   int64_t k;
-  const void* x;       // [tokens][x_stride], zero past k
-  int64_t x_stride;    // multiple of kRowAlign
-  int64_t x_tokens;    // tokens, rounded up where the kernel wants whole tiles
+  const void* x;     // [tokens][x_stride], zero past k
+  int64_t x_stride;  // multiple of kRowAlign
+  int64_t x_tokens;  // tokens, rounded up where the kernel wants whole tiles
   int64_t tokens;
   const float* bias;
   float* y;
@@ -55,10 +56,10 @@ struct RowJob {
 constexpr int64_t kRowAlign = 32;
 
 struct LinearKernels {
-  bool bfloat16;         // element type of x
-  int64_t token_tile;    // x_tokens is a multiple of this
-  bool paired_rows;      // RowJob::x is [x_tokens / 16][x_stride / 2][16 tokens][2 k]
-  float e4m3_x_factor;   // kernels that decode e4m3 as w / 256 want x * 256: both are exact
+  bool bfloat16;        // element type of x
+  int64_t token_tile;   // x_tokens is a multiple of this
+  bool paired_rows;     // RowJob::x is [x_tokens / 16][x_stride / 2][16 tokens][2 k]
+  float e4m3_x_factor;  // kernels that decode e4m3 as w / 256 want x * 256: both are exact
   void (*panels)(const PanelJob& job, int64_t first, int64_t last);
   void (*rows)(const RowJob& job, int64_t first, int64_t last);
 };

@@ -3,7 +3,8 @@
 namespace fdq {
 namespace {
 
-// Instructions by hand: gcc 12's intrinsics declare neither all of the configuration nor the memory tiles read.
+// Instructions by hand: gcc 12's intrinsics declare neither all of the configuration nor the memory tiles
+// read.
 struct Tiles {
   struct alignas(64) Configuration {
     uint8_t palette = 1;

@@ -1,4 +1,5 @@
-// What kernels over panels have in common. Include after a policy that has Element, Rows, Weights and Decoder.
+// What kernels over panels have in common. Include after a policy that has Element, Rows, Weights and
+// Decoder.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,8 @@ inline Rows fold(const PanelJob& job, Rows partial, Rows scale, int64_t x_group,
   return Rows::fma(partial, scale, total);
 }
 
-// Codes of one block of a panel, and those wanted next: the next block, or the first of the panel `step` further on.
+// Codes of one block of a panel, and those wanted next: the next block, or the first of the panel `step`
+// further on.
 struct CodeBlock {
   const uint8_t* now;
   const uint8_t* ahead;

@@ -12,7 +12,7 @@ namespace {
 
 using Element = float;
 constexpr int kTilePanels = 1;
-constexpr int kTileTokens = 3;
+constexpr int kTileTokens = 2;
 constexpr int64_t kMaxFusedTokens = 2;
 constexpr int64_t kFusedTokens = 2;
 constexpr int fused_panels(int tokens) { return tokens == 1 ? 2 : 1; }
@@ -54,19 +54,25 @@ struct KPair {
   }
 };
 
+// Members, not an array: gcc would keep that in memory and store it at every step.
 struct Sum {
-  __m256 v[4];
+  __m256 a, b, c, d;
 
-  static Sum zero() { return {{_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()}}; }
+  static Sum zero() {
+    return {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+  }
   void multiply_add(const Weights& w, KPair x) {
-    for (int i = 0; i < 4; ++i) v[i] = _mm256_fmadd_ps(w.v[i], x.v, v[i]);
+    a = _mm256_fmadd_ps(w.v[0], x.v, a);
+    b = _mm256_fmadd_ps(w.v[1], x.v, b);
+    c = _mm256_fmadd_ps(w.v[2], x.v, c);
+    d = _mm256_fmadd_ps(w.v[3], x.v, d);
   }
   // Even and odd k of a row are neighbours: a horizontal add, then the middle quarters change places.
-  static __m256 add_neighbours(__m256 a, __m256 b) {
-    const __m256d sums = _mm256_castps_pd(_mm256_hadd_ps(a, b));
+  static __m256 add_neighbours(__m256 low, __m256 high) {
+    const __m256d sums = _mm256_castps_pd(_mm256_hadd_ps(low, high));
     return _mm256_castpd_ps(_mm256_permute4x64_pd(sums, _MM_SHUFFLE(3, 1, 2, 0)));
   }
-  Rows finish() const { return {add_neighbours(v[0], v[1]), add_neighbours(v[2], v[3])}; }
+  Rows finish() const { return {add_neighbours(a, b), add_neighbours(c, d)}; }
 };
 
 template <WeightFormat F>

@@ -1,6 +1,7 @@
 // Ops policy for AVX-512 with BF16 and VBMI: products of bfloat16 pairs, two k of 16 rows in one register.
 //
-// The instruction reads denormal inputs as zero, so decoding must never produce one; e4m3's smallest value is 2^-9.
+// The instruction reads denormal inputs as zero, so decoding must never produce one; e4m3's smallest value is
+// 2^-9.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +49,8 @@ struct Sum {
   Rows finish() const { return {v}; }
 };
 
-// bfloat16 of 64 codes from a table of 128 magnitudes, low and high bytes apart, and the sign bit of the code.
+// bfloat16 of 64 codes from a table of 128 magnitudes, low and high bytes apart, and the sign bit of the
+// code.
 class MagnitudeTable {
  public:
   explicit MagnitudeTable(float (*value)(uint8_t)) {
@@ -62,7 +64,8 @@ class MagnitudeTable {
       low_[i] = _mm512_load_si512(low + 64 * i);
       high_[i] = _mm512_load_si512(high + 64 * i);
     }
-    // Interleaving bytes works within quarters: the first halves of the quarters must hold the first 32 codes.
+    // Interleaving bytes works within quarters: the first halves of the quarters must hold the first 32
+    // codes.
     order_ = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
   }
   // `magnitudes` index the table with their low seven bits; bit 7 of `signs` is the sign.
@@ -72,7 +75,8 @@ class MagnitudeTable {
     const __m512i low = _mm512_permutex2var_epi8(low_[0], magnitudes, low_[1]);
     const __m512i high = _mm512_permutex2var_epi8(high_[0], magnitudes, high_[1]);
     constexpr int kOrMasked = 0xf8;  // a | (b & c)
-    const __m512i top = _mm512_ternarylogic_epi32(high, signs, _mm512_set1_epi8(static_cast<char>(0x80)), kOrMasked);
+    const __m512i top =
+        _mm512_ternarylogic_epi32(high, signs, _mm512_set1_epi8(static_cast<char>(0x80)), kOrMasked);
     w0->v = _mm512_unpacklo_epi8(low, top);
     w1->v = _mm512_unpackhi_epi8(low, top);
   }

@@ -1,7 +1,7 @@
 // Panel kernels over an Ops policy (linear_ops_*.h). Include after one of them.
 //
-// Few tokens: codes are decoded in registers and used at once. More tokens: a block of k is decoded into the first
-// level cache and every token is multiplied with it. Decoding is exact, so both give the same bits.
+// Few tokens: codes are decoded in registers and used at once. More tokens: a block of k is decoded into the
+// first level cache and every token is multiplied with it. Decoding is exact, so both give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,15 @@ namespace fdq {
 namespace {
 
 constexpr int64_t kTokenChunk = 240;  // tokens whose totals are kept beside a decoded block
+
+// Apart from what is done with the partial sums: in a loop too large to unroll, gcc would keep `sum` in
+// memory and store it at every step.
+template <int NP, int MT>
+void finish_sums(const Sum (&sum)[MT][NP], Rows (&partial)[MT][NP]) {
+  for (int t = 0; t < MT; ++t) {
+    for (int p = 0; p < NP; ++p) partial[t][p] = sum[t][p].finish();
+  }
+}
 
 // NP panels for MT tokens.
 template <WeightFormat F, int NP, int MT>
@@ -51,11 +60,13 @@ void run_fused(const PanelJob& job, int64_t first, int64_t last, int64_t first_t
         }
       }
     }
+    Rows partial[MT][NP];
+    finish_sums<NP, MT>(sum, partial);
     for (int p = 0; p < NP; ++p) {
       const Rows scale = block_scale(job, job.panels[first + p], b / job.group_blocks);
       for (int t = 0; t < MT; ++t) {
         const int64_t token = first_token + t < job.tokens ? first_token + t : job.tokens - 1;
-        total[t][p] = fold(job, sum[t][p].finish(), scale, b * job.block_k / kTile, token, total[t][p]);
+        total[t][p] = fold(job, partial[t][p], scale, b * job.block_k / kTile, token, total[t][p]);
       }
     }
   }
@@ -109,10 +120,12 @@ void run_tile(const PanelJob& job, const Element* w, const Element* x, int64_t l
       for (int p = 0; p < NP; ++p) sum[t][p].multiply_add(weights[p], pair);
     }
   }
+  Rows partial[MT][NP];
+  finish_sums<NP, MT>(sum, partial);
   for (int t = 0; t < MT; ++t) {
     for (int p = 0; p < NP; ++p) {
       float* total = totals + (t * NP + p) * kPanelRows;
-      Rows::store(total, fold(job, sum[t][p].finish(), scales[p], x_group, token + t, Rows::load(total)));
+      Rows::store(total, fold(job, partial[t][p], scales[p], x_group, token + t, Rows::load(total)));
     }
   }
 }
@@ -165,7 +178,8 @@ void run_panels(const PanelJob& job, int64_t first, int64_t last) {
   for (int64_t t = 0; t < job.tokens; t += kTokenChunk) {
     const int64_t end = t + kTokenChunk < job.tokens ? t + kTokenChunk : job.tokens;
     int64_t panel = first;
-    for (; panel + kTilePanels <= last; panel += kTilePanels) run_decoded<F, kTilePanels>(job, panel, last, t, end);
+    for (; panel + kTilePanels <= last; panel += kTilePanels)
+      run_decoded<F, kTilePanels>(job, panel, last, t, end);
     for (; panel < last; ++panel) run_decoded<F, 1>(job, panel, last, t, end);
   }
 }

@@ -27,7 +27,8 @@ struct PreparedX {
   int64_t tokens;  // rounded up to LinearKernels::token_tile
 };
 
-// Writes x in the layout the plan's kernel reads, into memory of the calling thread that the next call reuses.
+// Writes x in the layout the plan's kernel reads, into memory of the calling thread that the next call
+// reuses.
 PreparedX prepare_x(const LinearPlan& plan, const float* x, int64_t tokens, const Parallel& parallel);
 
 }  // namespace fdq

@@ -72,8 +72,8 @@ float round_group(const float* x, int64_t count, float factor, float* values) {
   return scale;
 }
 
-void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, int64_t tokens, int64_t x_tokens,
-                         const Destination& to, float* scales) {
+void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, int64_t tokens,
+                         int64_t x_tokens, const Destination& to, float* scales) {
   const PanelJob& job = plan.panel_job;
   const int64_t k = plan.weight.shape.k;
   const bool quantized = plan.rule == ActivationRule::kE4M3Group128;
@@ -123,7 +123,8 @@ void prepare_row_token(const LinearPlan& plan, const float* x, int64_t token, co
       continue;
     }
     constexpr int64_t kTokens = 16;
-    uint16_t* out = static_cast<uint16_t*>(to.data) + token / kTokens * kTokens * job.x_stride + token % kTokens * 2;
+    uint16_t* out =
+        static_cast<uint16_t*>(to.data) + token / kTokens * kTokens * job.x_stride + token % kTokens * 2;
     for (int64_t i = 0; i < length; ++i) {
       const int64_t at = start + i;
       out[at / 2 * kTokens * 2 + at % 2] = i < count ? float_to_bfloat16(source[i]) : uint16_t{0};
@@ -152,11 +153,13 @@ PreparedX prepare_x(const LinearPlan& plan, const float* x, int64_t tokens, cons
   const int64_t stride = plan.panels_format ? plan.panel_job.k_end : plan.row_job.x_stride;
   PreparedX prepared{};
   prepared.tokens = round_up(tokens, plan.kernels.token_tile);
-  const Destination to{t_x.bytes(prepared.tokens * stride * (plan.kernels.bfloat16 ? 2 : 4)), plan.kernels.bfloat16};
+  const Destination to{t_x.bytes(prepared.tokens * stride * (plan.kernels.bfloat16 ? 2 : 4)),
+                       plan.kernels.bfloat16};
   prepared.data = to.data;
   float* scales = nullptr;
   if (plan.panels_format && plan.rule == ActivationRule::kE4M3Group128) {
-    scales = static_cast<float*>(t_scales.bytes(ceil_div(k, kTile) * tokens * static_cast<int64_t>(sizeof(float))));
+    scales = static_cast<float*>(
+        t_scales.bytes(ceil_div(k, kTile) * tokens * static_cast<int64_t>(sizeof(float))));
     prepared.scales = scales;
   }
   const auto prepare = [&](int64_t token) {

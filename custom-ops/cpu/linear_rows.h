@@ -31,7 +31,8 @@ struct RowTile {
   }
 };
 
-// R rows (a multiple of 4) times T tokens; the first tile of a row brings the rows computed next into the cache. Rows past `last` and tokens past the end are computed twice and dropped.
+// R rows (a multiple of 4) times T tokens; the first tile of a row brings the rows computed next into the
+// cache. Rows past `last` and tokens past the end are computed twice and dropped.
 template <WeightFormat F, int R, int T, bool kPrefetch>
 void run_dot_tile(const RowJob& job, const RowTile<F, R>& tile, int64_t row, int64_t last, int64_t token) {
   constexpr int64_t kElementBytes = RowTile<F, R>::kElementBytes;
@@ -67,7 +68,8 @@ void run_dot_tile(const RowJob& job, const RowTile<F, R>& tile, int64_t row, int
       float values[4];
       DotSum::add_lanes(sum[r][t], sum[r + 1][t], sum[r + 2][t], sum[r + 3][t], values);
       float* y = job.y + (token + t) * job.n + row + r;
-      for (int i = 0; i < count; ++i) y[i] = job.bias != nullptr ? values[i] + job.bias[row + r + i] : values[i];
+      for (int i = 0; i < count; ++i)
+        y[i] = job.bias != nullptr ? values[i] + job.bias[row + r + i] : values[i];
     }
   }
 }

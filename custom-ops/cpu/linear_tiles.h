@@ -1,8 +1,9 @@
-// Matrix tiles (AMX): C [16][16] float32 += A [16][32] bfloat16 times B [16 pairs of k][16][2]. Include after a policy
-// that has Tiles, Element, Rows, Weights and Decoder.
+// Matrix tiles (AMX): C [16][16] float32 += A [16][32] bfloat16 times B [16 pairs of k][16][2]. Include after
+// a policy that has Tiles, Element, Rows, Weights and Decoder.
 //
-// Panel formats: A is 16 tokens of x, B a decoded panel. As-stored rows: A is 16 rows as they lie in memory, B 16
-// tokens of x in pairs of k. A tile is computed the same way whatever lies in its other rows and columns.
+// Panel formats: A is 16 tokens of x, B a decoded panel. As-stored rows: A is 16 rows as they lie in memory,
+// B 16 tokens of x in pairs of k. A tile is computed the same way whatever lies in its other rows and
+// columns.
 #pragma once
 
 #include <cstdint>
@@ -48,8 +49,8 @@ void store_tiles(TileValues* c) {
 
 // One block of NP panels times 16 * NT tokens, folded into totals [tokens][NP][16].
 template <int NP, int NT>
-void run_panel_tiles(const PanelJob& job, const Element* w, const Element* x, int64_t length, const Rows* scales,
-                     int64_t x_group, int64_t token, float* totals) {
+void run_panel_tiles(const PanelJob& job, const Element* w, const Element* x, int64_t length,
+                     const Rows* scales, int64_t x_group, int64_t token, float* totals) {
   constexpr int64_t kPairBytes = 2 * kPanelRows * static_cast<int64_t>(sizeof(Element));
   const int64_t x_stride = length * static_cast<int64_t>(sizeof(Element));
   zero_tiles<NT, NP>();
@@ -72,7 +73,8 @@ void run_panel_tiles(const PanelJob& job, const Element* w, const Element* x, in
 }
 
 template <WeightFormat F, int NP>
-void run_panel_chunk(const PanelJob& job, int64_t first, int64_t last, int64_t first_token, int64_t last_token) {
+void run_panel_chunk(const PanelJob& job, int64_t first, int64_t last, int64_t first_token,
+                     int64_t last_token) {
   alignas(64) Element w[NP * kMaxBlockK * kPanelRows];
   alignas(64) float totals[kTileTokenChunk * NP * kPanelRows];
   const int64_t tokens = last_token - first_token;
@@ -124,19 +126,22 @@ void run_tile_panels(const PanelJob& job, int64_t first, int64_t last) {
   Tiles::release();
 }
 
-// Rows of an as-stored bfloat16 matrix as tile A. A tile that would reach past the last row or past k is copied
-// first: nothing behind the matrix may be read.
+// Rows of an as-stored bfloat16 matrix as tile A. A tile that would reach past the last row or past k is
+// copied first: nothing behind the matrix may be read.
 class RowSource {
  public:
   RowSource(const RowJob& job, int64_t row, int64_t last)
-      : base_(job.weight + row * job.k * 2), k_(job.k), rows_(last - row < kTileSide ? last - row : kTileSide) {}
+      : base_(job.weight + row * job.k * 2),
+        k_(job.k),
+        rows_(last - row < kTileSide ? last - row : kTileSide) {}
 
   template <int T>
   void load(int64_t k) {
     const int64_t count = k_ - k < kTileK ? k_ - k : kTileK;
     if (rows_ == kTileSide && count == kTileK) return Tiles::load<T>(base_ + k * 2, k_ * 2);
     std::memset(copy_, 0, sizeof copy_);
-    for (int64_t r = 0; r < rows_; ++r) std::memcpy(copy_[r], base_ + (r * k_ + k) * 2, static_cast<size_t>(count * 2));
+    for (int64_t r = 0; r < rows_; ++r)
+      std::memcpy(copy_[r], base_ + (r * k_ + k) * 2, static_cast<size_t>(count * 2));
     Tiles::load<T>(copy_, sizeof copy_[0]);
   }
 

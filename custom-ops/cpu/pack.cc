@@ -52,7 +52,8 @@ void squeeze_row(uint8_t* codes, int64_t length) {
 
 }  // namespace
 
-void pack_strip(WeightFormat format, uint8_t* codes, int64_t stride, int64_t length, int64_t k, uint8_t* panel) {
+void pack_strip(WeightFormat format, uint8_t* codes, int64_t stride, int64_t length, int64_t k,
+                uint8_t* panel) {
   int64_t units = length / 2;
   int64_t first_unit = k / 2;
   if (format == WeightFormat::kInt4) {

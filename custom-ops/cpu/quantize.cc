@@ -88,8 +88,8 @@ class RowQuantizer {
     return NonFinite();
   }
 
-  // The scales hold the magnitudes until the band is read. A non-finite value stops at its row, so the first row
-  // that has one is the first in row-major order.
+  // The scales hold the magnitudes until the band is read. A non-finite value stops at its row, so the first
+  // row that has one is the first in row-major order.
   NonFinite scale_tiles(int64_t first, int64_t end) const {
     std::fill(scale_at(first, 0), scale_at(first, 0) + groups_, 0.0f);
     for (int64_t row = first; row < end; ++row) {
@@ -131,8 +131,10 @@ class RowQuantizer {
         std::memset(codes + count, 0, static_cast<size_t>(length - count));
       }
       if (args_.packed) {
-        for (int64_t row = end - first; row < kPanelRows; ++row) std::memset(codes_[row], 0, static_cast<size_t>(length));
-        const int64_t panel_bytes = kPanelRows * padded_k(args_.k) / (args_.format == WeightFormat::kInt4 ? 2 : 1);
+        for (int64_t row = end - first; row < kPanelRows; ++row)
+          std::memset(codes_[row], 0, static_cast<size_t>(length));
+        const int64_t panel_bytes =
+            kPanelRows * padded_k(args_.k) / (args_.format == WeightFormat::kInt4 ? 2 : 1);
         uint8_t* panel = args_.weight + (args_.first_row + first) / kPanelRows * panel_bytes;
         pack_strip(args_.format, codes_[0], kStrip, length, k, panel);
       } else {
@@ -149,7 +151,8 @@ class RowQuantizer {
     }
     uint8_t* out = args_.weight + absolute * ceil_div(args_.k, 2) + k / 2;
     // A missing last column is the zero after `count`.
-    for (int64_t i = 0; i < count; i += 2) *out++ = static_cast<uint8_t>((codes[i] & 15) | (codes[i + 1] & 15) << 4);
+    for (int64_t i = 0; i < count; i += 2)
+      *out++ = static_cast<uint8_t>((codes[i] & 15) | (codes[i + 1] & 15) << 4);
   }
 
   const QuantizeArgs& args_;
@@ -177,8 +180,8 @@ void quantize_activation_e4m3(const float* x, int64_t tokens, int64_t k, uint8_t
   }
 }
 
-void unpack_panels(const WeightShape& shape, const uint8_t* packed, const float* packed_scales, uint8_t* codes,
-                   float* scales) {
+void unpack_panels(const WeightShape& shape, const uint8_t* packed, const float* packed_scales,
+                   uint8_t* codes, float* scales) {
   const int64_t k = shape.k;
   const int64_t groups = num_groups(k, shape.group_k);
   const bool nibbles = shape.format == WeightFormat::kInt4;

@@ -61,7 +61,8 @@ __m256i round_e4m3(__m256 quotient) {
   const __m256i shifted = _mm256_castps_si256(_mm256_add_ps(_mm256_castsi256_ps(magnitude), magic));
   const __m256i subnormal = _mm256_sub_epi32(shifted, _mm256_castps_si256(magic));
   const __m256i is_normal = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32((121 << 23) - 1));
-  const __m256i code = _mm256_min_epi32(_mm256_blendv_epi8(subnormal, normal, is_normal), _mm256_set1_epi32(0x7e));
+  const __m256i code =
+      _mm256_min_epi32(_mm256_blendv_epi8(subnormal, normal, is_normal), _mm256_set1_epi32(0x7e));
   const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80));
   return _mm256_or_si256(code, sign);
 }

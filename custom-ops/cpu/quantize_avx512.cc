@@ -1,6 +1,5 @@
-#include "cpu/wide_intrinsics.h"
-
 #include "cpu/quantize.h"
+#include "cpu/wide_intrinsics.h"
 
 namespace fdq {
 namespace {
@@ -58,7 +57,8 @@ class Encoder {
  public:
   explicit Encoder(float scale) : scale_(_mm512_set1_ps(scale)) {}
   void encode(__m512 v, uint8_t* codes) const {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi32_epi8(round(_mm512_div_ps(v, scale_))));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes),
+                     _mm512_cvtepi32_epi8(round(_mm512_div_ps(v, scale_))));
   }
 
  private:

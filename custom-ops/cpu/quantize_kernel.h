@@ -9,7 +9,6 @@
 namespace fdq {
 namespace {
 
-
 template <ElementType T>
 uint32_t max_magnitude_of(const uint8_t* source, int64_t count) {
   constexpr int64_t kBytes = T == ElementType::kFloat32 ? 4 : 2;

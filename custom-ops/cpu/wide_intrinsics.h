@@ -1,4 +1,5 @@
-// immintrin.h without gcc 12's false alarm: its unmasked AVX-512 intrinsics pass an undefined vector on purpose.
+// immintrin.h without gcc 12's false alarm: its unmasked AVX-512 intrinsics pass an undefined vector on
+// purpose.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)

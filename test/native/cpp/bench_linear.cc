@@ -111,8 +111,8 @@ int64_t weight_bytes(const Kind& kind, Shape shape) {
   return kind.format == WeightFormat::kInt4 ? values / 2 : values;
 }
 
-void bench_kind(const Kind& kind, Shape shape, Isa isa, const Parallel& parallel, const std::vector<uint8_t>& memory,
-                const std::vector<float>& scales) {
+void bench_kind(const Kind& kind, Shape shape, Isa isa, const Parallel& parallel,
+                const std::vector<uint8_t>& memory, const std::vector<float>& scales) {
   const int64_t bytes = weight_bytes(kind, shape);
   const int64_t copies = kWeightBytes / bytes;
   std::vector<LinearPlan*> plans;
@@ -126,13 +126,15 @@ void bench_kind(const Kind& kind, Shape shape, Isa isa, const Parallel& parallel
   std::printf("%-9s %5ldx%-5ld", kind.name, static_cast<long>(shape.n), static_cast<long>(shape.k));
   size_t next = 0;
   for (int64_t tokens : kTokens) {
-    std::vector<float> x(static_cast<size_t>(tokens * shape.k), 0.5f), y(static_cast<size_t>(tokens * shape.n));
+    std::vector<float> x(static_cast<size_t>(tokens * shape.k), 0.5f),
+        y(static_cast<size_t>(tokens * shape.n));
     double best = 1e9;
     const double until = seconds() + kSecondsPerPoint;
     const int calls = tokens <= 32 ? 8 : 1;
     do {
       const double start = seconds();
-      for (int i = 0; i < calls; ++i) run_linear(*plans[next++ % plans.size()], x.data(), tokens, y.data(), parallel);
+      for (int i = 0; i < calls; ++i)
+        run_linear(*plans[next++ % plans.size()], x.data(), tokens, y.data(), parallel);
       best = std::min(best, (seconds() - start) / calls);
     } while (seconds() < until);
     const double flops = 2.0 * static_cast<double>(tokens * shape.n * shape.k);

@@ -1,5 +1,5 @@
-// Weights of every format with guard pages behind them, and the checks that each kernel must pass: values near a
-// double-precision reference, and bits that do not depend on the batch.
+// Weights of every format with guard pages behind them, and the checks that each kernel must pass: values
+// near a double-precision reference, and bits that do not depend on the batch.
 #pragma once
 
 #include <algorithm>
@@ -21,14 +21,17 @@ struct Case {
   ComputeType compute;
   bool bias;
 
-  int64_t n() const { return std::accumulate(shape.member_rows.begin(), shape.member_rows.end(), int64_t{0}); }
+  int64_t n() const {
+    return std::accumulate(shape.member_rows.begin(), shape.member_rows.end(), int64_t{0});
+  }
   bool panels() const { return shape.format >= WeightFormat::kInt8; }
   std::string describe(Isa isa) const {
     std::string rows;
     for (int64_t r : shape.member_rows) rows += std::to_string(r) + " ";
     return std::string(isa_name(isa)) + " " + format_name(shape.format) + " rows " + rows + "k " +
-           std::to_string(shape.k) + " group " + std::to_string(shape.group_n) + "x" + std::to_string(shape.group_k) +
-           (rule == ActivationRule::kNone ? "" : " e4m3") + (compute == ComputeType::kFloat32 ? "" : " bf16");
+           std::to_string(shape.k) + " group " + std::to_string(shape.group_n) + "x" +
+           std::to_string(shape.group_k) + (rule == ActivationRule::kNone ? "" : " e4m3") +
+           (compute == ComputeType::kFloat32 ? "" : " bf16");
   }
 };
 
@@ -47,7 +50,8 @@ void fill_panels(const Case& c, Random& random, Weight* weight) {
   int64_t panels = 0, scales = 0;
   for (int64_t rows : s.member_rows) {
     panels += num_panels(rows);
-    scales += s.group_n == 1 ? num_panels(rows) * groups * kPanelRows : ceil_div(rows, kTile) * ceil_div(s.k, kTile);
+    scales += s.group_n == 1 ? num_panels(rows) * groups * kPanelRows
+                             : ceil_div(rows, kTile) * ceil_div(s.k, kTile);
   }
   weight->data = std::make_unique<Guarded>(static_cast<size_t>(panels * panel_bytes));
   weight->scales = std::make_unique<Guarded>(static_cast<size_t>(scales) * 4);
@@ -73,7 +77,8 @@ void fill_panels(const Case& c, Random& random, Weight* weight) {
         } else {
           if (s.format == WeightFormat::kE4M3 && (code & 0x7f) == 0x7f) code ^= 1;
           panel[(k / 2 * kPanelRows + r) * 2 + k % 2] = code;
-          value = s.format == WeightFormat::kInt8 ? static_cast<double>(static_cast<int8_t>(code)) : e4m3_to_float(code);
+          value = s.format == WeightFormat::kInt8 ? static_cast<double>(static_cast<int8_t>(code))
+                                                  : e4m3_to_float(code);
         }
         const int64_t group = s.group_k == 0 ? 0 : k / s.group_k;
         const float scale = s.group_n == 1 ? scale_base[(row / 16 * groups + group) * 16 + r]
@@ -138,7 +143,8 @@ std::vector<double> effective_x(const Case& c, const std::vector<float>& x, int6
     quantize_activation_e4m3(x.data(), tokens, c.shape.k, codes.data(), scales.data());
     for (int64_t i = 0; i < tokens * c.shape.k; ++i) {
       const float scale = scales[static_cast<size_t>(i / c.shape.k * groups + i % c.shape.k / kTile)];
-      values[static_cast<size_t>(i)] = static_cast<double>(e4m3_to_float(codes[static_cast<size_t>(i)])) * scale;
+      values[static_cast<size_t>(i)] =
+          static_cast<double>(e4m3_to_float(codes[static_cast<size_t>(i)])) * scale;
     }
   }
   // In panels the rounded codes are multiplied, before their scale.
@@ -156,15 +162,16 @@ void check_values(const Case& c, Isa isa, const Weight& weight, const std::vecto
       double sum = c.bias ? static_cast<double>(weight.linear.bias[r]) : 0.0;
       double size = std::fabs(sum);
       for (int64_t i = 0; i < k; ++i) {
-        const double product = x[static_cast<size_t>(t * k + i)] * weight.values[static_cast<size_t>(r * k + i)];
+        const double product =
+            x[static_cast<size_t>(t * k + i)] * weight.values[static_cast<size_t>(r * k + i)];
         sum += product;
         size += std::fabs(product);
       }
       const double limit = size * 2e-6 + 1e-30;
       const double error = std::fabs(sum - static_cast<double>(y[t * n + r]));
-      CHECK(error <= limit, "%s: token %ld of %ld row %ld: %.9g instead of %.9g (limit %.2g)", c.describe(isa).c_str(),
-            static_cast<long>(t), static_cast<long>(tokens), static_cast<long>(r), static_cast<double>(y[t * n + r]),
-            sum, limit);
+      CHECK(error <= limit, "%s: token %ld of %ld row %ld: %.9g instead of %.9g (limit %.2g)",
+            c.describe(isa).c_str(), static_cast<long>(t), static_cast<long>(tokens), static_cast<long>(r),
+            static_cast<double>(y[t * n + r]), sum, limit);
     }
   }
 }
@@ -185,7 +192,8 @@ std::vector<float> run(const LinearPlan& plan, const Case& c, const float* x, in
 
 // `make` gives the plan for a weight. `isa` names it in messages.
 template <typename MakePlan>
-void check_plan(const Case& c, Isa isa, const std::vector<int64_t>& batches, Random& random, const MakePlan& make) {
+void check_plan(const Case& c, Isa isa, const std::vector<int64_t>& batches, Random& random,
+                const MakePlan& make) {
   const Weight weight = make_weight(c, random);
   const Plan plan = make(weight);
   const int64_t most = *std::max_element(batches.begin(), batches.end());
@@ -200,7 +208,8 @@ void check_plan(const Case& c, Isa isa, const std::vector<int64_t>& batches, Ran
   check_values(c, isa, weight, effective_x(c, x, most), std::min<int64_t>(most, 8), alone.data());
   for (int64_t tokens : batches) {
     const int64_t first = random.below(most - tokens + 1);
-    const std::vector<float> y = run(*plan, c, x.data() + first * k, tokens, 1 + static_cast<int>(tokens % 3));
+    const std::vector<float> y =
+        run(*plan, c, x.data() + first * k, tokens, 1 + static_cast<int>(tokens % 3));
     const size_t bytes = y.size() * sizeof(float);
     CHECK(std::memcmp(y.data(), alone.data() + first * n, bytes) == 0, "%s: %ld tokens differ from one",
           c.describe(isa).c_str(), static_cast<long>(tokens));
@@ -218,7 +227,8 @@ std::vector<Case> all_formats(std::vector<int64_t> rows, int64_t k, bool bias) {
       const auto f = static_cast<WeightFormat>(format);
       const std::vector<int> groups =
           f < WeightFormat::kInt8 ? std::vector<int>{0} : std::vector<int>{0, 32, 64, 96, 128, 256};
-      for (int group : groups) cases.push_back({{f, rows, k, 1, group}, ActivationRule::kNone, compute, bias});
+      for (int group : groups)
+        cases.push_back({{f, rows, k, 1, group}, ActivationRule::kNone, compute, bias});
     }
     cases.push_back({{WeightFormat::kE4M3, rows, k, 128, 128}, ActivationRule::kE4M3Group128, compute, bias});
     cases.push_back({{WeightFormat::kE4M3, rows, k, 128, 128}, ActivationRule::kNone, compute, bias});

@@ -44,7 +44,8 @@ class Guarded {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     const size_t pages = (bytes + page - 1) / page + 1;
     mapped_ = pages * page;
-    base_ = static_cast<uint8_t*>(mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    base_ = static_cast<uint8_t*>(
+        mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     CHECK(base_ != MAP_FAILED, "mmap of %zu bytes", mapped_);
     CHECK(mprotect(base_ + mapped_ - page, page, PROT_NONE) == 0, "mprotect");
     data_ = base_ + mapped_ - page - bytes;

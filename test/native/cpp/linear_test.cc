@@ -1,5 +1,6 @@
 // Every instruction set of this machine against a double-precision reference, and bitwise against itself: a
-// token's output must not depend on the tokens beside it, on the number of threads or on the fusing of layers.
+// token's output must not depend on the tokens beside it, on the number of threads or on the fusing of
+// layers.
 #include "linear_case.h"
 
 namespace fdq::test {
@@ -11,7 +12,8 @@ void test_shapes() {
   for (Isa isa : isas()) {
     for (size_t i = 0; i < sizes.size(); ++i) {
       const int64_t k = sizes[i], n = sizes[(i * 7 + 5) % sizes.size()];
-      for (const Case& c : all_formats({n}, k, i % 2 == 0)) check_case(c, isa, {1, 2, 3, 5, 8, 9, 13}, random);
+      for (const Case& c : all_formats({n}, k, i % 2 == 0))
+        check_case(c, isa, {1, 2, 3, 5, 8, 9, 13}, random);
     }
     for (const Case& c : all_formats({33, 1, 16, 130}, 384, true)) check_case(c, isa, {1, 4, 17}, random);
     for (const Case& c : all_formats({257, 64}, 1000, false)) check_case(c, isa, {1, 7, 20}, random);
@@ -43,8 +45,8 @@ void test_misaligned_rows() {
         std::memcpy(moved.bytes(), weight.data->bytes(), weight.data->size());
         weight.linear.data = moved.bytes();
         const std::vector<float> y = run(*make_plan(c, weight, isa), c, x.data(), 5, 1);
-        CHECK(std::memcmp(y.data(), expected.data(), y.size() * 4) == 0, "%s moved by %ld", c.describe(isa).c_str(),
-              static_cast<long>(shift));
+        CHECK(std::memcmp(y.data(), expected.data(), y.size() * 4) == 0, "%s moved by %ld",
+              c.describe(isa).c_str(), static_cast<long>(shift));
       }
     }
   }
@@ -70,7 +72,8 @@ void test_fused_members() {
       member.linear.scales += c.shape.group_n == 1 ? 3 * 16 * num_groups(160, c.shape.group_k) : 2;
       const std::vector<float> y = run(*make_plan(second, member, isa), second, x.data(), 3, 1);
       for (int64_t t = 0; t < 3; ++t) {
-        CHECK(std::memcmp(y.data() + t * 24, fused.data() + t * 80 + 40, 24 * 4) == 0, "%s", c.describe(isa).c_str());
+        CHECK(std::memcmp(y.data() + t * 24, fused.data() + t * 80 + 40, 24 * 4) == 0, "%s",
+              c.describe(isa).c_str());
       }
     }
   }

@@ -1,13 +1,14 @@
-// Tiles as Intel's SDM defines TDPBF16PS, in portable code: within one tile product the even and the odd k of a
-// pair are summed apart by fused multiply-adds, then added to each other and to C; denormals are zero everywhere.
+// Tiles as Intel's SDM defines TDPBF16PS, in portable code: within one tile product the even and the odd k of
+// a pair are summed apart by fused multiply-adds, then added to each other and to C; denormals are zero
+// everywhere.
 #pragma once
 
 #include <cmath>
 
+#include "check.h"
 #include "cpu/linear.h"
 #include "cpu/linear_vec_scalar.h"
 #include "cpu/number_formats.h"
-#include "check.h"
 
 namespace fdq {
 namespace {
@@ -37,7 +38,9 @@ struct Decoder {
   }
 };
 
-inline float flush(float value) { return std::fabs(value) < 1.17549435e-38f ? std::copysign(0.0f, value) : value; }
+inline float flush(float value) {
+  return std::fabs(value) < 1.17549435e-38f ? std::copysign(0.0f, value) : value;
+}
 
 struct Tiles {
   static inline thread_local uint8_t registers[8][16][64];
@@ -56,11 +59,13 @@ struct Tiles {
   }
   template <int T>
   static void load(const void* base, int64_t stride) {
-    for (int64_t r = 0; r < 16; ++r) std::memcpy(registers[T][r], static_cast<const uint8_t*>(base) + r * stride, 64);
+    for (int64_t r = 0; r < 16; ++r)
+      std::memcpy(registers[T][r], static_cast<const uint8_t*>(base) + r * stride, 64);
   }
   template <int T>
   static void store(void* base, int64_t stride) {
-    for (int64_t r = 0; r < 16; ++r) std::memcpy(static_cast<uint8_t*>(base) + r * stride, registers[T][r], 64);
+    for (int64_t r = 0; r < 16; ++r)
+      std::memcpy(static_cast<uint8_t*>(base) + r * stride, registers[T][r], 64);
   }
   template <int C, int A, int B>
   static void multiply() {

@@ -23,7 +23,8 @@ bool runs_on_tiles(const Case& c) {
   return c.compute == ComputeType::kBFloat16 || (c.panels() && c.rule == ActivationRule::kE4M3Group128);
 }
 
-void check_emulated(const std::vector<int64_t>& rows, int64_t k, const std::vector<int64_t>& batches, Random& random) {
+void check_emulated(const std::vector<int64_t>& rows, int64_t k, const std::vector<int64_t>& batches,
+                    Random& random) {
   for (const Case& c : all_formats(rows, k, k % 2 == 0)) {
     if (!runs_on_tiles(c)) continue;
     check_plan(c, Isa::kAmx, batches, random, [&](const Weight& weight) {

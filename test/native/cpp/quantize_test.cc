@@ -1,4 +1,6 @@
 // The quantizers of every instruction set against rules written out plainly, and against each other.
+#include "cpu/quantize.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -6,7 +8,6 @@
 
 #include "cpu/number_formats.h"
 #include "cpu/pack.h"
-#include "cpu/quantize.h"
 #include "linear_support.h"
 
 namespace fdq::test {
@@ -25,7 +26,8 @@ void store_element(ElementType element, float* value, uint8_t* out) {
     return;
   }
   uint16_t bits = float_to_bfloat16(*value);
-  if (element == ElementType::kFloat16) bits = static_cast<uint16_t>((float_bits(*value) >> 13 & 0x83ffu) | 0x2c00u);
+  if (element == ElementType::kFloat16)
+    bits = static_cast<uint16_t>((float_bits(*value) >> 13 & 0x83ffu) | 0x2c00u);
   *value = element == ElementType::kFloat16 ? float16_to_float(bits) : bfloat16_to_float(bits);
   std::memcpy(out, &bits, 2);
 }
@@ -36,9 +38,9 @@ Matrix make_matrix(ElementType element, int64_t n, int64_t k, Random& random) {
   m.source = std::make_unique<Guarded>(static_cast<size_t>(n * k * bytes));
   for (int64_t i = 0; i < n * k; ++i) {
     float value = random.normal() * std::ldexp(1.0f, static_cast<int>(random.below(8)) - 4);
-    if (i / k == 3) value = 0.0f;                                       // a row of zeros
-    if (i / k == 5) value *= 1e-39f;                                    // float32 subnormals
-    if (i / k == 7) value = i % 2 == 0 ? -0.0f : value;                 // signs of zeros
+    if (i / k == 3) value = 0.0f;                        // a row of zeros
+    if (i / k == 5) value *= 1e-39f;                     // float32 subnormals
+    if (i / k == 7) value = i % 2 == 0 ? -0.0f : value;  // signs of zeros
     store_element(element, &value, m.source->bytes() + i * bytes);
     m.values.push_back(value);
   }
@@ -49,7 +51,8 @@ uint8_t nearest_e4m3(double value) {
   uint8_t best = 0;
   double distance = std::numeric_limits<double>::infinity();
   for (int code = 0; code < 0x7f; ++code) {
-    const double d = std::fabs(std::fabs(value) - static_cast<double>(e4m3_to_float(static_cast<uint8_t>(code))));
+    const double d =
+        std::fabs(std::fabs(value) - static_cast<double>(e4m3_to_float(static_cast<uint8_t>(code))));
     if (d < distance || (d == distance && code % 2 == 0)) {
       distance = d;
       best = static_cast<uint8_t>(code);
@@ -73,9 +76,9 @@ struct Layout {
 
 const std::vector<Layout>& layouts() {
   static const std::vector<Layout> all = {
-      {WeightFormat::kInt8, 1, 0},  {WeightFormat::kInt8, 1, 32},  {WeightFormat::kInt8, 1, 128},
-      {WeightFormat::kInt4, 1, 0},  {WeightFormat::kInt4, 1, 32},  {WeightFormat::kInt4, 1, 64},
-      {WeightFormat::kInt4, 1, 96}, {WeightFormat::kInt4, 1, 128}, {WeightFormat::kE4M3, 1, 0},
+      {WeightFormat::kInt8, 1, 0},  {WeightFormat::kInt8, 1, 32},   {WeightFormat::kInt8, 1, 128},
+      {WeightFormat::kInt4, 1, 0},  {WeightFormat::kInt4, 1, 32},   {WeightFormat::kInt4, 1, 64},
+      {WeightFormat::kInt4, 1, 96}, {WeightFormat::kInt4, 1, 128},  {WeightFormat::kE4M3, 1, 0},
       {WeightFormat::kE4M3, 1, 64}, {WeightFormat::kE4M3, 128, 128}};
   return all;
 }
@@ -157,12 +160,13 @@ Result quantize_plainly(const Matrix& m, const Layout& layout) {
   return result;
 }
 
-void check_same(const Result& got, const Result& want, const char* what, const Matrix& m, const Layout& l, Isa isa) {
+void check_same(const Result& got, const Result& want, const char* what, const Matrix& m, const Layout& l,
+                Isa isa) {
   CHECK(got.codes == want.codes, "%s codes: %s %s %ldx%ld group %dx%d element %d", what, isa_name(isa),
         format_name(l.format), static_cast<long>(m.n), static_cast<long>(m.k), l.group_n, l.group_k,
         static_cast<int>(m.element));
-  CHECK(got.scales == want.scales, "%s scales: %s %s %ldx%ld group %dx%d", what, isa_name(isa), format_name(l.format),
-        static_cast<long>(m.n), static_cast<long>(m.k), l.group_n, l.group_k);
+  CHECK(got.scales == want.scales, "%s scales: %s %s %ldx%ld group %dx%d", what, isa_name(isa),
+        format_name(l.format), static_cast<long>(m.n), static_cast<long>(m.k), l.group_n, l.group_k);
 }
 
 // Zero codes past n and k, scale 1 past n.
@@ -196,16 +200,17 @@ void check_matrix(const Matrix& m, const Layout& l) {
     Result unpacked;
     unpacked.codes.assign(want.codes.size(), 0xee);
     unpacked.scales.assign(want.scales.size(), -1.0f);
-    unpack_panels(shape, packed.codes.data(), packed.scales.data(), unpacked.codes.data(), unpacked.scales.data());
+    unpack_panels(shape, packed.codes.data(), packed.scales.data(), unpacked.codes.data(),
+                  unpacked.scales.data());
     check_same(unpacked, want, "unpacked", m, l, isa);
   }
 }
 
 void test_shapes() {
   Random random(1);
-  const std::vector<std::pair<int64_t, int64_t>> sizes = {{1, 1},    {3, 5},    {16, 16}, {17, 33},   {33, 63},
-                                                          {9, 64},   {129, 65}, {40, 127}, {130, 257}, {257, 200},
-                                                          {20, 600}, {8, 1300}};
+  const std::vector<std::pair<int64_t, int64_t>> sizes = {{1, 1},     {3, 5},     {16, 16},  {17, 33},
+                                                          {33, 63},   {9, 64},    {129, 65}, {40, 127},
+                                                          {130, 257}, {257, 200}, {20, 600}, {8, 1300}};
   for (const auto& [n, k] : sizes) {
     for (ElementType element : {ElementType::kBFloat16, ElementType::kFloat16, ElementType::kFloat32}) {
       const Matrix m = make_matrix(element, n, k, random);
@@ -253,9 +258,9 @@ void test_non_finite() {
       const Layout& l = layouts()[static_cast<size_t>(random.below(static_cast<int64_t>(layouts().size())))];
       for (Isa isa : isas()) {
         const NonFinite found = quantize(m, l, trial % 2 == 0, isa, trial % 3 == 0 ? 128 : m.n).non_finite;
-        CHECK(found.found && found.row == first / m.k && found.column == first % m.k, "row %ld column %ld of %ldx%ld",
-              static_cast<long>(found.row), static_cast<long>(found.column), static_cast<long>(m.n),
-              static_cast<long>(m.k));
+        CHECK(found.found && found.row == first / m.k && found.column == first % m.k,
+              "row %ld column %ld of %ldx%ld", static_cast<long>(found.row), static_cast<long>(found.column),
+              static_cast<long>(m.n), static_cast<long>(m.k));
       }
     }
   }
@@ -281,7 +286,8 @@ void test_number_formats() {
 void test_e4m3_midpoints() {
   std::vector<float> values;
   for (int code = 0; code < 0x7e; ++code) {
-    const float low = e4m3_to_float(static_cast<uint8_t>(code)), high = e4m3_to_float(static_cast<uint8_t>(code + 1));
+    const float low = e4m3_to_float(static_cast<uint8_t>(code)),
+                high = e4m3_to_float(static_cast<uint8_t>(code + 1));
     const float middle = (low + high) / 2;
     for (float v : {low, middle, std::nextafter(middle, 0.0f), std::nextafter(middle, 1e3f)}) {
       values.push_back(v);
@@ -291,7 +297,7 @@ void test_e4m3_midpoints() {
   for (float v : {448.0f, 463.9f, 464.0f, 465.0f, 480.0f, 1e30f}) values.push_back(v);
   std::vector<uint8_t> codes(values.size());
   for (Isa isa : isas()) {
-    const QuantizeKernels kernels = isa >= Isa::kAvx512  ? quantize_kernels_avx512()
+    const QuantizeKernels kernels = isa >= Isa::kAvx512 ? quantize_kernels_avx512()
                                     : isa == Isa::kAvx2 ? quantize_kernels_avx2()
                                                         : quantize_kernels_scalar();
     const auto count = static_cast<int64_t>(values.size());
