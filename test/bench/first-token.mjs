@@ -30,7 +30,7 @@ for (const scheme of schemes.length > 0 ? schemes : ['wint8', 'wint4', 'block_wi
     child.once('exit', () => reject(new Error(stderr)));
   });
   const readySeconds = (performance.now() - start) / 1000;
-  await fetch(`${ready[1]}/v1/completions`, {
+  await globalThis.fetch(`${ready[1]}/v1/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ prompt: PROMPT, max_tokens: 1, temperature: 0 }),
