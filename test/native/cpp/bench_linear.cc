@@ -8,6 +8,7 @@
 #include <ctime>
 #include <memory>
 
+#include "cpu/wide_intrinsics.h"
 #include "fdq/bandwidth.h"
 #include "linear_support.h"
 
@@ -66,6 +67,32 @@ class SpinPool {
   void* context_ = nullptr;
   int64_t count_ = 0;
 };
+
+// Products of registers with nothing to load: the peak of one thread, in GFLOP/s.
+constexpr int64_t kPeakSteps = 4000000;
+constexpr int kPeakChains = 12;
+
+__attribute__((target("avx512f"))) void multiply_float32() {
+  __m512 sums[kPeakChains] = {};
+  const __m512 w = _mm512_set1_ps(1e-3f);
+  for (int64_t i = 0; i < kPeakSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m512& sum : sums) sum = _mm512_fmadd_ps(w, w, sum);
+#pragma GCC unroll 12
+    for (__m512& sum : sums) __asm__ volatile("" : "+v"(sum));
+  }
+}
+
+__attribute__((target("avx512f,avx512bf16"))) void multiply_bfloat16() {
+  __m512 sums[kPeakChains] = {};
+  const auto w = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3f803f80));
+  for (int64_t i = 0; i < kPeakSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m512& sum : sums) sum = _mm512_dpbf16_ps(sum, w, w);
+#pragma GCC unroll 12
+    for (__m512& sum : sums) __asm__ volatile("" : "+v"(sum));
+  }
+}
 
 struct Kind {
   const char* name;
@@ -145,6 +172,17 @@ void bench_kind(const Kind& kind, Shape shape, Isa isa, const Parallel& parallel
   for (LinearPlan* plan : plans) free_linear_plan(plan);
 }
 
+void bench_peak(const char* name, void (*multiply)(), double flops, const Parallel& parallel) {
+  double best = 1e9;
+  for (int pass = 0; pass < 4; ++pass) {
+    const double start = seconds();
+    parallel(parallel.num_threads, [&](int64_t) { multiply(); });
+    best = std::min(best, seconds() - start);
+  }
+  const double total = flops * kPeakChains * static_cast<double>(kPeakSteps) * parallel.num_threads;
+  std::printf("peak %s %.0f GFLOP/s\n", name, total / best / 1e9);
+}
+
 void bench_quantizers(Isa isa, const std::vector<uint8_t>& memory) {
   constexpr int64_t kN = 3072, kK = 1024;
   std::vector<uint8_t> codes(kN * kK);
@@ -185,6 +223,8 @@ int main(int argc, char** argv) {
   SpinPool pool(threads);
   std::printf("isa %s, %d threads, reading %.1f GB/s\n", isa_name(isa), threads,
               read_bandwidth(kWeightBytes, pool.parallel()) / 1e9);
+  if (detect_isa() >= Isa::kAvx512) bench_peak("float32", multiply_float32, 32, pool.parallel());
+  if (detect_isa() >= Isa::kAvx512Bf16) bench_peak("bfloat16", multiply_bfloat16, 64, pool.parallel());
   // Small finite bfloat16 and valid e4m3 whatever way the bytes are read.
   std::vector<uint8_t> memory(static_cast<size_t>(kWeightBytes));
   Random random(1);

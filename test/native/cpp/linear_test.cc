@@ -24,7 +24,7 @@ void test_every_batch() {
   Random random(2);
   std::vector<int64_t> batches;
   for (int64_t t = 1; t <= 40; ++t) batches.push_back(t);
-  for (int64_t t : {64, 100, 239, 240, 241, 300, 512}) batches.push_back(t);
+  for (int64_t t : {49, 50, 51, 52, 53, 64, 100, 239, 240, 241, 300, 512}) batches.push_back(t);
   for (Isa isa : isas()) {
     for (const Case& c : all_formats({80, 37}, 200, true)) check_case(c, isa, batches, random);
   }
