@@ -1,6 +1,7 @@
 import { floatAttribute, intAttribute } from '../../graph/builder.js';
 import type { ModelConfig, TensorSpec } from '../architecture.js';
 import { FDQ_DOMAIN, scopeOf, type BlockContext } from './context.js';
+import { addRowSelection } from './embedding.js';
 import { addLinear, linearTensors } from './linear.js';
 import { addNormWeight, normTensor } from './norm.js';
 
@@ -32,6 +33,8 @@ export interface AttentionInputs {
   readonly queryStarts: string;
   readonly contextLengths: string;
   readonly blockTables: string;
+  /** The only tokens whose result is wanted; absent: all. */
+  readonly rows?: string | undefined;
 }
 
 /**
@@ -67,7 +70,8 @@ export function addAttention(context: BlockContext, module: string, layer: numbe
       norm_epsilon: floatAttribute(config.normEpsilon),
     },
   });
-  return addLinear(context, `${module}.o_proj`, attended);
+  const selected = inputs.rows === undefined ? attended : addRowSelection(context, attended, inputs.rows);
+  return addLinear(context, `${module}.o_proj`, selected);
 }
 
 function addHeadNorm(context: BlockContext, module: string): string {

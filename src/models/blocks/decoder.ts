@@ -27,8 +27,11 @@ export function decoderTensors(
 /**
  * The graph of a pre-norm decoder. Each norm also adds the branch before it to the residual stream:
  *
- *   embed ─► norm ─► attention ─► +norm ─► mlp ─► +norm ─► attention ─► ... ─► rows ─► +norm ─► head
- *       └────────residual─────────►┘  └────────────►┘  └──────────► ...        rows ──►┘
+ *   embed ─► norm ─► attention ─► +norm ─► mlp ─► +norm ─► attention ─► ... ─► +norm ─► head
+ *       └────────residual─────────►┘  └────────────►┘  └──────────► ...
+ *
+ * After the last layer's attention nothing looks at other tokens: from there on only the rows that become logits
+ * are computed.
  */
 export function buildDecoder(config: ModelConfig, weights: WeightLookup): DecoderGraph {
   const graph = GraphBuilder.create(config.architecture, OPSETS);
@@ -42,14 +45,14 @@ export function buildDecoder(config: ModelConfig, weights: WeightLookup): Decode
     let normed: string;
     if (layer === 0) normed = addRmsNorm(context, `${module}.input_layernorm`, residual);
     else ({ normed, sum: residual } = addResidualNorm(context, `${module}.input_layernorm`, branch, residual));
-    const attended = addAttention(context, `${module}.self_attn`, layer, { ...inputs, rotary, x: normed });
+    const isLast = layer === config.numLayers - 1;
+    const rows = isLast ? inputs.logitIndices : undefined;
+    const attended = addAttention(context, `${module}.self_attn`, layer, { ...inputs, rotary, rows, x: normed });
+    if (rows !== undefined) residual = addRowSelection(context, residual, rows);
     ({ normed, sum: residual } = addResidualNorm(context, `${module}.post_attention_layernorm`, attended, residual));
     branch = addMlp(context, `${module}.mlp`, normed);
   }
-  // Only the rows that become logits go through the last norm and the head.
-  const lastBranch = addRowSelection(context, branch, inputs.logitIndices);
-  const lastResidual = addRowSelection(context, residual, inputs.logitIndices);
-  graph.output(addHead(context, addLastNorm(context, 'model.norm', lastBranch, lastResidual)));
+  graph.output(addHead(context, addLastNorm(context, 'model.norm', branch, residual)));
   return { graph: graph.build(), info: describeDecoder(context) };
 }
 

@@ -1,3 +1,4 @@
+import type { Dimension } from '../../graph/ir.js';
 import type { ModelConfig, TensorSpec } from '../architecture.js';
 import { FDQ_DOMAIN, scopeOf, type BlockContext } from './context.js';
 import { addLinear, linearTensors } from './linear.js';
@@ -19,7 +20,7 @@ export function addMlp(context: BlockContext, module: string, x: string): string
     opType: 'SwiGLU',
     domain: FDQ_DOMAIN,
     inputs: [gateUp],
-    output: { dataType: 'float32', shape: ['tokens', context.config.intermediateSize] },
+    output: { dataType: 'float32', shape: [context.graph.valueInfo(gateUp).shape[0] as Dimension, context.config.intermediateSize] },
   });
   return addLinear(context, `${module}.down_proj`, activated);
 }
