@@ -1,6 +1,8 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { LoadedModel } from '../../src/load/load-model.js';
+import type { LoadedModel, LoadOptions } from '../../src/load/load-model.js';
+import type { IsaName } from '../../src/runtime/addon.js';
+import { openAddon } from '../helpers/addon.js';
 import {
   argMax,
   blockRange,
@@ -117,6 +119,36 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
       { ids: rest, start: shared * BLOCK_SIZE, blocks, rows: lastRow(rest) },
     ]);
     expect(reused).toEqual(whole);
+  });
+});
+
+const ISAS: readonly IsaName[] = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'];
+const available = ISAS.slice(0, ISAS.indexOf(openAddon().addon.detectIsa()) + 1);
+
+describe.each(FIXTURES)('%s on every instruction set of this machine', (name) => {
+  const golden = readGolden(name);
+  const [, , prompt] = golden.prompts;
+
+  async function lastLogits(options: Partial<LoadOptions>): Promise<Float32Array> {
+    const model = await loadFixture(name, options);
+    const ids = prompt?.ids ?? [];
+    const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: ids.map((_, i) => i) };
+    const rows = await runStep(model, [chunk]);
+    await model.runner.close();
+    return Float32Array.from(rows.flatMap((row) => [...row]));
+  }
+
+  it.each(available)('%s computes the reference logits', async (isa) => {
+    const reference = await readFloatTensors(path.join(fixtureFolder(name), 'golden.safetensors'));
+    const expected = reference.get('logits.2') ?? new Float32Array();
+    expect(maxAbsDifference(await lastLogits({ isa }), expected)).toBeLessThanOrEqual(
+      golden.tolerance.atol_float32,
+    );
+    // Rounding the inputs of linear layers may cost no more than computing everything in bfloat16 does.
+    const rounded = await lastLogits({ isa, dtype: 'bfloat16' });
+    const bound = golden.max_abs_difference_of_logits_when_computed_in.bfloat16;
+    expect(maxAbsDifference(rounded, expected)).toBeLessThanOrEqual(bound);
+    expect(rounded).not.toEqual(expected);
   });
 });
 

@@ -16,6 +16,7 @@ export interface GoldenPrompt {
 export interface Golden {
   readonly vocab_size: number;
   readonly tolerance: { readonly atol_float32: number };
+  readonly max_abs_difference_of_logits_when_computed_in: { readonly bfloat16: number };
   readonly prompts: readonly GoldenPrompt[];
 }
 
