@@ -7,7 +7,7 @@ import { getRepoCache } from './cache-layout.js';
 import type { RepoCache, Snapshot } from './cache-layout.js';
 import { assertNotQuantized, readConfig } from './checkpoint.js';
 import { createHubClient, retry } from './hub-client.js';
-import type { HubClient, RetryPolicy } from './hub-client.js';
+import type { FirstContactPolicy, HubClient, RetryPolicy } from './hub-client.js';
 import type { HubSettings } from './hub-environment.js';
 import { quote } from './quote.js';
 import { isCommit } from './reference.js';
@@ -66,7 +66,7 @@ function describeOddAnswer({ endpoint, repo }: HubClient, problem: string): User
 /** Runs a request of the hub library: our fetch's errors pass, the library's own become one of ours. */
 async function ask<T>(
   client: HubClient,
-  policy: RetryPolicy,
+  policy: FirstContactPolicy,
   signal: AbortSignal,
   request: () => Promise<T>,
 ): Promise<T> {
@@ -263,7 +263,7 @@ async function prepareFolders({ cache, snapshot }: Download): Promise<void> {
 
 async function resolveCommit(client: HubClient, policy: RetryPolicy, signal: AbortSignal): Promise<string> {
   const { endpoint: hubUrl, repo } = client;
-  const { sha } = await ask(client, policy, signal, () =>
+  const { sha } = await ask(client, { ...policy, failsFast: true }, signal, () =>
     modelInfo({
       name: repo.id,
       revision: repo.revision,

@@ -15,6 +15,9 @@ export interface RetryPolicy {
 /** A failure that may be gone in a moment: a lost connection, a busy or failing server. */
 export class TransientHubError extends UserError {}
 
+/** No connection came about at all: no network, no name resolution, nobody listening. */
+export class UnreachableHubError extends TransientHubError {}
+
 export interface HubClient {
   readonly repo: RepoReference;
   readonly endpoint: string;
@@ -40,9 +43,14 @@ export function describeAbort(cause?: unknown): UserError {
   });
 }
 
+/** A policy that gives up at once when no connection comes about: for the first request, which proves the network. */
+export interface FirstContactPolicy extends RetryPolicy {
+  readonly failsFast?: boolean;
+}
+
 /** Tries a task again while it fails with TransientHubError; `restart` resets the count when new bytes have arrived. */
 export async function retry<T>(
-  { attempts, delayMs }: RetryPolicy,
+  { attempts, delayMs, failsFast = false }: FirstContactPolicy,
   signal: AbortSignal,
   task: (restart: () => void) => Promise<T>,
 ): Promise<T> {
@@ -52,6 +60,7 @@ export async function retry<T>(
       return await task(() => (failures = 0));
     } catch (error) {
       if (!(error instanceof TransientHubError) || failures >= attempts) throw error;
+      if (failsFast && error instanceof UnreachableHubError) throw error;
     }
     const delay = Math.min(delayMs * 2 ** failures, MAX_DELAY_MS);
     failures++;
@@ -86,13 +95,26 @@ function describeReason(error: unknown): string {
   );
 }
 
+/** Codes of Node and undici for a connection that was never there. */
+const UNREACHABLE = /^(?:ENOTFOUND|EAI_\w+|ECONNREFUSED|ENETUNREACH|EHOSTUNREACH|UND_ERR_CONNECT_TIMEOUT)$/;
+
+function isUnreachable(error: unknown): boolean {
+  for (let reason = error; reason instanceof Error; reason = reason.cause) {
+    if (UNREACHABLE.test((reason as NodeJS.ErrnoException).code ?? '')) return true;
+  }
+  return false;
+}
+
 export function describeNetworkFailure({ endpoint, repo }: HubClient, error: unknown): TransientHubError {
-  return new TransientHubError(
+  const unreachable = isUnreachable(error);
+  return new (unreachable ? UnreachableHubError : TransientHubError)(
     'download_failed',
     `The connection to ${new URL(endpoint).origin} failed: ${describeReason(error)}.`,
     {
       suggestions: [
-        'Check the network and run the same command again: it goes on where this one stopped.',
+        unreachable
+          ? `Without a network fdq serves what is on this machine: fetch the model elsewhere (${formatFetchCommand(repo)}) and copy it.`
+          : 'Check the network and run the same command again: it goes on where this one stopped.',
         'Set HF_ENDPOINT to use a mirror, or copy the model folder here and give its path.',
         `Behind a proxy: ${formatFetchCommand(repo)}, after which fdq finds the model in the cache.`,
       ],

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import { isAbsolute, resolve } from 'node:path';
+import { dirname, isAbsolute, resolve } from 'node:path';
 import { UserError } from '../errors.js';
 import { findSnapshot } from './cache-layout.js';
 import { downloadModel } from './download.js';
@@ -7,7 +7,7 @@ import type { DownloadProgress, RetryPolicy } from './download.js';
 import { expandPath, readHubSettings } from './hub-environment.js';
 import type { Environment } from './hub-environment.js';
 import { listNames, quote } from './quote.js';
-import { findSimilarPaths, formatFetchCommand, parseRepoReference } from './reference.js';
+import { findSimilarPaths, formatFetchCommand, HUB_PREFIX, parseRepoReference } from './reference.js';
 import type { RepoReference } from './reference.js';
 import { listMissingFiles } from './weight-files.js';
 
@@ -79,15 +79,30 @@ async function locateFolder(reference: string, path: string): Promise<LocatedMod
   });
 }
 
-/** `models/demmo` looks like a hub id, but its writer may have meant the folder `models/demo`. */
-async function addLocalNames(reference: string, error: unknown): Promise<unknown> {
-  if (!(error instanceof UserError) || error.code !== 'model_not_found') return error;
+/**
+ * `models/demmo` looks like a hub id, but beside a folder `models` it is more likely a mistyped path: asking the hub
+ * would tell it about local names, and a name squatted there would be served instead.
+ */
+async function describeMistypedPath(
+  reference: string,
+  options: LocateOptions,
+): Promise<UserError | undefined> {
+  if (reference.startsWith(HUB_PREFIX) || reference.includes('@') || options.revision !== undefined) {
+    return undefined;
+  }
+  const parent = dirname(reference);
+  const isFolder = await stat(parent).then(
+    (stats) => stats.isDirectory(),
+    () => false,
+  );
+  if (!isFolder) return undefined;
   const similar = await findSimilarPaths(reference);
-  if (similar.length === 0) return error;
-  return new UserError(error.code, error.message, {
-    ...(error.param === undefined ? {} : { param: error.param }),
-    suggestions: [...error.suggestions, `Or did you mean the folder ${similar.map(quote).join(' or ')}?`],
-    cause: error,
+  return new UserError('model_not_found', `There is no model folder ${quote(reference)}.`, {
+    param: reference,
+    suggestions: [
+      ...(similar.length > 0 ? [`Did you mean ${similar.map(quote).join(' or ')}?`] : []),
+      `It was not looked up on the hub because the folder ${quote(parent)} exists; to do so write ${HUB_PREFIX}${reference}.`,
+    ],
   });
 }
 
@@ -102,6 +117,8 @@ async function locateRepo(
   if (snapshot !== undefined && missing.length === 0) {
     return { dir: snapshot.dir, reference, revision: snapshot.commit, source: 'cache' };
   }
+  const mistyped = await describeMistypedPath(reference, options);
+  if (mistyped !== undefined) throw mistyped;
   if (options.offline === true || settings.isOffline) {
     const where = `in the Hugging Face cache (${settings.cacheDir})`;
     throw describeOfflineMiss(
@@ -110,17 +127,14 @@ async function locateRepo(
       snapshot === undefined ? `is not ${where}` : `is incomplete ${where}: ${listNames(missing)} missing`,
     );
   }
-  try {
-    const { dir, commit } = await downloadModel(repo, settings, options);
-    return { dir, reference, revision: commit, source: 'download' };
-  } catch (error) {
-    throw await addLocalNames(reference, error);
-  }
+  const { dir, commit } = await downloadModel(repo, settings, options);
+  return { dir, reference, revision: commit, source: 'download' };
 }
 
 /**
  * Finds a model: a local folder, else a repository (`org/name` or `org/name@revision`) in the standard Hugging Face
  * cache, else one that is downloaded into that cache. A complete snapshot in the cache is used without asking the hub.
+ * `hf:org/name` skips the local folder.
  *
  * @throws UserError `model_not_found`, `offline`, `download_failed`, `aborted`, `usage`, `invalid_config`
  */
@@ -133,7 +147,7 @@ export async function locateModel(reference: string, options: LocateOptions = {}
   }
   const env = options.env ?? process.env;
   const path = reference.startsWith('~') ? expandPath(reference, env) : resolve(reference);
-  const folder = await locateFolder(reference, path);
+  const folder = reference.startsWith(HUB_PREFIX) ? undefined : await locateFolder(reference, path);
   if (folder !== undefined) {
     if (options.revision === undefined) return folder;
     throw new UserError('usage', `${quote(reference)} is a local folder, which has no revision.`, {

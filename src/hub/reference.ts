@@ -37,8 +37,12 @@ export function checkRevision(revision: string): string {
   );
 }
 
-/** `org/name` or `org/name@revision`; undefined for anything else, which can only be a path. */
-export function parseRepoReference(reference: string, revision?: string): RepoReference | undefined {
+/** In front of a hub id: it is one, whatever folders there are. */
+export const HUB_PREFIX = 'hf:';
+
+/** `org/name` or `org/name@revision`, with or without `hf:`; undefined for anything else, which can only be a path. */
+export function parseRepoReference(text: string, revision?: string): RepoReference | undefined {
+  const reference = text.startsWith(HUB_PREFIX) ? text.slice(HUB_PREFIX.length) : text;
   const at = reference.indexOf('@');
   const id = at === -1 ? reference : reference.slice(0, at);
   const inline = at === -1 ? undefined : reference.slice(at + 1);

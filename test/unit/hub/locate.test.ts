@@ -65,6 +65,26 @@ describe('locateModel with a folder', () => {
     expect(server.requests).toEqual([]);
   });
 
+  it('is not looked up on the hub beside a folder of that name', async () => {
+    const { env, server } = await startFixture();
+    const error = await catchError(locateModel('test/unitt', { env }));
+    expect(error).toMatchObject({ code: 'model_not_found', exitCode: 3, param: 'test/unitt' });
+    expect(error.suggestions.join('\n')).toContain('Did you mean "test/unit"?');
+    expect(error.suggestions.join('\n')).toContain('hf:test/unitt');
+    expect(server.requests).toEqual([]);
+  });
+
+  it.each([
+    ['hf:test/unit', undefined],
+    ['test/unitt@main', undefined],
+    ['test/unitt', 'main'],
+  ])('is looked up on the hub when it says so: %s, revision %s', async (reference, revision) => {
+    const { env, server } = await startFixture();
+    const error = await catchError(locateModel(reference, { env, revision }));
+    expect(error.code).toBe('model_not_found');
+    expect(server.requests[0]?.path).toMatch(/^\/api\/models\/test\/unitt?\//);
+  });
+
   it('says when it is a file', async () => {
     const path = join(await createTempDir(), 'model.safetensors');
     await writeFile(path, '');
