@@ -77,6 +77,7 @@ export class BatchEngine implements Engine {
       waiting: this.scheduler.waiting.size,
       kvBlocksUsed: this.blocks.used,
       kvBlocksTotal: this.blocks.numBlocks,
+      requests: { ...this.lifecycle.counters, live: this.lifecycle.live.size },
     };
   }
 

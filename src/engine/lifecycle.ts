@@ -1,15 +1,7 @@
 import { UserError } from '../errors.js';
 import type { Scheduler } from './scheduler.js';
 import type { RequestState, Sequence } from './sequence.js';
-import type { EngineObserver, FinishReason } from './types.js';
-
-/** accepted = finished + cancelled + failed + live */
-export interface RequestCounters {
-  readonly accepted: number;
-  readonly finished: number;
-  readonly cancelled: number;
-  readonly failed: number;
-}
+import type { EngineObserver, FinishReason, RequestCounters } from './types.js';
 
 /** The requests under way, and the ways they end. */
 export class Lifecycle {

@@ -87,11 +87,23 @@ export interface EngineInfo {
   readonly maxNumBatchedTokens: number;
 }
 
+/** Of an engine's life: accepted = finished + cancelled + failed + those under way. */
+export interface RequestCounters {
+  readonly accepted: number;
+  readonly finished: number;
+  readonly cancelled: number;
+  readonly failed: number;
+}
+
 export interface EngineStats {
   readonly running: number;
   readonly waiting: number;
   readonly kvBlocksUsed: number;
   readonly kvBlocksTotal: number;
+  readonly requests?: RequestCounters & {
+    /** Accepted and not ended. */
+    readonly live: number;
+  };
 }
 
 /** Monotonic clocks in seconds. */

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import Fastify from 'fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { FdqError, UserError } from '../errors.js';
@@ -11,7 +10,7 @@ import { handleHealth, handleLive, handleLoad, handleMetrics, handleVersion } fr
 import { notFound, pathOf, sendError, toFdqError, unsupportedMediaType } from './http-errors.js';
 import { parseJsonBody } from './json-body.js';
 import { handleModel, handleModels } from './models.js';
-import { logBody, logRequest, sanitizeId } from './request-log.js';
+import { logBody, logRequest, newRequestId, sanitizeId } from './request-log.js';
 import { answerClientError, nodeServerOptions } from './socket-options.js';
 import type { SocketLimits, Tls } from './socket-options.js';
 import { handleDetokenize, handleTokenize, handleTokenizerInfo } from './tokenize.js';
@@ -63,8 +62,12 @@ export interface AppOptions {
   readonly tls: Tls | null;
 }
 
-/** Removes the prefix and doubled slashes; clients join base URLs in every way. */
-function normalizeUrl(url: string, rootPath: string): string {
+/** What precedes the path of a request in absolute form (RFC 9112, 3.2.2), as clients send it to a proxy. */
+const ORIGIN = /^https?:\/\/[^/?#]*/i;
+
+/** Removes origin, prefix and doubled slashes; clients join base URLs in every way. */
+function normalizeUrl(given: string, rootPath: string): string {
+  const url = given.replace(ORIGIN, '');
   const start = url.indexOf('?');
   const path = (start < 0 ? url : url.slice(0, start)).replace(/\/{2,}/g, '/');
   const query = start < 0 ? '' : url.slice(start);
@@ -96,24 +99,24 @@ function makeFastify(options: AppOptions): FastifyInstance {
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 512 },
     genReqId: (request) => {
       const given = request.headers['x-request-id'];
-      return (typeof given === 'string' ? sanitizeId(given) : '') || `req-${randomUUID()}`;
+      return (typeof given === 'string' ? sanitizeId(given) : '') || newRequestId();
     },
-    frameworkErrors: (error, _request, reply) => void sendError(toFdqError(error), reply),
+    frameworkErrors: (error, request, reply) => {
+      reply.header('x-request-id', request.id);
+      void sendError(toFdqError(error), reply);
+    },
     clientErrorHandler: answerClientError,
   });
 }
 
-/** Ids, CORS, keys and the Host check, before anything of a body is read. */
+/** CORS, keys and the Host check, before anything of a body is read. */
 function addGuards(app: FastifyInstance, options: AppOptions, routes: readonly Route[]): void {
   const cors = new CorsPolicy(options.allowedOrigins);
   const keys = new KeyChecker(options.apiKeys);
   const isOpen = (route: Route): boolean =>
     route.isOpen === true || (route === METRICS && !options.protectMetrics);
   const open = new Set(routes.filter(isOpen).map((route) => route.path));
-  app.decorateRequest('record', null as unknown as RequestRecord);
   app.addHook('onRequest', async (request, reply) => {
-    request.record = newRecord();
-    reply.header('x-request-id', request.id);
     cors.apply(request, reply);
     if (options.requiresLoopbackHost) checkLoopbackHost(request.headers.host);
     if (request.method === 'OPTIONS')
@@ -171,6 +174,15 @@ function addErrors(app: FastifyInstance, routes: readonly Route[], context: Serv
   });
 }
 
+/** Every request has an id and a record, whatever becomes of it: add this before the guards. */
+function addIds(app: FastifyInstance): void {
+  app.decorateRequest('record', null as unknown as RequestRecord);
+  app.addHook('onRequest', async (request, reply) => {
+    request.record = newRecord();
+    reply.header('x-request-id', request.id);
+  });
+}
+
 function addRecords(app: FastifyInstance, context: ServerContext): void {
   if (context.logBodies) {
     app.addHook('preHandler', (request, _reply, done) => {
@@ -225,8 +237,9 @@ export function createApp(options: AppOptions): FastifyInstance {
     },
   );
   addErrors(app, routes, options.context);
-  addGuards(app, options, routes);
+  addIds(app);
   addRecords(app, options.context);
+  addGuards(app, options, routes);
   addRoutes(app, routes, options.context);
   return app;
 }
@@ -236,6 +249,7 @@ export function createMetricsApp(options: AppOptions): FastifyInstance {
   const app = makeFastify({ ...options, tls: null });
   const routes = [METRICS, ...PROBES];
   addErrors(app, routes, options.context);
+  addIds(app);
   addGuards(app, options, routes);
   addRoutes(app, routes, options.context);
   return app;

@@ -76,10 +76,11 @@ async function readJob(
       promptWord: 'prompt',
     }),
   );
-  const maxTokens = Math.min(...budgets);
+  const maxTokens = Math.max(...budgets);
   return {
     model,
     prompts: idLists,
+    budgets,
     params: resolveSampling(body, { maxTokens, logprobs, promptLogprobs }, sampling),
     stream: body.stream ?? false,
     cacheSalt: body.cache_salt,

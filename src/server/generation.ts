@@ -1,4 +1,4 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import type { Engine, EngineOutput, GenerationRequest } from '../engine/types.js';
 
 export interface PromptOutput {
@@ -8,15 +8,18 @@ export interface PromptOutput {
 }
 
 /**
- * Queues every prompt and waits until the engine has had the chance to refuse, so that a refusal is still an HTTP status.
- * The outputs come in the order of their events. Consume them to the end or abort `controller`.
+ * Queues every prompt and waits until the engine has had the chance to refuse, so that a refusal is still an HTTP status:
+ * for one turn of the event loop, then for at most `holdMs` while none has left the queue. The outputs come in the order of
+ * their events. Consume them to the end or abort `controller`.
  * @throws what `Engine.generate` throws; no prompt is left running then.
  */
 export async function startGeneration(
   engine: Engine,
   requests: readonly GenerationRequest[],
   controller: AbortController,
+  holdMs = 0,
 ): Promise<AsyncIterable<PromptOutput>> {
+  const held = new AbortController();
   try {
     const iterators = requests.map((request) =>
       engine.generate(request, controller.signal)[Symbol.asyncIterator](),
@@ -24,6 +27,7 @@ export async function startGeneration(
     const firsts = iterators.map((iterator) => iterator.next());
     for (const first of firsts) first.catch(() => undefined);
     await Promise.race([Promise.all(firsts), nextTurn()]);
+    if (holdMs > 0) await Promise.race([...firsts, delay(holdMs, undefined, { signal: held.signal })]);
     return iterators.length === 1
       ? readOne(
           iterators[0] as AsyncIterator<EngineOutput>,
@@ -33,6 +37,8 @@ export async function startGeneration(
   } catch (error) {
     controller.abort(error);
     throw error;
+  } finally {
+    held.abort();
   }
 }
 

@@ -110,6 +110,32 @@ function addGauges(family: Family, stats: () => EngineStats | null): void {
   family.gauge('gpu_cache_usage_perc', 'KV cache in use, 1 is all of it (older name).', kvUsage);
 }
 
+const EVENTS = ['accepted', 'finished', 'cancelled', 'failed'] as const;
+
+/** The engine's own books, for whoever checks that no request is lost. */
+function addBalance(registry: Registry, stats: () => EngineStats | null): void {
+  const registers = [registry];
+  new Counter({
+    name: 'fdq:engine_requests_total',
+    help: 'Prompts the engine took and ended: accepted = finished + cancelled + failed + live.',
+    labelNames: ['event'],
+    registers,
+    collect() {
+      const requests = stats()?.requests;
+      this.reset();
+      for (const event of EVENTS) this.inc({ event }, requests?.[event] ?? 0);
+    },
+  });
+  new Gauge({
+    name: 'fdq:engine_requests_live',
+    help: 'Prompts the engine took and has not ended.',
+    registers,
+    collect() {
+      this.set(stats()?.requests?.live ?? 0);
+    },
+  });
+}
+
 type Finish = Parameters<EngineObserver['onFinish']>[0];
 
 function finishObserver(family: Family, maxModelLen: number): (finish: Finish) => void {
@@ -168,6 +194,7 @@ export function addEngineMetrics(
   const family = new Family(registry, options);
   let stats: (() => EngineStats) | null = null;
   addGauges(family, () => stats?.() ?? null);
+  addBalance(registry, () => stats?.() ?? null);
   const promptTokens = family.counter('prompt_tokens_total', 'Prompt tokens computed.');
   const generationTokens = family.counter('generation_tokens_total', 'Tokens generated.');
   const prefixQueries = family.counter('prefix_cache_queries_total', 'Tokens looked up in the prefix cache.');

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 
 /** What the server needs of a logger; pino's shape. */
@@ -25,6 +26,10 @@ const SAFE_ID = /[^A-Za-z0-9._:@+/=-]/g;
 /** A client's request id without anything that could break a header or a log line; '' when nothing is left. */
 export function sanitizeId(id: string): string {
   return id.replace(SAFE_ID, '').slice(0, MAX_ID_CHARS);
+}
+
+export function newRequestId(): string {
+  return `req-${randomUUID()}`;
 }
 
 /** One line per finished request: no body, no header but the id. */

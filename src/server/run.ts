@@ -20,6 +20,8 @@ import { UsageCounter } from './usage.js';
 export interface Job {
   readonly model: ServedModel;
   readonly prompts: readonly (readonly number[])[];
+  /** Most tokens a choice of each prompt may have; absent: `params.maxTokens` for all. */
+  readonly budgets?: readonly number[];
   readonly params: SamplingParams;
   readonly stream: boolean;
   readonly cacheSalt: string | undefined;
@@ -37,12 +39,18 @@ export interface StreamSink extends OutputSink {
   onEnd(): void;
 }
 
+/** Nearly always the budgets are equal, and one object serves all prompts. */
+function withBudget(params: SamplingParams, maxTokens = params.maxTokens): SamplingParams {
+  if (maxTokens === params.maxTokens) return params;
+  return { ...params, maxTokens, minTokens: Math.min(params.minTokens, maxTokens) };
+}
+
 function engineRequests(job: Job, keyHolder: string): GenerationRequest[] {
   const salt = [keyHolder, job.cacheSalt ?? ''].filter((part) => part !== '').join('\n');
-  return job.prompts.map((promptTokenIds) => ({
+  return job.prompts.map((promptTokenIds, i) => ({
     id: randomUUID(),
     promptTokenIds,
-    params: job.params,
+    params: withBudget(job.params, job.budgets?.[i]),
     ...(salt === '' ? {} : { cacheSalt: salt }),
     ...(job.priority === undefined ? {} : { priority: job.priority }),
   }));
@@ -167,7 +175,10 @@ export class Run {
   #start(): ReturnType<typeof startGeneration> {
     this.#throwIfGone();
     const requests = engineRequests(this.#job, this.#record.keyHolder);
-    return startGeneration(this.#job.model.engine, requests, this.#controller);
+    // A stream that may still expire in the queue sends no headers yet, at most until a comment would be due.
+    const { maxWaitingMs, stream } = this.#context;
+    const holdMs = maxWaitingMs === null || !this.#job.stream ? 0 : stream.keepAliveMs;
+    return startGeneration(this.#job.model.engine, requests, this.#controller, holdMs);
   }
 
   async #consume(outputs: Awaited<ReturnType<typeof startGeneration>>, sink: OutputSink): Promise<void> {

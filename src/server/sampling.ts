@@ -17,7 +17,7 @@ export interface TokenBudget {
   readonly promptLength: number;
   /** What the request asked for, undefined when it did not say. */
   readonly requested: number | undefined;
-  /** When neither the request nor the model says; undefined: the rest of the context. */
+  /** When the request does not say; undefined: the model's default, else the rest of the context. */
   readonly fallback: number | undefined;
   readonly promptWord: 'messages' | 'prompt';
 }
@@ -47,7 +47,7 @@ export function contextLengthExceeded(
 }
 
 /**
- * How many tokens may be generated: what was asked for, else the model's or the route's default within the context.
+ * How many tokens may be generated: what was asked for, else the route's or the model's default within the context.
  * @throws UserError `context_length_exceeded` when prompt and completion do not fit.
  */
 export function resolveMaxTokens(model: ServedModel, budget: TokenBudget): number {
@@ -55,7 +55,7 @@ export function resolveMaxTokens(model: ServedModel, budget: TokenBudget): numbe
   const { promptLength, requested, promptWord } = budget;
   const rest = limit - promptLength;
   const wanted =
-    requested ?? Math.max(1, Math.min(model.defaults.maxTokens ?? budget.fallback ?? rest, rest));
+    requested ?? Math.max(1, Math.min(budget.fallback ?? model.defaults.maxTokens ?? rest, rest));
   if (wanted <= rest) return wanted;
   throw contextLengthExceeded(limit, {
     promptTokens: promptLength,

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { FdqError } from '../errors.js';
 import { toErrorBody } from './http-errors.js';
+import { newRequestId } from './request-log.js';
 
 export interface SocketLimits {
   readonly bodyLimitBytes: number;
@@ -63,6 +64,6 @@ export function answerClientError(error: NodeJS.ErrnoException, socket: Socket):
   const body = JSON.stringify(toErrorBody(new FdqError('invalid_request', message)));
   socket.end(
     `HTTP/1.1 ${status} ${reason}\r\nconnection: close\r\ncontent-type: application/json; charset=utf-8\r\n` +
-      `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+      `x-request-id: ${newRequestId()}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   );
 }

@@ -182,7 +182,7 @@ describe('preemption', () => {
     }
     expect(recorder.preemptions).toBeGreaterThan(0);
     expect(finished).toEqual([0, 1, 2]);
-    expect(engine.stats()).toEqual({ running: 0, waiting: 0, kvBlocksUsed: 0, kvBlocksTotal: 12 });
+    expect(engine.stats()).toMatchObject({ running: 0, waiting: 0, kvBlocksUsed: 0, kvBlocksTotal: 12 });
   });
 
   it('keeps the scores that a preempted request already has', async () => {

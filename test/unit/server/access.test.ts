@@ -1,4 +1,5 @@
 import { request as httpRequest } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { createServer as createTcpServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -188,6 +189,24 @@ describe('paths', () => {
     expect((await app.inject({ url, method: 'HEAD' })).statusCode).toBe(200);
   });
 
+  it('may be whole URLs, as clients send them to a proxy', async () => {
+    const handle = await startServer(BASE_OPTIONS);
+    try {
+      const status = await new Promise<number | undefined>((resolve, reject) => {
+        const { port } = handle;
+        const options = { port, path: `http://127.0.0.1:${port}//health` };
+        const request = httpRequest(options, (response) => {
+          response.resume();
+          resolve(response.statusCode);
+        });
+        request.on('error', reject).end();
+      });
+      expect(status).toBe(503);
+    } finally {
+      await handle.close();
+    }
+  });
+
   it('may have a prefix', async () => {
     const { app } = await start({ rootPath: '/llm' });
     expect((await app.inject('/llm/v1/models')).statusCode).toBe(200);
@@ -200,18 +219,13 @@ describe('bad HTTP', () => {
   it('is answered in JSON', async () => {
     const handle = await startServer(BASE_OPTIONS);
     try {
-      const status = await new Promise<number | undefined>((resolve, reject) => {
-        const request = httpRequest(
-          `${handle.url}/health`,
-          { headers: { 'x-big': 'a'.repeat(17_000) } },
-          (response) => {
-            response.resume();
-            resolve(response.statusCode);
-          },
-        );
-        request.on('error', reject).end();
+      const response = await new Promise<IncomingMessage>((resolve, reject) => {
+        const options = { headers: { 'x-big': 'a'.repeat(17_000) } };
+        httpRequest(`${handle.url}/health`, options, resolve).on('error', reject).end();
       });
-      expect(status).toBe(431);
+      response.resume();
+      expect(response.statusCode).toBe(431);
+      expect(response.headers['x-request-id']).toMatch(/^req-[0-9a-f-]{36}$/);
     } finally {
       await handle.close();
     }

@@ -150,6 +150,22 @@ describe('log-likelihood scoring', () => {
   });
 });
 
+describe('max_tokens of completions', () => {
+  it('is 16 when the request does not say, whatever the model’s own default', async () => {
+    const app = await start({ defaults: { maxTokens: 128 } });
+    const { body } = await complete(app, { prompt: HELLO });
+    expect(body.usage).toMatchObject({ completion_tokens: 16 });
+  });
+
+  it('by default is cut to what the context leaves, prompt by prompt', async () => {
+    const app = await start();
+    const long = Array.from({ length: 254 }, () => 1);
+    const { status } = await complete(app, { prompt: [long, HELLO] });
+    expect(status).toBe(200);
+    expect(app.model.engine.requests.map(({ request }) => request.params.maxTokens)).toEqual([2, 16]);
+  });
+});
+
 describe('fields of completions', () => {
   it.each([
     [{ suffix: 'x' }, 'suffix'],

@@ -200,6 +200,29 @@ describe('request ids and logs', () => {
     expect((await app.inject('/nothing')).headers['x-request-id']).toMatch(/^req-[0-9a-f-]{36}$/);
   });
 
+  it.each(['/v1/models/%zz', `/v1/models/${'a'.repeat(3000)}`, '/%'])('are there for %s', async (url) => {
+    const { app } = await start();
+    const response = await app.inject({ url });
+    expect(response.statusCode).toBeGreaterThanOrEqual(400);
+    expect(response.headers['x-request-id']).toMatch(/^req-[0-9a-f-]{36}$/);
+  });
+
+  it('count and log what is refused before it is read', async () => {
+    const lines: Record<string, unknown>[] = [];
+    const note = (fields: Readonly<Record<string, unknown>>): void => void lines.push(fields);
+    const logger: ServerLogger = { debug: note, info: note, warn: note, error: note };
+    const { app, context } = await start({ logger, apiKeys: ['secret'] });
+    expect((await app.inject('/v1/models')).statusCode).toBe(401);
+    expect((await app.inject({ url: '/health', headers: { host: 'evil.example' } })).statusCode).toBe(403);
+    expect(lines).toMatchObject([
+      { status: 401, code: 'unauthorized' },
+      { status: 403, code: 'forbidden' },
+    ]);
+    const text = await context.metrics.render();
+    expect(text).toContain('fdq:http_requests_total{route="/v1/models",status="401"} 1');
+    expect(text).toContain('fdq:request_failures_total{code="forbidden"} 1');
+  });
+
   it('write one line per request without what was said', async () => {
     const lines: [Record<string, unknown>, string][] = [];
     const note = (fields: Readonly<Record<string, unknown>>, message: string): void =>

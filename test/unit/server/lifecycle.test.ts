@@ -201,6 +201,29 @@ describe('overload', () => {
   });
 });
 
+describe('a stream that waited too long', () => {
+  it('is a 429, for nothing was sent yet', async () => {
+    const { handle } = await start({ isManual: true }, { maxWaitingMs: 50 });
+    const late = await post(handle, { ...CHAT, stream: true });
+    expect(late.status).toBe(429);
+    expect(late.headers.get('retry-after')).toBe('1');
+  });
+
+  it('gets its headers with the first comment when the limit is longer than that', async () => {
+    const { handle, model } = await start(
+      { isManual: true },
+      { maxWaitingMs: 60_000, streamKeepAliveMs: 20 },
+    );
+    const next = model.engine.nextRequest();
+    const response = await post(handle, { ...CHAT, stream: true });
+    expect(response.status).toBe(200);
+    const request = await next;
+    request.start();
+    request.emit([39], 0, 'stop');
+    expect(readEvents(await response.text()).at(-1)).toBe('[DONE]');
+  });
+});
+
 describe('draining', () => {
   it('finishes what runs, refuses what comes, and says so to probes', async () => {
     const { handle, model } = await start({ isManual: true });

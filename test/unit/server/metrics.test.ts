@@ -38,8 +38,12 @@ describe('metrics', () => {
         blockSize: 16,
         numBlocks: 100,
         build: { version: '1', onnxruntime: '2' },
-        stats: () => ({ running: 3, waiting: 1, kvBlocksUsed: 25, kvBlocksTotal: 100 }),
+        stats: () => ({
+          ...{ running: 3, waiting: 1, kvBlocksUsed: 25, kvBlocksTotal: 100 },
+          requests: { accepted: 10, finished: 3, cancelled: 2, failed: 1, live: 4 },
+        }),
       });
+      await metrics.render();
       const found = await values(() => metrics.render());
       for (const prefix of ['fdq', 'vllm']) {
         const get = (name: string, labels = LABELS): number | undefined =>
@@ -73,6 +77,11 @@ describe('metrics', () => {
         expect(get('iteration_tokens_total_sum')).toBe(34);
         expect(get('cache_config_info', `${LABELS},block_size="16",num_gpu_blocks="100"`)).toBe(1);
       }
+      const balance = Object.entries({ accepted: 10, finished: 3, cancelled: 2, failed: 1 });
+      for (const [event, count] of balance) {
+        expect(found.get(`fdq:engine_requests_total{event="${event}"}`)).toBe(count);
+      }
+      expect(found.get('fdq:engine_requests_live')).toBe(4);
       expect(found.get('fdq:build_info{version="1",onnxruntime="2",scheme="wint8",ep="cpu"}')).toBe(1);
       expect(found.get('fdq:event_loop_lag_seconds{quantile="0.99"}')).toBeGreaterThanOrEqual(0);
       expect(found.get('process_resident_memory_bytes')).toBeGreaterThan(1e6);
