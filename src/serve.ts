@@ -112,6 +112,8 @@ class ModelServer implements RunningServer {
 
   async #load(): Promise<ReadyInfo> {
     const start = performance.now();
+    // Once before the weights: a folder without generation_config.json must not cost the time of loading them.
+    await readGenerationConfig({ generationConfig: undefined }, this.#options.chat);
     const [loaded, text] = await this.#loadParts();
     const generation = await readGenerationConfig(loaded.checkpoint, this.#options.chat);
     const { memory } = loaded;
@@ -161,6 +163,7 @@ class ModelServer implements RunningServer {
   /** Weights and tokenizer, at the same time. */
   async #loadParts(): Promise<readonly [LoadedModel, LoadedText]> {
     let text: Promise<LoadedText> | undefined;
+    const broken = new AbortController();
     const observer: LoadObserver = {
       phase: (name, state, detail) => {
         this.#ui.phase(name, state, detail);
@@ -169,10 +172,17 @@ class ModelServer implements RunningServer {
       warn: (line) => this.#ui.warn(line),
       located: ({ dir }) => {
         text = loadText(this.#options.tokenizer ?? dir, this.#options.chat.chatTemplate);
-        text.catch(() => undefined);
+        text.catch((error: unknown) => broken.abort(error));
       },
     };
-    const loaded = await loadModel(loadOptions(this.#options, this.#loading.signal), observer);
+    const signal = AbortSignal.any([this.#loading.signal, broken.signal]);
+    const loaded = await loadModel(loadOptions(this.#options, signal), observer).catch(
+      async (error: unknown) => {
+        // The tokenizer's failure stopped the loading: it is the reason, not the interruption.
+        if (broken.signal.aborted && !this.#loading.signal.aborted) await text;
+        throw error;
+      },
+    );
     try {
       return [loaded, await (text as Promise<LoadedText>)];
     } catch (error) {

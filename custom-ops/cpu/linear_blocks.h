@@ -41,18 +41,22 @@ inline Rows fold(const PanelJob& job, Rows partial, Rows scale, int64_t x_group,
   return Rows::fma(partial, scale, total);
 }
 
-// Codes of one block of a panel, and those wanted next: the next block, or the first of the panel `step`
-// further on.
+// Codes of one block of a panel, and those wanted a little later: further on in the panel, or in the one `step`
+// panels on.
 struct CodeBlock {
   const uint8_t* now;
   const uint8_t* ahead;
 };
+constexpr int64_t kAheadBytes = 4096;
 
 inline CodeBlock find_codes(const PanelJob& job, int64_t panel, int64_t last, int64_t block, int step) {
-  const int64_t block_bytes = job.block_k / 4 * bytes_per_4k(job.format);
-  const uint8_t* now = job.codes + panel * job.panel_bytes + block * block_bytes;
-  if ((block + 1) * job.block_k < job.k_end) return {now, now + block_bytes};
-  return {now, panel + step < last ? job.codes + (panel + step) * job.panel_bytes : now};
+  const int64_t offset = block * job.block_k / 4 * bytes_per_4k(job.format);
+  const uint8_t* codes = job.codes + panel * job.panel_bytes;
+  const int64_t ahead = offset + kAheadBytes;
+  if (ahead < job.panel_bytes) return {codes + offset, codes + ahead};
+  const int64_t next = ahead - job.panel_bytes;
+  const bool exists = panel + step < last && next < job.panel_bytes;
+  return {codes + offset, exists ? codes + step * job.panel_bytes + next : codes + offset};
 }
 
 // NP panels' codes of one block to w [NP][kMaxBlockK / 2][16 rows][2 k]. What is decoded next is prefetched.

@@ -36,7 +36,7 @@ export const MODEL_FLAGS = {
   tokenizer: {
     kind: 'text',
     group: 'MODEL',
-    summary: 'Folder or Hugging Face id of the tokenizer; default: the model.',
+    summary: 'Folder with tokenizer.json; default: the model.',
   },
   dtype: {
     kind: 'choice',
@@ -66,7 +66,7 @@ export const MODEL_FLAGS = {
     group: 'MODEL',
     min: 1,
     max: 1024,
-    summary: 'Threads of reading, quantizing and computing; default: one per physical core available.',
+    summary: 'Threads of reading, quantizing and computing; default: one per CPU this process may use.',
   },
   seed: {
     kind: 'integer',
@@ -215,6 +215,11 @@ export const MEMORY_FLAGS = {
     summary: 'Processes the model is split over.',
     options: ['1'],
     default: '1',
+    refused: {
+      '2': 'this version of fdq runs a model in one process',
+      '4': 'this version of fdq runs a model in one process',
+      '8': 'this version of fdq runs a model in one process',
+    },
   },
 } as const satisfies FlagTable;
 

@@ -11,7 +11,7 @@ export interface ServeOptions {
   /** Folder, or Hugging Face id with an optional `@revision`. */
   readonly model: string;
   readonly revision?: string;
-  /** Folder or Hugging Face id; absent: the model's own. */
+  /** Folder; absent: the model's own. */
   readonly tokenizer?: string;
   readonly offline: boolean;
   /** Scheme name or alias as typed; absent: as stored, or what quantizationConfig says. */

@@ -7,6 +7,7 @@ import { SERVE_FLAGS } from '../cli/flags.js';
 import { createLogger } from '../cli/logger.js';
 import { createProgress, type Progress } from '../cli/progress.js';
 import { readyLines } from '../cli/ready-lines.js';
+import { checkServeOptions } from '../cli/serve-checks.js';
 import {
   mergeModelArgument,
   toServeOptions,
@@ -63,7 +64,9 @@ export default class Serve extends BaseCommand {
       process.stdout.write(printSettings(SERVE_FLAGS, settings));
       return undefined;
     }
-    await this.serveUntilStopped(toServeOptions(values), values);
+    const options = toServeOptions(values);
+    checkServeOptions(options);
+    await this.serveUntilStopped(options, values);
     return undefined;
   }
 

@@ -87,14 +87,14 @@ function checkTensor(spec: TensorSpec, tensor: CheckpointTensor): WeightSource {
     const types = [...DATA_TYPES.keys()].join(', ');
     throw new UnsupportedError(
       'invalid_checkpoint',
-      `Expected tensor "${name}" to be of type ${types} but the checkpoint has ${tensor.dtype}`,
+      `Expected tensor "${name}" to be of type ${types} but the checkpoint has ${tensor.dtype}.`,
       { param: name, suggestions: ['Give the unquantized checkpoint: fdq quantizes it while loading.'] },
     );
   }
   if (tensor.shape.join() !== spec.shape.join()) {
     throw new UserError(
       'invalid_checkpoint',
-      `Expected tensor "${name}" to have shape [${spec.shape.join(', ')}] but the checkpoint has [${tensor.shape.join(', ')}]`,
+      `Expected tensor "${name}" to have shape [${spec.shape.join(', ')}] but the checkpoint has [${tensor.shape.join(', ')}].`,
       { param: name, suggestions: ['Check that config.json and the weights are of the same model.'] },
     );
   }
@@ -111,7 +111,7 @@ function refuseMissing(spec: TensorSpec, count: number, tensors: ReadonlyMap<str
       : 'Check that config.json and the weights are of the same model and that every shard is there.';
   return new UserError(
     'invalid_checkpoint',
-    `Expected tensor "${spec.name}" [${spec.shape.join(', ')}] but the checkpoint does not have it${others}`,
+    `Expected tensor "${spec.name}" [${spec.shape.join(', ')}] but the checkpoint does not have it${others}.`,
     {
       param: spec.name,
       suggestions: example === undefined ? [hint] : [hint, `The checkpoint has, for example, "${example}".`],

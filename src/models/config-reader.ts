@@ -63,7 +63,7 @@ export class ConfigReader {
     const name = `${this.#path}${key}`;
     return new UserError(
       'invalid_checkpoint',
-      `Expected ${name} in config.json to be ${expected} but received ${describe(this.get(key))}`,
+      `Expected ${name} in config.json to be ${expected} but received ${describe(this.get(key))}.`,
       { param: name, suggestions: ['Compare config.json with the one the model was published with.'] },
     );
   }
@@ -73,7 +73,7 @@ export class ConfigReader {
     const name = `${this.#path}${key}`;
     return new UnsupportedError(
       'unsupported_model',
-      `Expected ${name} in config.json to be ${supported} but received ${describe(this.get(key))}`,
+      `Expected ${name} in config.json to be ${supported} but received ${describe(this.get(key))}.`,
       { param: name, suggestions: [`fdq supports ${supported} for ${name}; choose a model without this setting.`] },
     );
   }
