@@ -78,7 +78,9 @@ async function generate(
       onStep: () => undefined,
       onFirstToken: () => undefined,
       onInterToken: () => undefined,
-      onPreemption: () => void preemptions++,
+      onPreemption: () => {
+        preemptions++;
+      },
       onPrefixQuery: () => undefined,
       onFinish: () => undefined,
     },
