@@ -1,5 +1,5 @@
 // Compares every ONNX Runtime function slot and struct offset the addon uses with the official C header, which is
-// fetched as a Go module (the only registry that carries it). Skipped, by name, where Go is missing.
+// fetched as a Go module (the only registry that carries it). Skipped, by name, without Go or a network.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
