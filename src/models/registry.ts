@@ -25,12 +25,12 @@ export async function loadArchitecture(config: Readonly<Record<string, unknown>>
   if (load !== undefined) return load();
   const supported = `Supported architectures: ${architectureNames.join(', ')}.`;
   if (typeof name !== 'string') {
-    throw new UnsupportedError('unsupported_architecture', 'config.json names no architecture under "architectures"', {
+    throw new UnsupportedError('unsupported_architecture', 'config.json names no architecture under "architectures".', {
       param: 'architectures',
       suggestions: [supported, 'Give a Hugging Face checkpoint of a causal language model.'],
     });
   }
-  throw new UnsupportedError('unsupported_architecture', `Expected a supported architecture but config.json says "${name}"`, {
+  throw new UnsupportedError('unsupported_architecture', `Expected a supported architecture but config.json says "${name}".`, {
     param: 'architectures',
     suggestions: [supported, `The nearest name is ${closest(name, architectureNames)}.`],
   });
