@@ -41,13 +41,13 @@ inline Rows fold(const PanelJob& job, Rows partial, Rows scale, int64_t x_group,
   return Rows::fma(partial, scale, total);
 }
 
-// Codes of one block of a panel, and those wanted a little later: further on in the panel, or in the one `step`
-// panels on.
+// Codes of one block of a panel, and those wanted a little later: further on in the panel, or in the one
+// `step` panels on.
 struct CodeBlock {
   const uint8_t* now;
   const uint8_t* ahead;
 };
-constexpr int64_t kAheadBytes = 4096;
+constexpr int64_t kAheadBytes = 2048;
 
 inline CodeBlock find_codes(const PanelJob& job, int64_t panel, int64_t last, int64_t block, int step) {
   const int64_t offset = block * job.block_k / 4 * bytes_per_4k(job.format);
