@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { UserError } from '../../../src/errors.js';
 import { makeApp, readEvents } from '../../helpers/test-server.js';
 import type { TestModelOptions } from '../../helpers/test-server.js';
 
@@ -109,6 +110,32 @@ describe('prompts', () => {
     expect(response.statusCode).toBe(503);
     expect(model.engine.requests).toHaveLength(1);
     expect(model.engine.requests[0]?.signal?.aborted).toBe(true);
+  });
+});
+
+describe('more prompts than the queue holds', () => {
+  it('follow as the first leave it', async () => {
+    const app = await start({ isManual: true, maxQueued: 2 });
+    const arrivals = Array.from({ length: 5 }, () => app.model.engine.nextRequest());
+    const answer = complete(app, { prompt: ['a', 'b', 'c', 'd', 'e'], echo: true });
+    for (const arrival of arrivals) {
+      const request = await arrival;
+      request.start();
+      request.emit([75], 0, 'stop');
+    }
+    const { status, body } = await answer;
+    expect(status).toBe(200);
+    expect(body.choices.map(({ text }) => text)).toEqual(['al', 'bl', 'cl', 'dl', 'el']);
+  });
+
+  it('are not handed over any more when one failed', async () => {
+    const app = await start({ isManual: true, maxQueued: 2 });
+    const first = app.model.engine.nextRequest();
+    const answer = complete(app, { prompt: ['a', 'b', 'c', 'd', 'e'] });
+    (await first).fail(new UserError('invalid_request', 'No token is left.'));
+    expect((await answer).status).toBe(400);
+    expect(app.model.engine.requests).toHaveLength(2);
+    expect(app.model.engine.requests[1]?.signal?.aborted).toBe(true);
   });
 });
 
