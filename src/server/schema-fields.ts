@@ -81,7 +81,6 @@ export const IGNORED_FIELDS: readonly string[] = [
   'prompt_cache_retention',
   'verbosity',
   'parallel_tool_calls',
-  'include_reasoning',
 ];
 
 const STRUCTURED = 'Structured output is not available yet: leave the field out.';
@@ -128,6 +127,31 @@ const REFUSALS: readonly Refusal[] = [
   { field: 'logits_processors', advice: 'Use logit_bias or allowed_token_ids.' },
   { field: 'prompt_embeds', advice: 'Send text or token ids.' },
   { field: 'prompt_token_ids', advice: 'Send token ids as the prompt of /v1/completions.' },
+  {
+    field: 'include_reasoning',
+    accepts: (value) => value === true,
+    advice: 'Reasoning is part of the content; switch it off with chat_template_kwargs where the model can.',
+  },
+  {
+    field: 'return_metrics',
+    accepts: (value) => value === false,
+    advice: 'Timings of requests are in the log and in /metrics.',
+  },
+  {
+    field: 'documents',
+    accepts: (value) => Array.isArray(value) && value.length === 0,
+    advice: 'Write the documents into a message.',
+  },
+  {
+    field: 'length_penalty',
+    accepts: (value) => value === 1,
+    advice: 'It belongs to beam search; leave the field out.',
+  },
+  {
+    field: 'detokenize',
+    accepts: (value) => value === true,
+    advice: 'Text is always made; add return_token_ids to get the ids, too.',
+  },
   { field: 'thinking_token_budget', advice: 'Leave the field out.' },
   { field: 'reasoning_max_tokens', advice: 'Leave the field out.' },
 ];

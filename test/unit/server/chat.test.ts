@@ -273,6 +273,11 @@ const REFUSED: readonly [body: Record<string, unknown>, param: string][] = [
   [{ functions: [] }, 'functions'],
   [{ use_beam_search: true }, 'use_beam_search'],
   [{ echo: true }, 'echo'],
+  [{ include_reasoning: false }, 'include_reasoning'],
+  [{ return_metrics: true }, 'return_metrics'],
+  [{ documents: [{ text: 'a' }] }, 'documents'],
+  [{ length_penalty: 2 }, 'length_penalty'],
+  [{ detokenize: false }, 'detokenize'],
 ];
 
 describe('refusals', () => {
