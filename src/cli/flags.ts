@@ -237,7 +237,7 @@ export const SERVER_FLAGS = {
     group: 'SERVER',
     greedy: true,
     summary:
-      "Names requests may use; the first is the one answers carry. Default: last part of the model's name.",
+      "Names requests may use; metrics and the ready line carry the first. Default: last part of the model's name.",
   },
   'api-key': {
     kind: 'list',

@@ -58,15 +58,17 @@ export function valuesOf<T extends FlagTable>(settings: Settings<T>): FlagValues
   return Object.fromEntries(values) as FlagValues<T>;
 }
 
-/** One warning for each flag that was set although nothing uses it. */
+/** One warning for each reason why flags that were set are not used: pasted command lines have several of them. */
 export function ignoredFlagWarnings<T extends FlagTable>(table: T, settings: Settings<T>): readonly string[] {
-  return Object.entries<FlagRow>(table).flatMap(([name, row]) => {
+  const byReason = new Map<string, string[]>();
+  for (const [name, row] of Object.entries<FlagRow>(table)) {
     const setting = settings[name as keyof T];
-    const isSet = setting.value !== undefined && setting.origin.kind !== 'default';
-    return row.ignored !== undefined && isSet
-      ? [`${describeSetting(name, setting.origin)}: ${row.ignored}.`]
-      : [];
-  });
+    if (row.ignored === undefined || setting.value === undefined || setting.origin.kind === 'default')
+      continue;
+    const named = byReason.get(row.ignored) ?? [];
+    byReason.set(row.ignored, [...named, describeSetting(name, setting.origin)]);
+  }
+  return [...byReason].map(([reason, names]) => `${names.join(', ')}: ${reason}.`);
 }
 
 interface Candidate {

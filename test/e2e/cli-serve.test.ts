@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -101,6 +101,55 @@ describe('fdq serve', () => {
     expect(await served.exit).toBe(130);
     for (const line of served.stderr().trim().split('\n'))
       expect(() => JSON.parse(line) as unknown).not.toThrow();
+  });
+
+  it('takes the command line of FastDeploy with one line of warning', async () => {
+    const probe = createServer().listen(0, '127.0.0.1');
+    await once(probe, 'listening');
+    const metrics = String((probe.address() as AddressInfo).port);
+    probe.close();
+    await once(probe, 'close');
+    const queues = ['--engine-worker-queue-port', '8182', '--cache-queue-port', '8183'];
+    const limits = ['--tensor-parallel-size', '1', '--max-model-len', '2048', '--max-num-seqs', '8'];
+    const flags = [...queues, '--metrics-port', metrics, ...limits, '--quantization', 'wint4'];
+    const served = await startServe(flags);
+    expect(served.stderr().match(/^Warning: .*/gm)).toEqual([
+      'Warning: --engine-worker-queue-port, --cache-queue-port: fdq runs in one process and needs no queue port; the value is not used.',
+    ]);
+    expect(served.stderr()).toMatch(/^Ready: .* \| wint4 \| .* \| 8 sequences \|/m);
+    const answer = await fetch(`http://127.0.0.1:${metrics}/metrics`);
+    expect(await answer.text()).toContain('vllm:num_requests_running');
+  });
+
+  it('gives the same answers after a restart with --seed and the defaults of a config file', async () => {
+    const config = path.join(folder, 'fdq.yaml');
+    const defaults = '{temperature: 1.5, max_new_tokens: 12}';
+    await writeFile(
+      config,
+      `served-model-name: [alpha, beta]\nseed: 7\noverride-generation-config: ${defaults}\n`,
+    );
+    const ask = async (): Promise<unknown> => {
+      const served = await startServe(['--config', config]);
+      const url = /^Ready: (\S+)/m.exec(served.stderr())?.[1] ?? '';
+      const body = { model: 'beta', messages: [{ role: 'user', content: 'Tell me something' }] };
+      const response = await fetch(`${url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      });
+      const { model, choices, usage } = (await response.json()) as {
+        model: string;
+        choices: { message: { content: string } }[];
+        usage: { completion_tokens: number };
+      };
+      served.child.kill('SIGTERM');
+      await served.exit;
+      expect(usage.completion_tokens).toBeLessThanOrEqual(12);
+      return { model, text: choices[0]?.message.content };
+    };
+    const first = await ask();
+    expect(first).toMatchObject({ model: 'beta', text: expect.stringMatching(/./) as string });
+    expect(await ask()).toEqual(first);
   });
 
   it('fails before loading when the port is taken', async () => {
