@@ -11,7 +11,7 @@ import { notFound, pathOf, sendError, toFdqError, unsupportedMediaType } from '.
 import { parseJsonBody } from './json-body.js';
 import { handleModel, handleModels } from './models.js';
 import { logBody, logRequest, newRequestId, sanitizeId } from './request-log.js';
-import { answerClientError, nodeServerOptions } from './socket-options.js';
+import { answerClientError, discardBody, nodeServerOptions } from './socket-options.js';
 import type { SocketLimits, Tls } from './socket-options.js';
 import { handleDetokenize, handleTokenize, handleTokenizerInfo } from './tokenize.js';
 
@@ -148,7 +148,11 @@ function addErrors(app: FastifyInstance, routes: readonly Route[], context: Serv
     if (error.code === 'aborted') request.record.status = error.httpStatus;
     if (error.httpStatus === 500)
       context.logger.error({ id: request.id, err: error.cause ?? error }, 'request failed');
-    void sendError(error, reply);
+    if (error.code === 'payload_too_large') {
+      discardBody(request.raw, () => void sendError(error, reply));
+    } else {
+      void sendError(error, reply);
+    }
   };
   app.setErrorHandler(answer);
   app.setNotFoundHandler((request, reply) => {

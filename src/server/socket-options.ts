@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { FdqError } from '../errors.js';
 import { toErrorBody } from './http-errors.js';
@@ -46,6 +47,28 @@ export function nodeServerOptions(limits: SocketLimits, tls: Tls | null): Record
     maxRequestsPerSocket: 0,
     ...(tls === null ? { http: node } : { https: { ...node, key: tls.key, cert: tls.cert } }),
   };
+}
+
+/** How long a client may go on sending a body that is refused. */
+const DISCARD_MS = 5000;
+
+/**
+ * Reads the rest of a body into nothing, then calls `then`. Answered at once, the connection would be reset under a client that
+ * is still sending, and the answer be lost (RFC 9112, 9.6).
+ */
+export function discardBody(request: IncomingMessage, then: () => void): void {
+  const timer = setTimeout(finish, DISCARD_MS);
+  function finish(): void {
+    clearTimeout(timer);
+    request.off('end', finish).off('close', finish);
+    then();
+  }
+  if (request.readableEnded || request.destroyed) {
+    finish();
+    return;
+  }
+  request.on('end', finish).on('close', finish);
+  request.resume();
 }
 
 const STATUS_OF_CODE: Readonly<Record<string, readonly [number, string, string]>> = {

@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http';
 import type { IncomingMessage } from 'node:http';
-import { createServer as createTcpServer } from 'node:net';
+import { connect, createServer as createTcpServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ROUTES } from '../../../src/server/app.js';
@@ -212,6 +212,34 @@ describe('paths', () => {
     expect((await app.inject('/llm/v1/models')).statusCode).toBe(200);
     expect((await app.inject('/llm/health')).statusCode).toBe(200);
     expect((await app.inject('/llmx/health')).statusCode).toBe(404);
+  });
+});
+
+describe('a body over the limit', () => {
+  it.each([
+    ['with its length', `content-length: ${24 << 20}`, ''],
+    ['in chunks', 'transfer-encoding: chunked', `${(24 << 20).toString(16)}\r\n`],
+  ])('is read to its end, so that the answer arrives: sent %s', async (_how, header, prefix) => {
+    const handle = await startServer({ ...BASE_OPTIONS, limits: { bodyLimitBytes: 1 << 20 } });
+    const socket = connect(handle.port, '127.0.0.1');
+    try {
+      const head = `POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n${header}\r\n\r\n`;
+      const sent = new Promise<void>((resolve, reject) => {
+        socket.on('error', reject);
+        socket.write(head + prefix);
+        socket.write(Buffer.alloc(24 << 20, ' '), (error) => (error ? reject(error) : resolve()));
+        if (prefix !== '') socket.write('\r\n0\r\n\r\n');
+      });
+      await sent;
+      let answer = '';
+      for await (const chunk of socket) answer += String(chunk);
+      expect(answer).toMatch(/^HTTP\/1\.1 413 /);
+      expect(answer).toMatch(/connection: close/i);
+      expect(answer).toContain('payload_too_large');
+    } finally {
+      socket.destroy();
+      await handle.close();
+    }
   });
 });
 
