@@ -112,7 +112,7 @@ export const QUANTIZATION_FLAGS = {
     group: 'QUANTIZATION',
     char: 'q',
     summary:
-      'Scheme the weights are quantized to while loading (none, wint8, wint4, wint4:g128, block_wise_fp8), or a JSON object.',
+      'Scheme the weights are quantized to while loading (none, wint8, wint4, wint4:g128, block_wise_fp8 ...), or a JSON object.',
   },
   'quantization-config': {
     kind: 'json',
@@ -262,7 +262,7 @@ export const SERVER_FLAGS = {
   'metrics-port': {
     kind: 'port',
     group: 'SERVER',
-    summary: 'Serve /metrics on this port too; default: on the main port only.',
+    summary: 'Serve /metrics on this port instead of the main one.',
   },
   'max-waiting-time': {
     kind: 'number',

@@ -20,7 +20,7 @@ export function checkServeOptions({ readyFile, tokenizer, chat, http }: ServeOpt
   }
   if (http.metricsPort !== undefined && http.metricsPort !== 0 && http.metricsPort === http.port) {
     throw refuse('metrics-port', `a port other than --port`, http.metricsPort, [
-      'Leave --metrics-port out: /metrics is on the main port anyway.',
+      'Leave --metrics-port out: /metrics is on the main port then.',
     ]);
   }
 }
