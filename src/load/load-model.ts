@@ -117,7 +117,13 @@ export async function loadModel(options: LoadOptions, observer: LoadObserver): P
       maxBatchedTokens: memory.maxBatchedTokens,
     });
   });
-  await clock.run('warm_up', () => runner.logits(packWarmUpStep()));
+  try {
+    await clock.run('warm_up', () => runner.logits(packWarmUpStep()));
+    options.signal?.throwIfAborted();
+  } catch (error) {
+    await runner.close();
+    throw error;
+  }
   return {
     ...planned,
     runner,
@@ -174,7 +180,7 @@ async function readWeights(
   const totalBytes = streamedBytes(planned.graph);
   const { checkpoint, runtime } = planned;
   await verifyUnchanged(checkpoint);
-  return streamWeights(planned.graph, {
+  const initializers = await streamWeights(planned.graph, {
     addon: runtime.addon,
     threads: options.threads,
     open: (file) =>
@@ -185,6 +191,10 @@ async function readWeights(
     onProgress: (doneBytes) => observer.phase('quantize', 'progress', { doneBytes, totalBytes }),
     signal: options.signal,
   });
+  // What is mapped was not read yet: a file cut short meanwhile would be a SIGBUS at the first step instead of this
+  // message. From here on a mapped file must not change in place, as with any server that maps its weights.
+  await verifyUnchanged(checkpoint);
+  return initializers;
 }
 
 function describeUnused(names: readonly string[]): string {

@@ -59,7 +59,7 @@ export function planMemory(request: MemoryRequest): MemoryPlan {
   const numBlocks = chooseNumBlocks(request, budget, bytesPerBlock);
   const tokens = numBlocks * KV_BLOCK_SIZE;
   if (request.maxModelLen !== undefined && request.maxModelLen > tokens) {
-    throw tooSmall(request, budget, request.maxModelLen * request.kvBytesPerToken);
+    throw tooSmall(request, budget, Math.ceil(request.maxModelLen / KV_BLOCK_SIZE) * bytesPerBlock);
   }
   const maxNumSeqs = request.maxNumSeqs ?? DEFAULT_MAX_NUM_SEQS;
   const maxBatchedTokens = Math.max(request.maxBatchedTokens ?? DEFAULT_MAX_BATCHED_TOKENS, maxNumSeqs);
@@ -75,9 +75,13 @@ export function planMemory(request: MemoryRequest): MemoryPlan {
 }
 
 function chooseNumBlocks(request: MemoryRequest, budget: number, bytesPerBlock: number): number {
-  const needed =
-    Math.min(request.maxModelLen ?? KV_BLOCK_SIZE, request.modelMaxLen) * request.kvBytesPerToken;
-  if (request.numBlocks !== undefined) return request.numBlocks;
+  if (request.numBlocks !== undefined) {
+    if (request.numBlocks * bytesPerBlock > budget) {
+      throw tooSmall(request, budget, request.numBlocks * bytesPerBlock);
+    }
+    return request.numBlocks;
+  }
+  const needed = Math.ceil((request.maxModelLen ?? 1) / KV_BLOCK_SIZE) * bytesPerBlock;
   // More than every sequence at full length can use is never asked for.
   const longest = Math.min(request.maxModelLen ?? request.modelMaxLen, request.modelMaxLen);
   const useful =

@@ -40,23 +40,45 @@ export async function streamWeights(
   graph: Graph,
   stream: WeightStream,
 ): Promise<readonly NativeInitializer[]> {
-  const result: NativeInitializer[] = [];
-  const tasks: Task[] = [];
-  const layers = new Map<QuantizedLayer, LayerParts>();
-  for (const initializer of graph.initializers.values()) {
-    if (initializer.data.kind === 'inline') continue;
-    const memory = placeInitializer(initializer, stream.addon);
-    result.push(describe(initializer, memory));
-    const { data } = initializer;
-    if (data.kind === 'quantized') {
-      layers.set(data.layer, { ...layers.get(data.layer), [data.part]: memory });
-    } else if (data.kind === 'weight' && !isMapped(initializer.dataType, data)) {
-      tasks.push(...readTasks(stream.addon, initializer.dataType, data, memory));
+  const files = new Map<string, FileHandle>();
+  try {
+    for (const file of filesOf(graph)) files.set(file, await stream.open(file));
+    const fdOf = (file: string): number => {
+      const handle = files.get(file);
+      if (handle === undefined) throw new BugError(`${file} was not opened`);
+      return handle.fd;
+    };
+    const result: NativeInitializer[] = [];
+    const tasks: Task[] = [];
+    const layers = new Map<QuantizedLayer, LayerParts>();
+    for (const initializer of graph.initializers.values()) {
+      if (initializer.data.kind === 'inline') continue;
+      const memory = placeInitializer(initializer, stream.addon, fdOf);
+      result.push(describe(initializer, memory));
+      const { data } = initializer;
+      if (data.kind === 'quantized') {
+        layers.set(data.layer, { ...layers.get(data.layer), [data.part]: memory });
+      } else if (data.kind === 'weight' && !isMapped(initializer.dataType, data)) {
+        tasks.push(...readTasks(stream.addon, initializer.dataType, data, memory));
+      }
     }
+    for (const [layer, parts] of layers) tasks.push(...quantizeTasks(stream, layer, parts));
+    await runTasks(tasks, stream, fdOf);
+    return result;
+  } finally {
+    await Promise.all([...files.values()].map((handle) => handle.close()));
   }
-  for (const [layer, parts] of layers) tasks.push(...quantizeTasks(stream, layer, parts));
-  await runTasks(tasks, stream);
-  return result;
+}
+
+/** Every file some initializer comes from. */
+function filesOf(graph: Graph): ReadonlySet<string> {
+  const files = new Set<string>();
+  for (const { data } of graph.initializers.values()) {
+    if (data.kind === 'external') files.add(data.file);
+    if (data.kind === 'weight') data.members.forEach((member) => files.add(member.file));
+    if (data.kind === 'quantized') data.layer.members.forEach((member) => files.add(member.file));
+  }
+  return files;
 }
 
 /** Checkpoint bytes that are read rather than mapped. */
@@ -75,14 +97,36 @@ function isMapped(dataType: DataType, data: WeightData): boolean {
   return data.members.length === 1 && data.members[0]?.dataType === dataType && (data.addend ?? 0) === 0;
 }
 
-function placeInitializer(initializer: Initializer, addon: NativeAddon): ArrayBuffer {
-  const { data, dataType, shape } = initializer;
-  if (data.kind === 'external') return addon.mapFile(data.file, data.offset, data.byteLength);
+function placeInitializer(
+  initializer: Initializer,
+  addon: NativeAddon,
+  fdOf: (file: string) => number,
+): ArrayBuffer {
+  const { data, dataType, shape, name } = initializer;
   const [only] = data.kind === 'weight' ? data.members : [];
-  if (data.kind === 'weight' && only !== undefined && isMapped(dataType, data)) {
-    return addon.mapFile(only.file, only.offset, only.byteLength);
+  const mapped =
+    data.kind === 'external' ? data : data.kind === 'weight' && isMapped(dataType, data) ? only : undefined;
+  if (mapped === undefined) return allocate(addon, name, byteLengthOf(dataType, shape));
+  try {
+    // By descriptor, not by name: the file mapped is the one whose identity `open` compared.
+    return addon.mapFile(`/proc/self/fd/${fdOf(mapped.file)}`, mapped.offset, mapped.byteLength);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw unreadable(name, mapped.file, reason, cause);
   }
-  return addon.allocate(byteLengthOf(dataType, shape));
+}
+
+function allocate(addon: NativeAddon, name: string, byteLength: number): ArrayBuffer {
+  try {
+    return addon.allocate(byteLength);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UserError('out_of_memory', `No memory for ${name}: ${reason}.`, {
+      param: name,
+      suggestions: ['Use fewer bytes a weight: --quantization wint8 or wint4.', 'Raise the memory limit.'],
+      cause,
+    });
+  }
 }
 
 function describe(initializer: Initializer, memory: ArrayBuffer): NativeInitializer {
@@ -155,38 +199,40 @@ function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: Laye
   }
 }
 
-/** Runs tasks in file order, a few at once; the first failure stops the rest. */
-async function runTasks(unordered: readonly Task[], stream: WeightStream): Promise<void> {
+/**
+ * Runs tasks in file order, a few at once. A failure stops the rest; of several the first in file order is thrown,
+ * so that a damaged file is always reported the same way.
+ */
+async function runTasks(
+  unordered: readonly Task[],
+  stream: WeightStream,
+  fdOf: (file: string) => number,
+): Promise<void> {
   const tasks = [...unordered].sort(
     (a, b) => a.source.file.localeCompare(b.source.file) || a.source.offset - b.source.offset,
   );
-  const files = new Map<string, FileHandle>();
-  for (const file of new Set(tasks.map((task) => task.source.file))) files.set(file, await stream.open(file));
-  const fdOf = (source: WeightSource): number => files.get(source.file)?.fd ?? -1;
+  const failures: { readonly index: number; readonly error: unknown }[] = [];
   let next = 0;
   let bytesDone = 0;
-  let failed = false;
+  const runTask = async (index: number): Promise<void> => {
+    stream.signal?.throwIfAborted();
+    const ahead = tasks[index + READ_AHEAD]?.source;
+    if (ahead !== undefined) stream.addon.prefetch(fdOf(ahead.file), ahead.offset, ahead.byteLength);
+    const { source, run } = tasks[index] as Task;
+    checkResult(source, await run(fdOf(source.file)));
+    bytesDone += source.byteLength;
+    stream.onProgress(bytesDone);
+  };
   const worker = async (): Promise<void> => {
-    while (next < tasks.length && !failed) {
-      stream.signal?.throwIfAborted();
+    while (next < tasks.length && failures.length === 0) {
       const index = next++;
-      const ahead = tasks[index + READ_AHEAD]?.source;
-      if (ahead !== undefined) stream.addon.prefetch(fdOf(ahead), ahead.offset, ahead.byteLength);
-      const { source, run } = tasks[index] as Task;
-      try {
-        checkResult(source, await run(fdOf(source)));
-      } catch (error) {
-        failed = true;
-        throw error;
-      }
-      bytesDone += source.byteLength;
-      stream.onProgress(bytesDone);
+      await runTask(index).catch((error: unknown) => failures.push({ index, error }));
     }
   };
-  // Every worker ends before a file closes: native reads use the raw descriptors.
-  const outcomes = await Promise.allSettled(Array.from({ length: CONCURRENCY }, worker));
-  await Promise.all([...files.values()].map((handle) => handle.close()));
-  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  // Every worker ends before the files are closed: native reads use the raw descriptors.
+  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
+  const [first] = failures.sort((a, b) => a.index - b.index);
+  if (first !== undefined) throw first.error;
 }
 
 function checkResult(source: WeightSource, result: QuantizeResult): void {
@@ -203,9 +249,14 @@ function checkResult(source: WeightSource, result: QuantizeResult): void {
   }
   const why =
     result.status === 'short_read' ? 'the file ended early' : `the system reported error ${result.errno}`;
-  throw new UserError('invalid_checkpoint', `Could not read ${source.name} from ${source.file}: ${why}.`, {
-    param: source.name,
+  throw unreadable(source.name, source.file, why);
+}
+
+function unreadable(name: string, file: string, why: string, cause?: unknown): UserError {
+  return new UserError('invalid_checkpoint', `Could not read ${name} from ${file}: ${why}.`, {
+    param: name,
     suggestions: ['Check that the file is complete and was not replaced while it was being read.'],
+    cause,
   });
 }
 

@@ -37,8 +37,9 @@ function customOpsFolder(): string {
 }
 
 /** @internal exported for tests of the failure messages. */
-export function openRuntime(addonPath: string, libraryPath: string = findOnnxRuntime()): Runtime {
+export function openRuntime(addonPath: string, library?: string): Runtime {
   const addon = openAddon(addonPath);
+  const libraryPath = library ?? findOnnxRuntime();
   try {
     const onnxruntime = addon.loadRuntime(libraryPath);
     if (!onnxruntime.version.startsWith(PROVEN_VERSIONS)) {
@@ -49,15 +50,16 @@ export function openRuntime(addonPath: string, libraryPath: string = findOnnxRun
     throw new UserError(
       'addon_unavailable',
       `Expected ONNX Runtime 1.30 at ${libraryPath} but could not use it: ${reason(cause)}.`,
-      {
-        cause,
-        suggestions: [
-          '1. Install the version fdq was proven with: npm install onnxruntime-node@1.30.0 --ignore-scripts',
-          '2. On a Linux older than glibc 2.28, use a newer distribution or container.',
-        ],
-      },
+      { cause, suggestions: installSuggestions() },
     );
   }
+}
+
+function installSuggestions(): readonly string[] {
+  return [
+    '1. Install the version fdq was proven with: npm install onnxruntime-node@1.30.0 --ignore-scripts',
+    '2. On a Linux older than glibc 2.28, use a newer distribution or container.',
+  ];
 }
 
 function openAddon(addonPath: string): NativeAddon {
@@ -89,8 +91,17 @@ function buildSuggestions(): readonly string[] {
   ];
 }
 
-function findOnnxRuntime(): string {
-  const root = path.dirname(require.resolve('onnxruntime-node/package.json'));
+/** @internal exported for tests: `from` is the module that looks for the package. */
+export function findOnnxRuntime(from: NodeJS.Require = require): string {
+  let root: string;
+  try {
+    root = path.dirname(from.resolve('onnxruntime-node/package.json'));
+  } catch (cause) {
+    throw new UserError('addon_unavailable', 'The package onnxruntime-node is not installed.', {
+      cause,
+      suggestions: installSuggestions(),
+    });
+  }
   return path.join(root, 'bin', 'napi-v6', process.platform, process.arch, 'libonnxruntime.so.1');
 }
 

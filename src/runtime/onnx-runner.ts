@@ -35,6 +35,7 @@ export interface RunnerOptions {
 /** Creates the session and the buffers of a step. */
 export async function createOnnxRunner(options: RunnerOptions): Promise<OnnxRunner> {
   const { addon } = options.runtime;
+  const logits = addon.allocate(options.maxLogitRows * options.vocabSize * Float32Array.BYTES_PER_ELEMENT);
   const session = await wrapFailure('build the model', () =>
     addon.createSession({
       model: options.model,
@@ -46,7 +47,6 @@ export async function createOnnxRunner(options: RunnerOptions): Promise<OnnxRunn
       kvCache: options.kvCache,
     }),
   );
-  const logits = addon.allocate(options.maxLogitRows * options.vocabSize * Float32Array.BYTES_PER_ELEMENT);
   return new OnnxRunner(options, session, new Float32Array(logits));
 }
 
