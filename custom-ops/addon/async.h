@@ -3,7 +3,9 @@
 
 #include <napi.h>
 
+#include <exception>
 #include <functional>
+#include <string>
 #include <utility>
 
 namespace fdq::addon {
@@ -35,17 +37,42 @@ class AsyncTask final : public Napi::AsyncWorker {
     try {
       result_ = work_();
     } catch (const std::exception& error) {
-      SetError(error.what());
+      failed_ = true;
+      message_ = error.what();
     }
   }
-  void OnOK() override { deferred_.Resolve(convert_(Env(), result_)); }
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+
+  // Replaces the base's, which lets errors of Node-API out. Those come when a worker_thread is terminated: Node waits
+  // for the work and then calls this in an environment that refuses to run JS. Nobody waits for the promise there.
+  void OnWorkComplete(Napi::Env env, napi_status) override {
+    try {
+      Napi::HandleScope scope(env);
+      settle(env);
+    } catch (const Napi::Error&) {
+    }
+    Destroy();
+  }
+
+  void settle(Napi::Env env) {
+    if (failed_) return deferred_.Reject(Napi::Error::New(env, message_).Value());
+    Napi::Value reason;
+    try {
+      return deferred_.Resolve(convert_(env, result_));
+    } catch (const Napi::Error& error) {
+      reason = error.Value();
+    } catch (const std::exception& error) {
+      reason = Napi::Error::New(env, error.what()).Value();
+    }
+    deferred_.Reject(reason);
+  }
 
   Napi::Promise::Deferred deferred_;
   Napi::Reference<Napi::Value> keep_;
   Work work_;
   Convert convert_;
   Result result_{};
+  bool failed_ = false;
+  std::string message_;
 };
 
 }  // namespace fdq::addon

@@ -3,6 +3,7 @@
 
 #include <napi.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -15,7 +16,11 @@ class Instance {
   static Instance& of(Napi::Env env) { return *env.GetInstanceData<Instance>(); }
 
   Napi::FunctionReference& session_class() { return session_class_; }
-  void add(const std::shared_ptr<Session>& session) { sessions_.push_back(session); }
+  void add(const std::shared_ptr<Session>& session) {
+    sessions_.erase(std::remove_if(sessions_.begin(), sessions_.end(), [](const auto& weak) { return weak.expired(); }),
+                    sessions_.end());
+    sessions_.push_back(session);
+  }
   // Stops every run under way, so that the environment can end at once.
   void terminate() {
     for (const std::weak_ptr<Session>& weak : sessions_) {

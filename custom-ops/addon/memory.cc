@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -30,10 +31,11 @@ Napi::ArrayBuffer wrap(Napi::Env env, Mapping mapping, size_t skip, size_t size)
 }
 
 size_t size_argument(const Napi::CallbackInfo& info, size_t index, const char* name) {
-  if (!info[index].IsNumber() || !(info[index].As<Napi::Number>().DoubleValue() >= 0)) {
-    throw_type_error(info.Env(), std::string(name) + " must be a number of bytes");
+  const double value = info[index].IsNumber() ? info[index].As<Napi::Number>().DoubleValue() : -1.0;
+  if (!(value >= 0 && value <= 9007199254740991.0) || value != std::floor(value)) {
+    throw_type_error(info.Env(), std::string(name) + " must be a whole number of bytes");
   }
-  return static_cast<size_t>(info[index].As<Napi::Number>().Int64Value());
+  return static_cast<size_t>(value);
 }
 
 [[noreturn]] void throw_errno(Napi::Env env, const std::string& what) {

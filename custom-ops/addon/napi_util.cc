@@ -17,12 +17,25 @@ double get_number(const Napi::Object& object, const char* key) {
   return value.As<Napi::Number>().DoubleValue();
 }
 
+namespace {
+
+bool is_safe_integer(double value) {
+  return value >= -9007199254740991.0 && value <= 9007199254740991.0 &&
+         value == static_cast<double>(static_cast<int64_t>(value));
+}
+
+}  // namespace
+
 int64_t get_int(const Napi::Object& object, const char* key) {
   const double value = get_number(object, key);
-  if (!(value >= -9007199254740991.0 && value <= 9007199254740991.0) || value != static_cast<int64_t>(value)) {
-    throw_type_error(object.Env(), std::string(key) + " must be a safe integer");
-  }
+  if (!is_safe_integer(value)) throw_type_error(object.Env(), std::string(key) + " must be a safe integer");
   return static_cast<int64_t>(value);
+}
+
+int get_int32(const Napi::Object& object, const char* key) {
+  const int64_t value = get_int(object, key);
+  if (value < INT32_MIN || value > INT32_MAX) throw_type_error(object.Env(), std::string(key) + " is out of range");
+  return static_cast<int>(value);
 }
 
 bool get_bool(const Napi::Object& object, const char* key) {
@@ -44,26 +57,34 @@ std::vector<int64_t> get_ints(const Napi::Object& object, const char* key) {
   std::vector<int64_t> result;
   for (uint32_t i = 0; i < array.Length(); ++i) {
     const Napi::Value item = array.Get(i);
-    if (!item.IsNumber()) throw_type_error(object.Env(), std::string(key) + " must be an array of integers");
+    if (!item.IsNumber() || !is_safe_integer(item.As<Napi::Number>().DoubleValue())) {
+      throw_type_error(object.Env(), std::string(key) + " must be an array of integers");
+    }
     result.push_back(item.As<Napi::Number>().Int64Value());
   }
   return result;
 }
 
-Bytes view_bytes(Napi::Env env, const Napi::Value& value, const char* what) {
-  if (value.IsTypedArray()) {
-    const auto array = value.As<Napi::TypedArray>();
-    return {static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength()};
+namespace {
+
+template <typename View>
+Bytes pin(const View& view, const char* what, Pins& pins) {
+  Napi::ArrayBuffer buffer = view.ArrayBuffer();
+  const Napi::Value resizable = buffer.Get("resizable");
+  if (resizable.IsBoolean() && resizable.As<Napi::Boolean>().Value()) {
+    throw_type_error(view.Env(), std::string(what) + " must not be in a resizable ArrayBuffer");
   }
-  if (value.IsDataView()) {
-    const auto view = value.As<Napi::DataView>();
-    return {static_cast<uint8_t*>(view.ArrayBuffer().Data()) + view.ByteOffset(), view.ByteLength()};
-  }
-  throw_type_error(env, std::string(what) + " must be a typed array");
+  pins.add(buffer);
+  return {static_cast<uint8_t*>(buffer.Data()) + view.ByteOffset(), view.ByteLength()};
 }
 
-Bytes get_bytes(const Napi::Object& object, const char* key) {
-  return view_bytes(object.Env(), object.Get(key), key);
+}  // namespace
+
+Bytes get_bytes(const Napi::Object& object, const char* key, Pins& pins) {
+  const Napi::Value value = object.Get(key);
+  if (value.IsTypedArray()) return pin(value.As<Napi::TypedArray>(), key, pins);
+  if (value.IsDataView()) return pin(value.As<Napi::DataView>(), key, pins);
+  throw_type_error(object.Env(), std::string(key) + " must be a typed array");
 }
 
 WeightFormat parse_weight_format(Napi::Env env, const std::string& name) {

@@ -19,15 +19,28 @@ int64_t get_int(const Napi::Object& object, const char* key);
 double get_number(const Napi::Object& object, const char* key);
 bool get_bool(const Napi::Object& object, const char* key);
 std::string get_string(const Napi::Object& object, const char* key);
+int get_int32(const Napi::Object& object, const char* key);
 std::vector<int64_t> get_ints(const Napi::Object& object, const char* key);
 
-// Bytes of a typed array or DataView. Valid while the JS object lives: keep a reference for asynchronous work.
+// The ArrayBuffers that asynchronous work uses. It holds this list, not the objects they came in: those the caller
+// may change while the work runs.
+class Pins {
+ public:
+  explicit Pins(Napi::Env env) : list_(Napi::Array::New(env)) {}
+  void add(const Napi::Value& value) { list_.Set(list_.Length(), value); }
+  const Napi::Array& list() const { return list_; }
+
+ private:
+  Napi::Array list_;
+};
+
+// Bytes of a typed array or DataView. Valid while the pins are held and the caller does not detach the buffer, which
+// Node-API cannot prevent. Resizable buffers are refused: shrinking one unmaps its end.
 struct Bytes {
   uint8_t* data = nullptr;
   size_t size = 0;
 };
-Bytes get_bytes(const Napi::Object& object, const char* key);
-Bytes view_bytes(Napi::Env env, const Napi::Value& value, const char* what);
+Bytes get_bytes(const Napi::Object& object, const char* key, Pins& pins);
 
 // A typed array of exactly this element type.
 template <typename T>
@@ -36,8 +49,8 @@ struct Span {
   size_t size = 0;
 };
 template <typename T>
-Span<T> get_span(const Napi::Object& object, const char* key) {
-  const Bytes bytes = get_bytes(object, key);
+Span<T> get_span(const Napi::Object& object, const char* key, Pins& pins) {
+  const Bytes bytes = get_bytes(object, key, pins);
   if (bytes.size % sizeof(T) != 0 || reinterpret_cast<uintptr_t>(bytes.data) % alignof(T) != 0) {
     throw_type_error(object.Env(), std::string(key) + " has the wrong element size or alignment");
   }

@@ -9,17 +9,19 @@ namespace fdq::addon {
 namespace {
 
 template <typename T>
-const T* column(const Napi::Object& object, const char* key, size_t rows) {
-  const Span<T> span = get_span<T>(object, key);
+const T* column(const Napi::Object& object, const char* key, size_t rows, Pins& pins) {
+  const Span<T> span = get_span<T>(object, key, pins);
   if (span.size < rows) throw_type_error(object.Env(), std::string(key) + " must have one entry a row");
   return span.data;
 }
 
 // Every id is used as an index into a logits row.
-RaggedIds ragged(const Napi::Object& parent, const char* key, int64_t rows, int64_t vocab) {
+RaggedIds ragged(const Napi::Object& parent, const char* key, const SamplingBatch& batch, Pins& pins) {
+  const int64_t rows = batch.rows;
+  const int64_t vocab = batch.vocab;
   const auto object = get(parent, key).As<Napi::Object>();
-  const Span<int32_t> starts = get_span<int32_t>(object, "starts");
-  const Span<int32_t> ids = get_span<int32_t>(object, "ids");
+  const Span<int32_t> starts = get_span<int32_t>(object, "starts", pins);
+  const Span<int32_t> ids = get_span<int32_t>(object, "ids", pins);
   bool valid = starts.size > static_cast<size_t>(rows) && starts.data[0] >= 0;
   for (int64_t r = 0; valid && r < rows; ++r) valid = starts.data[r] <= starts.data[r + 1];
   valid = valid && static_cast<size_t>(starts.data[rows]) <= ids.size;
@@ -38,35 +40,36 @@ Napi::Value copy(Napi::Env env, const std::vector<T>& values) {
   return array;
 }
 
-int sampling_threads(int64_t rows) {
-  return static_cast<int>(std::min<int64_t>(rows, std::max(1u, std::thread::hardware_concurrency())));
-}
+// One pool for any number of rows: a pool for each would leave threads behind for every batch size.
+ThreadPool& sampling_pool() { return shared_pool(static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))); }
 
 }  // namespace
 
-SamplingBatch parse_sampling_batch(const Napi::Object& object) {
+SamplingBatch parse_sampling_batch(const Napi::Object& object, Pins& pins) {
   SamplingBatch batch{};
   batch.rows = get_int(object, "rows");
   batch.vocab = get_int(object, "vocab");
-  if (batch.rows < 1 || batch.vocab < 1) throw_type_error(object.Env(), "rows and vocab must be at least 1");
+  if (batch.rows < 1 || batch.vocab < 1 || batch.rows > INT32_MAX || batch.vocab > INT32_MAX) {
+    throw_type_error(object.Env(), "rows and vocab must be at least 1 and 32-bit integers");
+  }
   const auto rows = static_cast<size_t>(batch.rows);
-  batch.temperature = column<float>(object, "temperature", rows);
-  batch.top_k = column<int32_t>(object, "topK", rows);
-  batch.top_p = column<float>(object, "topP", rows);
-  batch.min_p = column<float>(object, "minP", rows);
-  batch.repetition_penalty = column<float>(object, "repetitionPenalty", rows);
-  batch.presence_penalty = column<float>(object, "presencePenalty", rows);
-  batch.frequency_penalty = column<float>(object, "frequencyPenalty", rows);
-  batch.seed = column<uint64_t>(object, "seed", rows);
-  batch.counter = column<uint64_t>(object, "counter", rows);
-  batch.target = column<int32_t>(object, "target", rows);
-  batch.num_top = column<int32_t>(object, "numTop", rows);
-  batch.prompt_ids = ragged(object, "promptIds", batch.rows, batch.vocab);
-  batch.output_ids = ragged(object, "outputIds", batch.rows, batch.vocab);
-  batch.bias_ids = ragged(object, "biasIds", batch.rows, batch.vocab);
-  batch.banned_ids = ragged(object, "bannedIds", batch.rows, batch.vocab);
-  batch.allowed_ids = ragged(object, "allowedIds", batch.rows, batch.vocab);
-  batch.bias_values = column<float>(object, "biasValues", static_cast<size_t>(batch.bias_ids.starts[batch.rows]));
+  batch.temperature = column<float>(object, "temperature", rows, pins);
+  batch.top_k = column<int32_t>(object, "topK", rows, pins);
+  batch.top_p = column<float>(object, "topP", rows, pins);
+  batch.min_p = column<float>(object, "minP", rows, pins);
+  batch.repetition_penalty = column<float>(object, "repetitionPenalty", rows, pins);
+  batch.presence_penalty = column<float>(object, "presencePenalty", rows, pins);
+  batch.frequency_penalty = column<float>(object, "frequencyPenalty", rows, pins);
+  batch.seed = column<uint64_t>(object, "seed", rows, pins);
+  batch.counter = column<uint64_t>(object, "counter", rows, pins);
+  batch.target = column<int32_t>(object, "target", rows, pins);
+  batch.num_top = column<int32_t>(object, "numTop", rows, pins);
+  batch.prompt_ids = ragged(object, "promptIds", batch, pins);
+  batch.output_ids = ragged(object, "outputIds", batch, pins);
+  batch.bias_ids = ragged(object, "biasIds", batch, pins);
+  batch.banned_ids = ragged(object, "bannedIds", batch, pins);
+  batch.allowed_ids = ragged(object, "allowedIds", batch, pins);
+  batch.bias_values = column<float>(object, "biasValues", static_cast<size_t>(batch.bias_ids.starts[batch.rows]), pins);
   for (size_t r = 0; r < rows; ++r) {
     if (batch.target[r] >= batch.vocab || batch.num_top[r] < 0 || batch.num_top[r] > batch.vocab) {
       throw_type_error(object.Env(), "target and numTop must be within the vocabulary");
@@ -84,7 +87,7 @@ SamplingResult sample(float* logits, const SamplingBatch& batch) {
   result.logprobs.resize(rows);
   result.top_ids.assign(rows * static_cast<size_t>(result.top_stride), -1);
   result.top_logprobs.assign(result.top_ids.size(), 0.0f);
-  shared_pool(sampling_threads(batch.rows)).parallel()(batch.rows, [&](int64_t r) {
+  sampling_pool().parallel()(batch.rows, [&](int64_t r) {
     const auto list = [r](const RaggedIds& ragged, const int32_t** ids, int64_t* count) {
       *ids = ragged.ids + ragged.starts[r];
       *count = ragged.starts[r + 1] - ragged.starts[r];

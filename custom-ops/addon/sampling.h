@@ -28,7 +28,7 @@ struct SamplingResult {
   int64_t top_stride = 0;
 };
 
-SamplingBatch parse_sampling_batch(const Napi::Object& object);
+SamplingBatch parse_sampling_batch(const Napi::Object& object, Pins& pins);
 // logits: [rows, vocab], modified.
 SamplingResult sample(float* logits, const SamplingBatch& batch);
 Napi::Value sampling_result_to_js(Napi::Env env, SamplingResult& result);

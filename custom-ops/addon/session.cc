@@ -69,9 +69,14 @@ Session::Session(std::shared_ptr<ort::Runtime> runtime, const SessionConfig& con
 Session::~Session() { close(true); }
 
 void Session::map_kv_pool(const KvCacheConfig& config) {
-  const size_t element = config.type == KvType::kFloat32 ? 4 : 2;
-  kv_bytes_ = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.num_blocks) * 2 *
-              static_cast<size_t>(config.num_kv_heads) * kKvBlockSize * static_cast<size_t>(config.head_dim) * element;
+  size_t size = config.type == KvType::kFloat32 ? 4 : 2;
+  for (const int64_t factor : {config.num_layers, config.num_blocks, int64_t{2}, config.num_kv_heads,
+                               int64_t{kKvBlockSize}, config.head_dim}) {
+    if (__builtin_mul_overflow(size, static_cast<size_t>(factor), &size)) {
+      throw ort::Error("the size of the KV cache overflows");
+    }
+  }
+  kv_bytes_ = size;
   void* base = mmap(nullptr, kv_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
     const size_t wanted = kv_bytes_;
@@ -131,6 +136,7 @@ void Session::run(const std::vector<TensorView>& inputs, const std::vector<Tenso
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (closed_) throw ort::Error("the session is closed");
+    if (kv_bytes_ > 0 && running_ > 0) throw ort::Error("a session with a KV cache runs one step at a time");
     ++running_;
   }
   struct Leave {

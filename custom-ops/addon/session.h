@@ -48,7 +48,7 @@ struct TensorView {
   size_t size;
 };
 
-// Thread-safe; runs may overlap, but those of one KV cache must not.
+// Thread-safe; runs may overlap, but those of one KV cache may not: the second is refused.
 class Session {
  public:
   Session(std::shared_ptr<ort::Runtime> runtime, const SessionConfig& config);

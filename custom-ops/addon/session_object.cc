@@ -8,30 +8,47 @@
 namespace fdq::addon {
 namespace {
 
+// Types whose elements are plain bytes of a fixed width. A string tensor over foreign bytes would be read as objects.
+bool is_plain_type(int64_t type) {
+  const bool standard = (type >= 1 && type <= 7) || (type >= 9 && type <= 13);
+  return standard || (type >= 16 && type <= 23);  // bfloat16, the float8 family, uint4, int4, float4e2m1
+}
+
 template <typename View>
 View parse_tensor(const Napi::Object& object) {
   View view;
   view.name = get_string(object, "name");
-  view.type = static_cast<ort::ElementTypeId>(get_int(object, "elementType"));
+  const int64_t type = get_int(object, "elementType");
+  if (!is_plain_type(type)) {
+    throw_type_error(object.Env(), view.name + ": unsupported elementType " + std::to_string(type));
+  }
+  view.type = static_cast<ort::ElementTypeId>(type);
   view.shape = get_ints(object, "shape");
+  for (const int64_t dimension : view.shape) {
+    if (dimension < 0) throw_type_error(object.Env(), view.name + ": negative dimension " + std::to_string(dimension));
+  }
   return view;
 }
 
-std::vector<TensorView> parse_tensors(const Napi::Value& value) {
+TensorView parse_tensor_view(const Napi::Value& value, Pins& pins) {
+  if (!value.IsObject()) throw_type_error(value.Env(), "a tensor must be an object");
+  const auto object = value.As<Napi::Object>();
+  auto view = parse_tensor<TensorView>(object);
+  const Bytes bytes = get_bytes(object, "data", pins);
+  view.data = bytes.data;
+  view.size = bytes.size;
+  return view;
+}
+
+std::vector<TensorView> parse_tensors(const Napi::Value& value, Pins& pins) {
+  if (!value.IsArray()) throw_type_error(value.Env(), "inputs and outputs must be arrays of tensors");
   const auto array = value.As<Napi::Array>();
   std::vector<TensorView> tensors;
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    const auto object = array.Get(i).As<Napi::Object>();
-    auto view = parse_tensor<TensorView>(object);
-    const Bytes bytes = get_bytes(object, "data");
-    view.data = bytes.data;
-    view.size = bytes.size;
-    tensors.push_back(std::move(view));
-  }
+  for (uint32_t i = 0; i < array.Length(); ++i) tensors.push_back(parse_tensor_view(array.Get(i), pins));
   return tensors;
 }
 
-InitializerView parse_initializer(const Napi::Object& object) {
+InitializerView parse_initializer(const Napi::Object& object, Pins& pins) {
   auto view = parse_tensor<InitializerView>(object);
   const Napi::Value memory = object.Get("memory");
   if (!memory.IsArrayBuffer()) throw_type_error(object.Env(), view.name + ": memory must be an ArrayBuffer");
@@ -41,6 +58,7 @@ InitializerView parse_initializer(const Napi::Object& object) {
   if (offset > buffer.ByteLength() || view.size > buffer.ByteLength() - offset) {
     throw_type_error(object.Env(), view.name + ": byteOffset and byteLength exceed its memory");
   }
+  pins.add(buffer);
   view.data = static_cast<uint8_t*>(buffer.Data()) + offset;
   return view;
 }
@@ -60,13 +78,18 @@ KvCacheConfig parse_kv_cache(const Napi::Object& object) {
   return config;
 }
 
-SessionConfig parse_config(const Napi::Object& options) {
+SessionConfig parse_config(const Napi::Object& options, Pins& pins) {
   SessionConfig config;
-  const Bytes model = get_bytes(options, "model");
+  Pins only_parsed(options.Env());  // copied at once
+  const Bytes model = get_bytes(options, "model", only_parsed);
   config.model.assign(model.data, model.data + model.size);
-  const auto initializers = get(options, "initializers").As<Napi::Array>();
+  const Napi::Value list = get(options, "initializers");
+  if (!list.IsArray()) throw_type_error(options.Env(), "initializers must be an array");
+  const auto initializers = list.As<Napi::Array>();
   for (uint32_t i = 0; i < initializers.Length(); ++i) {
-    config.initializers.push_back(parse_initializer(initializers.Get(i).As<Napi::Object>()));
+    const Napi::Value item = initializers.Get(i);
+    if (!item.IsObject()) throw_type_error(options.Env(), "an initializer must be an object");
+    config.initializers.push_back(parse_initializer(item.As<Napi::Object>(), pins));
   }
   config.placeholder_folder = get_string(options, "placeholderFolder");
   config.threads = static_cast<int>(get_int(options, "threads"));
@@ -103,26 +126,24 @@ Napi::Value SessionObject::create(const Napi::CallbackInfo& info) {
   const auto options = info[0].As<Napi::Object>();
   auto runtime = ort::Runtime::get();
   if (!runtime) throw_type_error(info.Env(), "loadRuntime has not been called");
-  auto config = std::make_shared<SessionConfig>(parse_config(options));
+  Pins pins(info.Env());
+  auto config = std::make_shared<SessionConfig>(parse_config(options, pins));
   using Made = std::shared_ptr<Session>;
-  Napi::Object keep = Napi::Object::New(info.Env());
-  keep.Set("options", options);
-  auto keep_reference = std::make_shared<Napi::ObjectReference>(Napi::Persistent(keep));
+  auto memory = std::make_shared<Napi::ObjectReference>(Napi::Persistent(pins.list().As<Napi::Object>()));
   return AsyncTask<Made>::run(
-      info.Env(), options, [runtime, config] { return std::make_shared<Session>(runtime, *config); },
-      [keep_reference](Napi::Env env, Made& session) -> Napi::Value {
+      info.Env(), pins.list(), [runtime, config] { return std::make_shared<Session>(runtime, *config); },
+      [memory](Napi::Env env, Made& session) -> Napi::Value {
         Instance& instance = Instance::of(env);
         instance.add(session);
         const Napi::Value external = Napi::External<Made>::New(env, &session);
-        const Napi::Value options = keep_reference->Get("options");
-        return instance.session_class().New({external, options});
+        return instance.session_class().New({external, memory->Value()});
       });
 }
 
 SessionObject::SessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SessionObject>(info) {
   if (!info[0].IsExternal()) throw_type_error(info.Env(), "sessions are made by createSession");
   session_ = *info[0].As<Napi::External<std::shared_ptr<Session>>>().Data();
-  options_ = Napi::Reference<Napi::Value>::New(info[1], 1);
+  memory_ = Napi::Reference<Napi::Value>::New(info[1], 1);
 }
 
 SessionObject::~SessionObject() {
@@ -131,14 +152,12 @@ SessionObject::~SessionObject() {
 
 Napi::Value SessionObject::run(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  Napi::Array keep = Napi::Array::New(env);
-  keep.Set(0u, info[0]);
-  keep.Set(1u, info[1]);
-  keep.Set(2u, info.This());
-  auto inputs = parse_tensors(info[0]);
-  auto outputs = parse_tensors(info[1]);
+  Pins pins(env);
+  pins.add(info.This());
+  auto inputs = parse_tensors(info[0], pins);
+  auto outputs = parse_tensors(info[1], pins);
   return AsyncTask<Nothing>::run(
-      env, keep,
+      env, pins.list(),
       [session = session_, inputs = std::move(inputs), outputs = std::move(outputs)] {
         session->run(inputs, outputs);
         return Nothing{};
@@ -148,21 +167,18 @@ Napi::Value SessionObject::run(const Napi::CallbackInfo& info) {
 
 Napi::Value SessionObject::run_and_sample(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  Napi::Array keep = Napi::Array::New(env);
-  keep.Set(0u, info[0]);
-  keep.Set(1u, info[1]);
-  keep.Set(2u, info[2]);
-  keep.Set(3u, info.This());
-  auto inputs = parse_tensors(info[0]);
-  Napi::Array logits_list = Napi::Array::New(env, 1);
-  logits_list.Set(0u, info[1]);
-  auto outputs = parse_tensors(logits_list);
-  const SamplingBatch batch = parse_sampling_batch(info[2].As<Napi::Object>());
-  if (outputs[0].size != static_cast<size_t>(batch.rows * batch.vocab) * sizeof(float)) {
+  Pins pins(env);
+  pins.add(info.This());
+  auto inputs = parse_tensors(info[0], pins);
+  std::vector<TensorView> outputs{parse_tensor_view(info[1], pins)};
+  if (!info[2].IsObject()) throw_type_error(env, "sampling must be an object");
+  const SamplingBatch batch = parse_sampling_batch(info[2].As<Napi::Object>(), pins);
+  if (outputs[0].type != ort::kFloat ||
+      outputs[0].size != static_cast<size_t>(batch.rows) * static_cast<size_t>(batch.vocab) * sizeof(float)) {
     throw_type_error(env, "logits must be [rows, vocab] float32");
   }
   return AsyncTask<SamplingResult>::run(
-      env, keep,
+      env, pins.list(),
       [session = session_, inputs = std::move(inputs), outputs = std::move(outputs), batch] {
         session->run(inputs, outputs);
         return sample(static_cast<float*>(outputs[0].data), batch);
@@ -177,7 +193,10 @@ Napi::Value SessionObject::close(const Napi::CallbackInfo& info) {
         session->close(false);
         return Nothing{};
       },
-      to_undefined);
+      [this](Napi::Env env, Nothing&) -> Napi::Value {  // the task holds this object
+        memory_.Reset();
+        return env.Undefined();
+      });
 }
 
 Napi::Value SessionObject::input_names(const Napi::CallbackInfo& info) {

@@ -26,7 +26,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
   Napi::Value output_names(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Session> session_;
-  Napi::Reference<Napi::Value> options_;  // keeps the initializers' memory alive
+  Napi::Reference<Napi::Value> memory_;  // the initializers' ArrayBuffers, until the session is closed
 };
 
 }  // namespace fdq::addon

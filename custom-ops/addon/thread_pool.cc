@@ -2,11 +2,17 @@
 
 #include <map>
 #include <memory>
+#include <system_error>
 
 namespace fdq {
 
 ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { worker(); });
+  threads_.reserve(static_cast<size_t>(threads));
+  try {
+    for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { worker(); });
+  } catch (const std::system_error&) {
+    // A limit on threads: those that started are enough.
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -22,13 +28,16 @@ Parallel ThreadPool::parallel() { return {&ThreadPool::run, this, static_cast<in
 
 void ThreadPool::run(void* pool, int64_t count, void (*body)(void*, int64_t), void* context) {
   auto* self = static_cast<ThreadPool*>(pool);
+  if (count == 1) return body(context, 0);
   std::lock_guard<std::mutex> one_run(self->run_mutex_);
   std::unique_lock<std::mutex> lock(self->mutex_);
-  self->work_ = {body, context, count, 0, 0};
+  self->work_ = {body, context, count, 0, 0, nullptr};
   self->wake_.notify_all();
   self->drain(lock);
   self->done_.wait(lock, [self] { return self->work_.active == 0; });
+  const std::exception_ptr failure = self->work_.failure;
   self->work_ = {};
+  if (failure) std::rethrow_exception(failure);
 }
 
 // Takes items until none is left. The lock is held on entry and on return, never while an item runs.
@@ -37,8 +46,17 @@ void ThreadPool::drain(std::unique_lock<std::mutex>& lock) {
     const int64_t index = work_.next++;
     ++work_.active;
     lock.unlock();
-    work_.body(work_.context, index);
+    std::exception_ptr failure;
+    try {
+      work_.body(work_.context, index);
+    } catch (...) {
+      failure = std::current_exception();
+    }
     lock.lock();
+    if (failure) {
+      if (!work_.failure) work_.failure = failure;
+      work_.next = work_.count;
+    }
     --work_.active;
   }
 }

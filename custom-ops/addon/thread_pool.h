@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -13,12 +14,13 @@ namespace fdq {
 
 class ThreadPool {
  public:
-  // `threads` counts the calling thread, which takes part in every run.
+  // `threads` counts the calling thread, which takes part in every run. Fewer when the system refuses more.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  // Rethrows the first exception of a body, once no thread is in the body any more.
   Parallel parallel();
 
  private:
@@ -28,6 +30,7 @@ class ThreadPool {
     int64_t count = 0;
     int64_t next = 0;
     int active = 0;
+    std::exception_ptr failure;
   };
 
   static void run(void* pool, int64_t count, void (*body)(void*, int64_t), void* context);

@@ -16,6 +16,7 @@
 #include "addon/thread_pool.h"
 #include "fdq/bandwidth.h"
 #include "fdq/ops.h"
+#include "ort/linear_size.h"
 
 namespace fdq::addon {
 namespace {
@@ -105,7 +106,7 @@ size_t scale_floats(const QuantizeArgs& a) {
   return static_cast<size_t>(rows * num_groups(a.k, a.group_k));
 }
 
-QuantizeJob parse_quantize_job(const Napi::Object& object) {
+QuantizeJob parse_quantize_job(const Napi::Object& object, Pins& pins) {
   const Napi::Env env = object.Env();
   QuantizeJob job;
   QuantizeArgs& args = job.args;
@@ -113,8 +114,8 @@ QuantizeJob parse_quantize_job(const Napi::Object& object) {
   args.n = get_int(object, "n");
   args.k = get_int(object, "k");
   args.format = parse_weight_format(env, get_string(object, "format"));
-  args.group_n = static_cast<int>(get_int(object, "groupN"));
-  args.group_k = static_cast<int>(get_int(object, "groupK"));
+  args.group_n = get_int32(object, "groupN");
+  args.group_k = get_int32(object, "groupK");
   args.packed = get_bool(object, "packed");
   job.threads = get_threads(object);
   job.isa = has(object, "isa") ? get_isa(object) : detect_isa();
@@ -124,8 +125,8 @@ QuantizeJob parse_quantize_job(const Napi::Object& object) {
   if (!tiles && (args.group_n != 1 || args.group_k < 0 || args.group_k % 32 != 0)) {
     throw_type_error(env, "groupN and groupK must be 128 and 128, or 1 and a multiple of 32");
   }
-  const Span<uint8_t> weight = get_span<uint8_t>(object, "weight");
-  const Span<float> scales = get_span<float>(object, "scales");
+  const Span<uint8_t> weight = get_span<uint8_t>(object, "weight", pins);
+  const Span<float> scales = get_span<float>(object, "scales", pins);
   if (weight.size != (args.packed ? packed_bytes(args) : canonical_bytes(args)) || scales.size != scale_floats(args)) {
     throw_type_error(env, "weight and scales must have exactly the size of n, k and the format");
   }
@@ -133,12 +134,12 @@ QuantizeJob parse_quantize_job(const Napi::Object& object) {
   args.scales = scales.data;
   const auto source = get(object, "source").As<Napi::Object>();
   if (has(source, "bytes")) {
-    job.bytes = get_bytes(source, "bytes");
+    job.bytes = get_bytes(source, "bytes", pins);
     if (job.bytes.size != static_cast<size_t>(args.n * args.k) * element_size(args.element)) {
       throw_type_error(env, "source.bytes must hold n * k elements");
     }
   } else {
-    job.fd = static_cast<int>(get_int(source, "fd"));
+    job.fd = get_int32(source, "fd");
     job.offset = get_int(source, "offset");
   }
   return job;
@@ -228,21 +229,23 @@ Outcome run_widen_job(int fd, int64_t offset, int64_t size, ElementType from, fl
 
 Napi::Value quantize(const Napi::CallbackInfo& info) {
   const auto object = info[0].As<Napi::Object>();
-  QuantizeJob job = parse_quantize_job(object);
-  return AsyncTask<Outcome>::run(info.Env(), object, [job] { return run_quantize_job(job); }, to_js);
+  Pins pins(info.Env());
+  QuantizeJob job = parse_quantize_job(object, pins);
+  return AsyncTask<Outcome>::run(info.Env(), pins.list(), [job] { return run_quantize_job(job); }, to_js);
 }
 
 Napi::Value read(const Napi::CallbackInfo& info) {
   const auto object = info[0].As<Napi::Object>();
   const Napi::Env env = info.Env();
-  const int fd = static_cast<int>(get_int(object, "fd"));
+  const int fd = get_int32(object, "fd");
   const int64_t offset = get_int(object, "offset");
   const int64_t size = get_int(object, "byteLength");
-  const Bytes target = get_bytes(object, "target");
+  Pins pins(env);
+  const Bytes target = get_bytes(object, "target", pins);
   if (size < 0 || offset < 0) throw_type_error(env, "offset and byteLength must not be negative");
   if (!has(object, "widen")) {
     if (target.size != static_cast<size_t>(size)) throw_type_error(env, "target must hold byteLength bytes");
-    return AsyncTask<Outcome>::run(env, object, [=] { return run_read_job(fd, offset, size, target); }, to_js);
+    return AsyncTask<Outcome>::run(env, pins.list(), [=] { return run_read_job(fd, offset, size, target); }, to_js);
   }
   const auto widen = get(object, "widen").As<Napi::Object>();
   const ElementType from = parse_element_type(env, get_string(widen, "from"));
@@ -253,40 +256,48 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     throw_type_error(env, "target must hold one aligned float32 for each element");
   }
   return AsyncTask<Outcome>::run(
-      env, object, [=] { return run_widen_job(fd, offset, size, from, addend, target); }, to_js);
+      env, pins.list(), [=] { return run_widen_job(fd, offset, size, from, addend, target); }, to_js);
 }
 
 Napi::Value run_linear_job(const Napi::CallbackInfo& info) {
   const auto object = info[0].As<Napi::Object>();
   const Napi::Env env = info.Env();
+  Pins pins(env);
   LinearWeight weight{};
   weight.shape.format = parse_weight_format(env, get_string(object, "format"));
   weight.shape.member_rows = get_ints(object, "memberRows");
   weight.shape.k = get_int(object, "k");
-  weight.shape.group_n = static_cast<int>(get_int(object, "groupN"));
-  weight.shape.group_k = static_cast<int>(get_int(object, "groupK"));
-  weight.data = get_bytes(object, "weight").data;
-  if (has(object, "scales")) weight.scales = get_span<float>(object, "scales").data;
-  if (has(object, "bias")) weight.bias = get_span<float>(object, "bias").data;
+  weight.shape.group_n = get_int32(object, "groupN");
+  weight.shape.group_k = get_int32(object, "groupK");
+  Span<uint8_t> data = get_span<uint8_t>(object, "weight", pins);
+  Span<float> scales, bias;
+  if (has(object, "scales")) scales = get_span<float>(object, "scales", pins);
+  if (has(object, "bias")) bias = get_span<float>(object, "bias", pins);
+  const char* wrong = check_linear_size(weight.shape, {data.size, scales.size, bias.size});
+  if (wrong != nullptr) throw_type_error(env, wrong);
+  weight.data = data.data;
+  weight.scales = scales.data;
+  weight.bias = bias.data;
   const bool rounds = get_string(object, "activation") == "e4m3_group128";
   const bool bf16 = get_string(object, "compute") == "bfloat16";
   const Isa isa = get_isa(object);
   const int threads = get_threads(object);
   const int64_t tokens = get_int(object, "tokens");
-  const Span<float> x = get_span<float>(object, "x");
-  if (tokens < 1 || x.size != static_cast<size_t>(tokens * weight.shape.k)) throw_type_error(env, "x must be [tokens, k]");
-  int64_t n = 0;
-  for (int64_t rows : weight.shape.member_rows) n += rows;
+  const Span<float> x = get_span<float>(object, "x", pins);
+  if (tokens < 1 || tokens > INT32_MAX || x.size != static_cast<size_t>(tokens * weight.shape.k)) {
+    throw_type_error(env, "x must be [tokens, k]");
+  }
+  const int64_t n = total_rows(weight.shape);
   using Output = std::shared_ptr<std::vector<float>>;
   return AsyncTask<Output>::run(
-      env, object,
+      env, pins.list(),
       [=] {
         auto y = std::make_shared<std::vector<float>>(static_cast<size_t>(tokens * n));
-        LinearPlan* plan =
+        const std::unique_ptr<LinearPlan, void (*)(LinearPlan*)> plan(
             make_linear_plan(weight, rounds ? ActivationRule::kE4M3Group128 : ActivationRule::kNone,
-                             bf16 ? ComputeType::kBFloat16 : ComputeType::kFloat32, isa);
+                             bf16 ? ComputeType::kBFloat16 : ComputeType::kFloat32, isa),
+            free_linear_plan);
         run_linear(*plan, x.data, tokens, y->data(), shared_pool(threads).parallel());
-        free_linear_plan(plan);
         return y;
       },
       [](Napi::Env e, Output& y) -> Napi::Value {

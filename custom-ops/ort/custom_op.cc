@@ -1,6 +1,8 @@
 #include "ort/custom_op.h"
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 
 namespace fdq::ort {
 namespace {
@@ -135,18 +137,26 @@ void KernelContext::run_parallel(void* pool, int64_t count, void (*body)(void*, 
     for (int64_t i = 0; i < count; ++i) body(context, i);
     return;
   }
+  // An exception must not leave a body on a thread of ONNX Runtime: the first is kept and thrown from here.
   struct Call {
     void (*body)(void*, int64_t);
     void* context;
+    std::atomic<bool> failed{false};
+    std::exception_ptr failure{};
   } call{body, context};
   const Api& api = *self->session_.api;
   check(api, api.KernelContext_ParallelFor(
                  self->context_,
                  [](void* data, size_t index) {
-                   const auto* c = static_cast<const Call*>(data);
-                   c->body(c->context, static_cast<int64_t>(index));
+                   auto* c = static_cast<Call*>(data);
+                   try {
+                     c->body(c->context, static_cast<int64_t>(index));
+                   } catch (...) {
+                     if (!c->failed.exchange(true)) c->failure = std::current_exception();
+                   }
                  },
                  static_cast<size_t>(count), static_cast<size_t>(std::min(count, threads * kBatchesPerThread)), &call));
+  if (call.failure) std::rethrow_exception(call.failure);
 }
 
 }  // namespace fdq::ort

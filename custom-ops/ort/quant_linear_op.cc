@@ -2,6 +2,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "ort/linear_size.h"
 #include "ort/registry.h"
 
 namespace fdq::ort {
@@ -33,25 +34,6 @@ int64_t element_count(const std::vector<int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
-// Elements the weight initializer must have, so that no kernel reads past it.
-int64_t expected_elements(const WeightShape& shape, int64_t n) {
-  const bool as_stored = shape.format == WeightFormat::kFloat32 || shape.format == WeightFormat::kFloat16 ||
-                         shape.format == WeightFormat::kBFloat16;
-  if (as_stored) return n * shape.k;
-  int64_t panels = 0;
-  for (int64_t rows : shape.member_rows) panels += num_panels(rows);
-  return panels * kPanelRows * padded_k(shape.k);
-}
-
-int64_t expected_scales(const WeightShape& shape) {
-  int64_t count = 0;
-  for (int64_t rows : shape.member_rows) {
-    count += shape.group_n == 1 ? num_panels(rows) * num_groups(shape.k, shape.group_k) * kPanelRows
-                                : ceil_div(rows, kTile) * ceil_div(shape.k, kTile);
-  }
-  return count;
-}
-
 class QuantLinearKernel {
  public:
   QuantLinearKernel(const SessionContext& session, const KernelInfo& info) {
@@ -66,15 +48,15 @@ class QuantLinearKernel {
     weight.scales = static_cast<const float*>(info.constant(2));
     weight.bias = static_cast<const float*>(info.constant(3));
     if (weight.data == nullptr) throw std::invalid_argument("the weight must be an initializer");
-    if (element_count(info.constant_shape(1)) != expected_elements(weight.shape, n_)) {
+    if (element_count(info.constant_shape(1)) != linear_weight_elements(weight.shape)) {
       throw std::invalid_argument("the weight's size does not fit rows, k and format");
     }
-    if (weight.scales != nullptr && element_count(info.constant_shape(2)) != expected_scales(weight.shape)) {
-      throw std::invalid_argument("the scales' size does not fit rows, k and groups");
-    }
-    if (weight.bias != nullptr && element_count(info.constant_shape(3)) != n_) {
-      throw std::invalid_argument("the bias's size does not fit rows");
-    }
+    const auto floats = [&](const float* data, size_t index) {
+      return data == nullptr ? size_t{0} : static_cast<size_t>(element_count(info.constant_shape(index)));
+    };
+    const char* wrong = check_linear_size(weight.shape, {static_cast<size_t>(linear_weight_bytes(weight.shape)),
+                                                         floats(weight.scales, 2), floats(weight.bias, 3)});
+    if (wrong != nullptr) throw std::invalid_argument(wrong);
     plan_.reset(make_linear_plan(weight, parse_activation(info.get_string("activation")),
                                  parse_compute(info.get_string("compute")), session.isa));
   }

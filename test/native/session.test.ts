@@ -225,6 +225,27 @@ describe('the addon', () => {
     expect(execFileSync(process.execPath, [script], { encoding: 'utf8' })).toBe('7\n');
   });
 
+  it('ends cleanly with a worker that is terminated during a run or while it makes a session', async () => {
+    const script = await writeScript(`
+      const { Worker, isMainThread, parentPort } = await import('node:worker_threads');
+      if (isMainThread) {
+        for (const early of [false, true]) {
+          const worker = new Worker(new URL(import.meta.url), { argv: early ? ['early'] : [] });
+          await new Promise((resolve) => worker.once('message', resolve));
+          await worker.terminate();
+        }
+        console.log(await once());
+      } else if (process.argv.includes('early')) {
+        void once(true);
+        parentPort.postMessage('started');
+      } else {
+        await once(true);
+        parentPort.postMessage('started');
+      }
+    `);
+    expect(execFileSync(process.execPath, [script], { encoding: 'utf8', timeout: 50_000 })).toBe('7\n');
+  });
+
   it('exits at once and cleanly during a run', async () => {
     const script = await writeScript(`
       await once(true);
