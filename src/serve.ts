@@ -8,6 +8,7 @@ import { createEngine } from './engine/engine.js';
 import { loadModel, type LoadedModel, type LoadObserver, type LoadOptions } from './load/load-model.js';
 import { loadText, type LoadedText } from './load/load-text.js';
 import { collectEosIds, readGenerationConfig } from './load/generation-config.js';
+import { parseQuantization } from './quant/config.js';
 import { loadRuntime } from './runtime/load-addon.js';
 import type { ModelRunner } from './runtime/model-runner.js';
 import { startServer, type ServerHandle, type ServerOptions } from './server/server.js';
@@ -48,9 +49,11 @@ const MAX_WAITING_CONTEXTS = 16;
 
 /**
  * Binds the port, then loads the model in the background.
- * @throws UserError `port_in_use`, `addon_unavailable`
+ * @throws UserError `port_in_use`, `addon_unavailable`, `unknown_scheme`, `invalid_config`
  */
 export async function serve(options: ServeOptions, ui: ServeUi): Promise<RunningServer> {
+  // Here as well as when loading: a mistyped scheme must not cost a download.
+  parseQuantization({ quantization: options.quantization, config: options.quantizationConfig });
   const { onnxruntime } = loadRuntime();
   const name = options.http.servedModelNames[0] ?? nameOf(options.model);
   const server = await startServer(serverOptions(options, ui, { name, onnxruntime: onnxruntime.version }));

@@ -171,6 +171,9 @@ describe('fdq serve', () => {
     [[path.join('no', 'such', 'folder', 'at', 'all')], 3, 'model_not_found'],
     [['org/absent', '--offline'], 3, 'offline'],
     [[DEMO, '-q', 'wint88'], 2, 'unknown_scheme'],
+    [['org/absent', '--offline', '-q', 'wint88'], 2, 'unknown_scheme'],
+    [['org/absent', '--offline', '--quantization-config', '{"ignroe": []}'], 2, 'invalid_config'],
+    [[path.join(ROOT, 'models', 'demoo')], 3, 'model_not_found'],
   ])('refuses %j with exit code %d', async (args, code, name) => {
     const env = { HF_HUB_CACHE: folder };
     const result = await runCli(['serve', ...args, '--port', '0'], { cwd: folder, env });
