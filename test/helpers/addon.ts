@@ -1,5 +1,5 @@
 import { loadRuntime, placeholderFolder, type Runtime } from '../../src/runtime/load-addon.js';
-import type { NativeInitializer, NativeSession, SessionOptions } from '../../src/runtime/addon.js';
+import type { NativeSession, SessionOptions } from '../../src/runtime/addon.js';
 
 /** ONNX TensorProto.DataType numbers. */
 export const ElementType = {
@@ -16,18 +16,6 @@ export const ElementType = {
 
 export function openAddon(): Runtime {
   return loadRuntime();
-}
-
-/** Copies bytes into native memory and describes them as an initializer. */
-export function makeInitializer(
-  runtime: Runtime,
-  name: string,
-  elementType: number,
-  tensor: { readonly shape: readonly number[]; readonly bytes: Uint8Array },
-): NativeInitializer {
-  const memory = runtime.addon.allocate(tensor.bytes.byteLength);
-  new Uint8Array(memory).set(tensor.bytes);
-  return { name, elementType, shape: tensor.shape, memory, byteOffset: 0, byteLength: memory.byteLength };
 }
 
 export function createSession(runtime: Runtime, options: Partial<SessionOptions>): Promise<NativeSession> {
