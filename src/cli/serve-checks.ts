@@ -1,5 +1,6 @@
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
+import { Template } from '@huggingface/jinja';
 import { UserError } from '../errors.js';
 import { nearest } from './nearest.js';
 import type { ServeOptions } from './serve-options.js';
@@ -82,6 +83,21 @@ function checkChatTemplate(fileOrText: string): void {
   // Every template that is not a constant has a Jinja tag.
   else if (kind === 'folder' || !fileOrText.includes('{')) {
     throw refuse('chat-template', 'a readable Jinja file or the text of a template', fileOrText);
+  }
+  const what = kind === 'file' ? fileOrText : 'its text';
+  try {
+    new Template(kind === 'file' ? readFileSync(fileOrText, 'utf8') : fileOrText);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UserError(
+      'usage',
+      `Expected --chat-template to be a Jinja template but ${what} is not: ${reason}.`,
+      {
+        param: 'chat-template',
+        suggestions: ['Correct the template, or leave the flag out to use the one of the model.'],
+        cause,
+      },
+    );
   }
 }
 

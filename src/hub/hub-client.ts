@@ -16,7 +16,7 @@ export interface RetryPolicy {
 export class TransientHubError extends UserError {}
 
 /** No connection came about at all: no network, no name resolution, nobody listening. */
-export class UnreachableHubError extends TransientHubError {}
+class UnreachableHubError extends TransientHubError {}
 
 export interface HubClient {
   readonly repo: RepoReference;

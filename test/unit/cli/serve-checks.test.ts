@@ -46,6 +46,7 @@ describe('checkServeOptions', () => {
     ['tokenizer', 'a folder with tokenizer.json', { ...BASE, tokenizer: 'Qwen/Qwen3-0.6B' }],
     ['chat-template', 'a readable Jinja file', chat({ chatTemplate: './no-such.jinja' })],
     ['chat-template', 'a readable Jinja file', chat({ chatTemplate: import.meta.dirname })],
+    ['chat-template', 'to be a Jinja template', chat({ chatTemplate: '{% for m in messages %}' })],
     ['ssl-keyfile', 'a readable file', http({ ssl: { keyFile: '/no.pem', certFile: '/no.pem' } })],
     ['metrics-port', 'other than --port', http({ metricsPort: 8000 })],
     ['override-generation-config', 'from 0 to 2', chat({ overrideGenerationConfig: { temperature: '1' } })],
