@@ -92,6 +92,18 @@ std::vector<int64_t> KernelInfo::constant_shape(size_t index) const {
   return value == nullptr ? std::vector<int64_t>{} : tensor_shape(api_, value);
 }
 
+ElementTypeId KernelInfo::constant_type(size_t index) const {
+  const OrtValue* value = constant_value(index);
+  if (value == nullptr) return kUndefined;
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(api_, api_.GetTensorTypeAndShape(value, &info));
+  ElementTypeId type = kUndefined;
+  OrtStatus* status = api_.GetTensorElementType(info, &type);
+  api_.ReleaseTensorTypeAndShapeInfo(info);
+  check(api_, status);
+  return type;
+}
+
 std::vector<int64_t> tensor_shape(const Api& api, const OrtValue* value) {
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(api, api.GetTensorTypeAndShape(value, &info));

@@ -40,6 +40,7 @@ class KernelInfo {
   // Data of an input that must be an initializer; null when the optional input is absent.
   const void* constant(size_t index) const;
   std::vector<int64_t> constant_shape(size_t index) const;
+  ElementTypeId constant_type(size_t index) const;  // kUndefined when absent
 
  private:
   const OrtValue* constant_value(size_t index) const;

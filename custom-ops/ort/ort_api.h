@@ -73,6 +73,7 @@ constexpr uint32_t kApiVersion = 24;  // newest the official header could be che
   X(49, CreateTensorWithDataAsOrtValue, OrtStatus*,                                                            \
     (const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t, ElementTypeId, OrtValue**))                  \
   X(51, GetTensorMutableData, OrtStatus*, (OrtValue*, void**))                                                 \
+  X(60, GetTensorElementType, OrtStatus*, (const OrtTensorTypeAndShapeInfo*, ElementTypeId*))                    \
   X(61, GetDimensionsCount, OrtStatus*, (const OrtTensorTypeAndShapeInfo*, size_t*))                           \
   X(62, GetDimensions, OrtStatus*, (const OrtTensorTypeAndShapeInfo*, int64_t*, size_t))                       \
   X(65, GetTensorTypeAndShape, OrtStatus*, (const OrtValue*, OrtTensorTypeAndShapeInfo**))                     \

@@ -34,6 +34,24 @@ int64_t element_count(const std::vector<int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
+ElementTypeId element_type_of(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kFloat32:
+      return kFloat;
+    case WeightFormat::kFloat16:
+      return kFloat16;
+    case WeightFormat::kBFloat16:
+      return kBFloat16;
+    case WeightFormat::kInt8:
+      return kInt8;
+    case WeightFormat::kInt4:
+      return kInt4;
+    case WeightFormat::kE4M3:
+      return kFloat8E4M3FN;
+  }
+  return kUndefined;
+}
+
 class QuantLinearKernel {
  public:
   QuantLinearKernel(const SessionContext& session, const KernelInfo& info) {
@@ -48,6 +66,9 @@ class QuantLinearKernel {
     weight.scales = static_cast<const float*>(info.constant(2));
     weight.bias = static_cast<const float*>(info.constant(3));
     if (weight.data == nullptr) throw std::invalid_argument("the weight must be an initializer");
+    if (info.constant_type(1) != element_type_of(weight.shape.format)) {
+      throw std::invalid_argument("the weight's element type is not that of its format");
+    }
     if (element_count(info.constant_shape(1)) != linear_weight_elements(weight.shape)) {
       throw std::invalid_argument("the weight's size does not fit rows, k and format");
     }

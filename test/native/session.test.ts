@@ -34,6 +34,36 @@ function buildGraph(
   return serializeModel(builder.build());
 }
 
+/** One QuantLinear of 8 outputs and 64 inputs, every scale 2. */
+function linearModel(
+  dataType: DataType,
+  shape: readonly number[],
+  layer: { readonly format: string; readonly hasScales: boolean },
+): Uint8Array {
+  const scaleCount = layer.format === 'e4m3' ? 1 : 16;
+  const group = layer.format === 'e4m3' ? { n: 128, k: 128 } : { n: 1, k: 0 };
+  return buildGraph(dataType, shape, (builder, weight) => {
+    const x = builder.input('x', 'float32', ['t', 64]);
+    const scales = builder.constant('s', 'float32', [scaleCount], new Float32Array(scaleCount).fill(2));
+    const [y] = builder.node({
+      opType: 'QuantLinear',
+      domain: 'fdq',
+      inputs: [x, weight, layer.hasScales ? scales : ''],
+      outputs: [{ name: 'y', dataType: 'float32', shape: ['t', 8] }],
+      attributes: {
+        format: { type: 'string', value: layer.format },
+        k: { type: 'int', value: 64 },
+        rows: { type: 'ints', value: [8] },
+        group_n: { type: 'int', value: group.n },
+        group_k: { type: 'int', value: group.k },
+        activation: { type: 'string', value: 'none' },
+        compute: { type: 'string', value: 'float32' },
+      },
+    });
+    builder.output(y ?? '');
+  });
+}
+
 function gatherModel(rows: number, columns: number): Uint8Array {
   return buildGraph('float32', [rows, columns], (builder, weight) => {
     const ids = builder.input('ids', 'int64', ['n']);
@@ -122,28 +152,7 @@ describe('a session', () => {
   ] as const)('hands %s weights to the custom ops', async (dataType, shape, format) => {
     const n = 8;
     const k = 64;
-    const scaleCount = format === 'e4m3' ? 1 : 16;
-    const model = buildGraph(dataType, shape, (builder, weight) => {
-      const x = builder.input('x', 'float32', ['t', k]);
-      const scales = builder.constant('s', 'float32', [scaleCount], new Float32Array(scaleCount).fill(2));
-      const quantized = format !== 'bfloat16';
-      const [y] = builder.node({
-        opType: 'QuantLinear',
-        domain: 'fdq',
-        inputs: [x, weight, quantized ? scales : ''],
-        outputs: [{ name: 'y', dataType: 'float32', shape: ['t', n] }],
-        attributes: {
-          format: { type: 'string', value: format },
-          k: { type: 'int', value: k },
-          rows: { type: 'ints', value: [n] },
-          group_n: { type: 'int', value: format === 'e4m3' ? 128 : 1 },
-          group_k: { type: 'int', value: format === 'e4m3' ? 128 : 0 },
-          activation: { type: 'string', value: 'none' },
-          compute: { type: 'string', value: 'float32' },
-        },
-      });
-      builder.output(y ?? '');
-    });
+    const model = linearModel(dataType, shape, { format, hasScales: format !== 'bfloat16' });
     const memory = addon.allocate(byteLengthOf(dataType, shape));
     // Code of 1 in every format: bf16 0x3f80, e4m3 0x38, int4 two nibbles 0x11, int8 1.
     const one = { bfloat16: [0x80, 0x3f], e4m3: [0x38], int4: [0x11], int8: [1] }[format];
@@ -155,6 +164,16 @@ describe('a session', () => {
       [{ name: 'y', elementType: ElementType.float32, shape: [1, n], data }],
     );
     expect([...data]).toEqual(Array(n).fill(format === 'bfloat16' ? 32 : 64));
+  });
+
+  it.each([
+    ['bfloat16', [8, 64], { format: 'float32', hasScales: false }, /element type/],
+    ['int8', [1, 32, 31], { format: 'int8', hasScales: true }, /weight's size/],
+    ['int8', [1, 32, 32], { format: 'int8', hasScales: false }, /scales' size/],
+  ] as const)('refuses %s weights %j for %j', async (dataType, shape, layer, message) => {
+    const initializers = [initializer(dataType, shape, addon.allocate(byteLengthOf(dataType, shape)))];
+    const making = createSession(runtime, { model: linearModel(dataType, shape, layer), initializers });
+    await expect(making).rejects.toThrow(message);
   });
 
   it('refuses what would corrupt memory and says why', async () => {
