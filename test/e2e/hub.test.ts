@@ -71,12 +71,13 @@ async function startHub(faults: readonly Fault[] = []): Promise<Hub> {
     home,
     serve: (reference) => start(reference, { HF_HOME: home, HF_ENDPOINT: server.url }),
     partialBytes: async () => {
-      const names = await readdir(path.join(repo, 'blobs')).catch(() => []);
+      const names = await readdir(path.join(repo, 'blobs')).catch(() => [] as string[]);
       const partial = names.filter((name) => name.endsWith('.incomplete'));
       const sizes = partial.map(async (name) => (await stat(path.join(repo, 'blobs', name))).size);
       return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
     },
-    hasRef: async (revision) => (await readdir(path.join(repo, 'refs')).catch(() => [])).includes(revision),
+    hasRef: async (revision) =>
+      (await readdir(path.join(repo, 'refs')).catch(() => [] as string[])).includes(revision),
   };
 }
 
