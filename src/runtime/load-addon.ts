@@ -36,7 +36,7 @@ function customOpsFolder(): string {
   return path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', '..', 'custom-ops');
 }
 
-/** @internal exported for tests of the failure messages. */
+/** Exported for tests of the failure messages. */
 export function openRuntime(addonPath: string, library?: string): Runtime {
   const addon = openAddon(addonPath);
   const libraryPath = library ?? findOnnxRuntime();
@@ -91,7 +91,7 @@ function buildSuggestions(): readonly string[] {
   ];
 }
 
-/** @internal exported for tests: `from` is the module that looks for the package. */
+/** Exported for tests: `from` is the module that looks for the package. */
 export function findOnnxRuntime(from: NodeJS.Require = require): string {
   let root: string;
   try {
