@@ -127,17 +127,41 @@ function appOptions(options: ServerOptions, context: ServerContext): AppOptions 
   };
 }
 
-async function listen(app: FastifyInstance, host: string, port: number): Promise<number> {
-  try {
-    await app.listen({ host, port });
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const reason = code === 'EADDRINUSE' ? 'is already in use' : `cannot be opened (${code ?? message})`;
-    throw new UserError('port_in_use', `Port ${port} of ${host} ${reason}.`, {
+function listenError(cause: NodeJS.ErrnoException, host: string, port: number): UserError {
+  const { code, message } = cause;
+  if (code === 'EADDRINUSE') {
+    return new UserError('port_in_use', `Port ${port} of ${host} is already in use.`, {
       param: 'port',
       suggestions: [`Stop what listens there, or choose another port, for example --port ${port + 1}.`],
       cause,
     });
+  }
+  if (code === 'ENOTFOUND' || code === 'EADDRNOTAVAIL' || code === 'EAI_AGAIN') {
+    return new UserError(
+      'invalid_config',
+      `Expected --host to be an address of this machine but received ${host}.`,
+      {
+        param: 'host',
+        suggestions: [
+          'Listen on this machine only: --host 127.0.0.1.',
+          'Listen on every address: --host 0.0.0.0.',
+        ],
+        cause,
+      },
+    );
+  }
+  return new UserError('invalid_config', `Port ${port} of ${host} cannot be opened (${code ?? message}).`, {
+    param: 'port',
+    suggestions: ['Choose a port above 1023, for example --port 8000.'],
+    cause,
+  });
+}
+
+async function listen(app: FastifyInstance, host: string, port: number): Promise<number> {
+  try {
+    await app.listen({ host, port });
+  } catch (cause) {
+    throw listenError(cause as NodeJS.ErrnoException, host, port);
   }
   const address = app.server.address();
   return typeof address === 'object' && address !== null ? address.port : port;

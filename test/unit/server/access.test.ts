@@ -169,6 +169,12 @@ describe('binding', () => {
     }
   });
 
+  it('says that an address is not of this machine', async () => {
+    // TEST-NET-1 of RFC 5737: never assigned.
+    const elsewhere = { ...BASE_OPTIONS, host: '192.0.2.1', allowUnauthenticated: true };
+    await expect(startServer(elsewhere)).rejects.toMatchObject({ code: 'invalid_config', param: 'host' });
+  });
+
   it('serves metrics on a port of their own', async () => {
     const handle = await startServer({ ...BASE_OPTIONS, metricsPort: 0 });
     try {
