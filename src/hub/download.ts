@@ -32,6 +32,8 @@ export interface DownloadOptions {
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly retry?: RetryPolicy | undefined;
+  /** Throws for a config.json that cannot be served, before any weight is fetched. */
+  readonly checkConfig?: ((config: Readonly<Record<string, unknown>>) => Promise<void>) | undefined;
 }
 
 /** Everything one download shares. */
@@ -302,7 +304,9 @@ export async function downloadModel(
   const small = listing.files.filter(({ name }) => SMALL_FILE.test(name) || name === INDEX_FILE);
   await fetchAll(download, small, () => undefined);
   const weights = await selectWeights(download, listing);
-  assertNotQuantized(repo.id, await readConfig(snapshot.dir, listing.names, repo.id), listing.names);
+  const config = await readConfig(snapshot.dir, listing.names, repo.id);
+  assertNotQuantized(repo.id, config, listing.names);
+  await options.checkConfig?.(config);
 
   await checkFreeSpace(download, weights);
   await fetchAll(download, weights, createProgress(small, weights, options.onProgress ?? (() => undefined)));

@@ -21,6 +21,8 @@ export interface LocateOptions {
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly retry?: RetryPolicy | undefined;
+  /** Throws for a config.json that cannot be served; a download asks it before fetching any weight. */
+  readonly checkConfig?: ((config: Readonly<Record<string, unknown>>) => Promise<void>) | undefined;
 }
 
 export interface LocatedModel {

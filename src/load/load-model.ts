@@ -6,6 +6,7 @@ import { locateModel, type LocatedModel, type LocateOptions } from '../hub/locat
 import { openWeightFile } from '../hub/weight-file.js';
 import type { DecoderInfo } from '../models/architecture.js';
 import { buildModel } from '../models/build-model.js';
+import { loadArchitecture } from '../models/registry.js';
 import type { LayerReport } from '../quant/report.js';
 import type { IsaName, KvCacheOptions } from '../runtime/addon.js';
 import { chooseIsa, loadRuntime, type Runtime } from '../runtime/load-addon.js';
@@ -95,6 +96,9 @@ export async function loadModel(options: LoadOptions, observer: LoadObserver): P
     const located = await locateModel(options.model, {
       onProgress: ({ file, bytesDone, bytesTotal }) =>
         observer.phase('locate', 'progress', { doneBytes: bytesDone, totalBytes: bytesTotal, message: file }),
+      checkConfig: async (config) => {
+        (await loadArchitecture(config)).parseConfig(config);
+      },
       ...options.locate,
     });
     observer.located?.(located);

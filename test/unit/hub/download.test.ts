@@ -16,6 +16,7 @@ import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
 import { basename, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { UserError } from '../../../src/errors.js';
 import { openCheckpoint } from '../../../src/hub/checkpoint.js';
 import { createHubClient, TransientHubError } from '../../../src/hub/hub-client.js';
 import type { HubClient } from '../../../src/hub/hub-client.js';
@@ -482,6 +483,22 @@ describe('before the weights', () => {
     const error = await catchError(fixture.locate());
     expect(error.code).toBe(code);
     expect(error.message).toMatch(message);
+    expect(getWeightTransfers(fixture)).toEqual([]);
+  });
+
+  it('refuses a config its caller cannot serve', async () => {
+    const fixture = await startFixture();
+    const refusal = new UserError('unsupported_architecture', 'No such architecture.', {
+      param: 'architectures',
+      suggestions: ['Give another model.'],
+    });
+    let seen: unknown;
+    const checkConfig = (config: Readonly<Record<string, unknown>>): Promise<void> => {
+      seen = config['architectures'];
+      return Promise.reject(refusal);
+    };
+    expect(await catchError(fixture.locate({ checkConfig }))).toBe(refusal);
+    expect(seen).toEqual([expect.any(String)]);
     expect(getWeightTransfers(fixture)).toEqual([]);
   });
 
