@@ -494,11 +494,11 @@ describe('before the weights', () => {
     });
     let seen: unknown;
     const checkConfig = (config: Readonly<Record<string, unknown>>): Promise<void> => {
-      seen = config['architectures'];
+      seen = config;
       return Promise.reject(refusal);
     };
     expect(await catchError(fixture.locate({ checkConfig }))).toBe(refusal);
-    expect(seen).toEqual([expect.any(String)]);
+    expect(seen).toEqual(JSON.parse(await readFile(join(fixture.source, 'config.json'), 'utf8')));
     expect(getWeightTransfers(fixture)).toEqual([]);
   });
 
