@@ -10,6 +10,9 @@ namespace fdq {
 namespace {
 
 constexpr int64_t kMaxBlockK = 128;
+// Elements between decoded panels: a cache line more than a panel, or all panels of a block would share cache
+// sets.
+constexpr int64_t kDecodedPanel = kMaxBlockK * kPanelRows + 64 / static_cast<int64_t>(sizeof(Element));
 
 inline Rows block_scale(const PanelJob& job, const Panel& panel, int64_t group) {
   return job.tile_scales ? Rows::set(panel.scales[group]) : Rows::load(panel.scales + group * kPanelRows);
@@ -59,15 +62,16 @@ inline CodeBlock find_codes(const PanelJob& job, int64_t panel, int64_t last, in
   return {codes + offset, exists ? codes + step * job.panel_bytes + next : codes + offset};
 }
 
-// NP panels' codes of one block to w [NP][kMaxBlockK / 2][16 rows][2 k]. What is decoded next is prefetched.
+// NP panels' codes of one block to w [NP] x [kMaxBlockK / 2][16 rows][2 k], kDecodedPanel apart. What is
+// decoded next is prefetched.
 template <WeightFormat F, int NP>
-void decode_block(const PanelJob& job, int64_t first, int64_t last, int64_t block, Element* w) {
+void decode_block(const Decoder<F>& decoder, const PanelJob& job, int64_t first, int64_t last, int64_t block,
+                  Element* w) {
   constexpr int64_t kStepBytes = F == WeightFormat::kInt4 ? 32 : 64;
-  const Decoder<F> decoder;
   const int64_t length = block_length(job, block);
   for (int p = 0; p < NP; ++p) {
     const CodeBlock codes = find_codes(job, first + p, last, block, NP);
-    Element* out = w + p * kMaxBlockK * kPanelRows;
+    Element* out = w + p * kDecodedPanel;
     for (int64_t k = 0; k < length; k += 4) {
       const int64_t at = k / 4 * kStepBytes;
       prefetch(codes.ahead + at);

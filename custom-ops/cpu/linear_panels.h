@@ -114,7 +114,7 @@ void run_tile(const PanelJob& job, const Element* w, const Element* x, int64_t l
   }
   for (int64_t k = 0; k < length; k += 2) {
     Weights weights[NP];
-    for (int p = 0; p < NP; ++p) weights[p] = Weights::load(w + (p * kMaxBlockK + k) * kPanelRows);
+    for (int p = 0; p < NP; ++p) weights[p] = Weights::load(w + p * kDecodedPanel + k * kPanelRows);
     for (int t = 0; t < MT; ++t) {
       const KPair pair = KPair::load(x + t * length + k);
       for (int p = 0; p < NP; ++p) sum[t][p].multiply_add(weights[p], pair);
@@ -144,14 +144,15 @@ void run_tail(const PanelJob& job, const Element* w, const Element* x, int64_t l
 
 template <WeightFormat F, int NP>
 void run_decoded(const PanelJob& job, int64_t first, int64_t last, int64_t first_token, int64_t last_token) {
-  alignas(64) Element w[NP * kMaxBlockK * kPanelRows];
+  alignas(64) Element w[NP * kDecodedPanel];
   alignas(64) float totals[kTokenChunk * NP * kPanelRows];
+  const Decoder<F> decoder;
   const int64_t tokens = last_token - first_token;
   std::memset(totals, 0, static_cast<size_t>(tokens * NP * kPanelRows) * sizeof(float));
   const int64_t blocks = ceil_div(job.k_end, job.block_k);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t length = block_length(job, b);
-    decode_block<F, NP>(job, first, last, b, w);
+    decode_block<F, NP>(decoder, job, first, last, b, w);
     Rows scales[NP];
     for (int p = 0; p < NP; ++p) scales[p] = block_scale(job, job.panels[first + p], b / job.group_blocks);
     const Element* x =

@@ -58,7 +58,7 @@ void run_panel_tiles(const PanelJob& job, const Element* w, const Element* x, in
     Tiles::load<4>(x + k, x_stride);
     if constexpr (NT == 2) Tiles::load<5>(x + kTileSide * length + k, x_stride);
     Tiles::load<6>(w + k * kPanelRows, kPairBytes);
-    if constexpr (NP == 2) Tiles::load<7>(w + (kMaxBlockK + k) * kPanelRows, kPairBytes);
+    if constexpr (NP == 2) Tiles::load<7>(w + kDecodedPanel + k * kPanelRows, kPairBytes);
     multiply_tiles<NT, NP>();
   }
   alignas(64) TileValues c[NT * NP];
@@ -75,13 +75,14 @@ void run_panel_tiles(const PanelJob& job, const Element* w, const Element* x, in
 template <WeightFormat F, int NP>
 void run_panel_chunk(const PanelJob& job, int64_t first, int64_t last, int64_t first_token,
                      int64_t last_token) {
-  alignas(64) Element w[NP * kMaxBlockK * kPanelRows];
+  alignas(64) Element w[NP * kDecodedPanel];
   alignas(64) float totals[kTileTokenChunk * NP * kPanelRows];
+  const Decoder<F> decoder;
   const int64_t tokens = last_token - first_token;
   std::memset(totals, 0, static_cast<size_t>(tokens * NP * kPanelRows) * sizeof(float));
   for (int64_t b = 0; b * job.block_k < job.k_end; ++b) {
     const int64_t length = block_length(job, b);
-    decode_block<F, NP>(job, first, last, b, w);
+    decode_block<F, NP>(decoder, job, first, last, b, w);
     Rows scales[NP];
     for (int p = 0; p < NP; ++p) scales[p] = block_scale(job, job.panels[first + p], b / job.group_blocks);
     const Element* x =
