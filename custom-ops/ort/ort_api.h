@@ -27,6 +27,7 @@ struct OrtCustomOp;
 enum ElementTypeId : int {
   kUndefined = 0,
   kFloat = 1,
+  kUint8 = 2,
   kInt8 = 3,
   kInt32 = 6,
   kInt64 = 7,

@@ -48,6 +48,10 @@ ElementTypeId element_type_of(WeightFormat format) {
       return kInt4;
     case WeightFormat::kE4M3:
       return kFloat8E4M3FN;
+    case WeightFormat::kInt2:
+    case WeightFormat::kNF4:
+    case WeightFormat::kE2M1:
+      return kUint8;
   }
   return kUndefined;
 }

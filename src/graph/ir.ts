@@ -59,6 +59,16 @@ export interface WeightSource {
   /** Absolute byte offset in the file. */
   readonly offset: number;
   readonly byteLength: number;
+  /** Present when the checkpoint has this weight quantized; `dataType` and `shape` are then those it stands for. */
+  readonly stored?: StoredWeight;
+}
+
+/** How a weight lies quantized in its checkpoint. */
+export interface StoredWeight {
+  /** `quant_method` of the checkpoint, e.g. `gptq`. */
+  readonly method: string;
+  /** Canonical name of the scheme it is, e.g. `wint4:g128`. */
+  readonly scheme: string;
 }
 
 export type InitializerData =
@@ -73,7 +83,9 @@ export type InitializerData =
   /** Bytes in an ONNX external-data file. */
   | { readonly kind: 'external'; readonly file: string; readonly offset: number; readonly byteLength: number }
   /** One part of a quantized linear layer, see `QuantizedPart`. */
-  | { readonly kind: 'quantized'; readonly layer: QuantizedLayer; readonly part: 'weight' | 'scales' };
+  | { readonly kind: 'quantized'; readonly layer: QuantizedLayer; readonly part: QuantizedPart };
+
+export type QuantizedPart = 'weight' | 'scales' | 'block_scales' | 'zero_points';
 
 /** A linear layer the quantizer has rewritten; its parts are produced together, by one pass over the members. */
 export interface QuantizedLayer {

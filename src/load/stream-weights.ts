@@ -1,7 +1,14 @@
 import type { FileHandle } from 'node:fs/promises';
 import { BugError, UserError } from '../errors.js';
 import { byteLengthOf, elementTypeOf } from '../graph/data-types.js';
-import type { DataType, Graph, Initializer, QuantizedLayer, WeightSource } from '../graph/ir.js';
+import type {
+  DataType,
+  Graph,
+  Initializer,
+  QuantizedLayer,
+  QuantizedPart,
+  WeightSource,
+} from '../graph/ir.js';
 import { memberSlices } from '../quant/packed-layout.js';
 import { resolveScheme } from '../quant/registry.js';
 import type { NativeAddon, NativeInitializer, QuantizeResult } from '../runtime/addon.js';
@@ -27,7 +34,7 @@ interface Task {
   readonly run: (fd: number) => Promise<QuantizeResult>;
 }
 
-type LayerParts = Partial<Record<'weight' | 'scales', ArrayBuffer>>;
+type LayerParts = Partial<Record<QuantizedPart, ArrayBuffer>>;
 type WeightData = Extract<Initializer['data'], { kind: 'weight' }>;
 
 /**

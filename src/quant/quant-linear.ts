@@ -9,8 +9,12 @@ export const QUANT_LINEAR = 'QuantLinear';
 
 export const QUANT_LINEAR_OP = { domain: FDQ_DOMAIN, opType: QUANT_LINEAR, version: FDQ_VERSION } as const;
 
-/** What happens to x before the product: ActivationRule of custom-ops/include/fdq/formats.h. */
-export type ActivationRule = 'none' | 'e4m3_group128';
+/**
+ * What happens to x before the product: ActivationRule of custom-ops/include/fdq/formats.h. The static rules have
+ * the scale of a checkpoint.
+ */
+export type ActivationRule =
+  'none' | 'e4m3_group128' | 'e4m3_token' | 'int8_token' | 'e4m3_static' | 'int8_static';
 
 export interface QuantLinearFormat {
   /** Canonical scheme name. */

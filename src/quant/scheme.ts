@@ -3,8 +3,10 @@ import type { DataType, GraphNode, Initializer, WeightSource } from '../graph/ir
 /** A number format as data: what a code is, what its scale is, and what shares a scale. */
 export interface QuantKey {
   /** 'stored': the checkpoint's own float type, nothing is quantized. */
-  readonly element: 'int8' | 'int4' | 'float8e4m3fn' | 'stored';
-  readonly scaleType: 'float32' | null;
+  readonly element: 'int8' | 'int4' | 'int2' | 'nf4' | 'float4e2m1' | 'float8e4m3fn' | 'stored';
+  readonly scaleType: 'float32' | 'bfloat16' | 'float8e4m3fn' | 'float8e8m0' | null;
+  /** A float32 scale of the whole tensor on top. */
+  readonly tensorScale?: boolean;
   /** Rows and columns that share a scale; -1: all of them. Activations have tokens as rows. */
   readonly group: readonly [rows: number, columns: number];
   /** Scales are computed for each input instead of once. */
@@ -31,19 +33,34 @@ export interface RowChunk {
 
 /** Canonical order: the parts of consecutive chunks, one after the other, are the parts of the tensor. */
 export interface QuantizedParts {
-  /** int8, e4m3 and stored floats [n, k]; int4 [n, ceil(k / 2)], low nibble first. */
+  /**
+   * int8, e4m3 and stored floats [n, k]; int4 and nf4 [n, ceil(k / 2)], low nibble first; e2m1 the same, padded
+   * with zeros to whole blocks; int2 [n, ceil(k / 4)], lowest bits first.
+   */
   readonly codes: Uint8Array;
-  /** [n, groups] or, for tiles, [ceil(n / 128), ceil(k / 128)]; empty where nothing is quantized. */
+  /** [n, groups]; for tiles [ceil(n / 128), ceil(k / 128)]; [1] for a whole tensor; empty where there is none. */
   readonly scales: Float32Array;
+  /** Narrow scales [n, ceil(k / block)] of `NativeFormat.block.type`, little-endian; absent without blocks. */
+  readonly blockScales?: Uint8Array;
+  /** [n, groups], subtracted from int4 codes; absent where the format is symmetric. */
+  readonly zeroPoints?: Int8Array;
 }
 
 /** What the native quantizer and kernels call the format; see custom-ops/include/fdq/formats.h. */
 export interface NativeFormat {
-  readonly format: 'int8' | 'int4' | 'e4m3';
-  readonly groupN: 1 | 128;
-  /** 0: one scale a row. */
+  readonly format: WeightFormatName;
+  /** Rows that share a float32 scale: 1, 128 (tiles), 0: all of a tensor, -1: there is no float32 scale. */
+  readonly groupN: -1 | 0 | 1 | 128;
+  /** Columns that do; 0: all. */
   readonly groupK: number;
+  /** Narrow scales of so many columns of a row, which multiply the codes before the float32 scale does. */
+  readonly block?: { readonly columns: 16 | 32 | 64; readonly type: BlockScaleType };
+  /** int4 codes have a zero point for each scale. */
+  readonly asymmetric?: true;
 }
+
+export type WeightFormatName = 'int8' | 'int4' | 'int2' | 'nf4' | 'e2m1' | 'e4m3';
+export type BlockScaleType = 'e4m3' | 'e8m0' | 'bfloat16';
 
 /** A linear layer y = x W^T + bias to be put into a graph. */
 export interface EmitRequest {
@@ -86,7 +103,9 @@ export interface QuantScheme {
   };
   /** null: weights stay as stored. */
   readonly native: NativeFormat | null;
-  /** Rows of a chunk must be a multiple of this. */
+  /** Weights can be quantized while a model loads; otherwise `fdq convert` makes a folder first. */
+  readonly online: boolean;
+  /** Rows of a chunk must be a multiple of this; Infinity: a chunk is the whole tensor. */
   readonly rowAlign: number;
   /** true, or why the tensor stays as it is, as the end of a sentence that starts with the tensor. */
   accepts(tensor: WeightTensor): true | string;
@@ -113,5 +132,8 @@ export interface SchemeFamily {
 export const NATIVE_DATA_TYPES: Readonly<Record<NativeFormat['format'], DataType>> = {
   int8: 'int8',
   int4: 'int4',
+  int2: 'uint8',
+  nf4: 'uint8',
+  e2m1: 'uint8',
   e4m3: 'float8e4m3fn',
 };

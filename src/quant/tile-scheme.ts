@@ -26,7 +26,7 @@ export interface TileScheme extends Pick<QuantScheme, 'name' | 'aliases' | 'summ
 /** A scheme whose weights are `encode(w / scale)` with one scale for each tile of `native`. */
 export function createTileScheme(spec: TileScheme): QuantScheme {
   const { native, packing } = spec;
-  const tile = { rows: native.groupN, columns: native.groupK };
+  const tile = { rows: native.groupN as number, columns: native.groupK };
   return Object.freeze<QuantScheme>({
     name: spec.name,
     aliases: spec.aliases,
@@ -41,6 +41,7 @@ export function createTileScheme(spec: TileScheme): QuantScheme {
     activation: spec.activation,
     requires: { devices: ['cpu'], op: QUANT_LINEAR_OP },
     native,
+    online: true,
     rowAlign: tile.rows,
     accepts: acceptsFloatMatrix,
     bytes: ({ shape }) => {

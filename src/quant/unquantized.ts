@@ -20,6 +20,7 @@ const scheme: QuantScheme = Object.freeze<QuantScheme>({
   activation: null,
   requires: { devices: ['cpu'], op: QUANT_LINEAR_OP },
   native: null,
+  online: true,
   rowAlign: 1,
   accepts: acceptsFloatMatrix,
   bytes: ({ dataType, shape }) =>

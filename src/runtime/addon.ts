@@ -116,7 +116,15 @@ export interface SamplingResult {
   readonly topStride: number;
 }
 
-export type WeightFormatName = 'int8' | 'int4' | 'e4m3';
+export type WeightFormatName = 'int8' | 'int4' | 'int2' | 'nf4' | 'e2m1' | 'e4m3';
+export type ActivationRuleName =
+  'none' | 'e4m3_group128' | 'e4m3_token' | 'int8_token' | 'e4m3_static' | 'int8_static';
+
+/** Narrow scales of so many columns of a row each; custom-ops/include/fdq/formats.h. */
+export interface BlockScales {
+  readonly columns: 16 | 32 | 64;
+  readonly type: 'e4m3' | 'e8m0' | 'bfloat16';
+}
 
 /** Reads one [n, k] matrix and quantizes it straight into its final place, on `threads` threads. */
 export interface QuantizeJob {
@@ -126,13 +134,17 @@ export interface QuantizeJob {
   readonly n: number;
   readonly k: number;
   readonly format: WeightFormatName;
-  readonly groupN: 1 | 128;
+  /** 1, 128, 0: one scale a tensor, -1: no float32 scales. */
+  readonly groupN: -1 | 0 | 1 | 128;
   /** 0: one scale a row. */
   readonly groupK: number;
+  readonly block?: BlockScales;
   /** Panels of custom-ops/include/fdq/formats.h, or the canonical order of the golden vectors. */
   readonly packed: boolean;
   readonly weight: Uint8Array;
   readonly scales: Float32Array;
+  /** Present when `block` is. */
+  readonly blockScales?: Uint8Array;
   readonly threads: number;
   /** Absent: the best of this machine. All give the same bytes. */
   readonly isa?: IsaName;
@@ -177,12 +189,17 @@ export interface LinearJob {
   readonly format: WeightFormatName | 'float32' | 'float16' | 'bfloat16';
   readonly memberRows: readonly number[];
   readonly k: number;
-  readonly groupN: 1 | 128;
+  readonly groupN: -1 | 0 | 1 | 128;
   readonly groupK: number;
+  readonly block?: BlockScales;
   readonly weight: Uint8Array;
   readonly scales?: Float32Array;
+  readonly blockScales?: Uint8Array;
+  readonly zeroPoints?: Int8Array;
   readonly bias?: Float32Array;
-  readonly activation: 'none' | 'e4m3_group128';
+  readonly activation: ActivationRuleName;
+  /** Of the static rules. */
+  readonly activationScale?: number;
   readonly compute: 'float32' | 'bfloat16';
   readonly isa: IsaName;
   readonly threads: number;

@@ -250,7 +250,7 @@ describe.each(QUANTIZING)('$name quantizes', (scheme) => {
   it('ties to the even code', () => {
     const integers = scheme.native?.format !== 'e4m3';
     // Scale 1: 7 and 127 are the largest codes of their formats, 448 that of e4m3.
-    const top = { int4: 7, int8: 127, e4m3: 448 }[scheme.native?.format ?? 'int4'];
+    const top = { int4: 7, int8: 127, e4m3: 448, int2: 3, nf4: 1, e2m1: 6 }[scheme.native?.format ?? 'int4'];
     const ties = integers ? [0.5, 1.5, 2.5, -0.5, -1.5, -2.5] : [1.0625, 1.1875, -1.0625, -1.1875, 17, 19];
     const even = integers ? [0, 2, 2, 0, -2, -2] : [1, 1.25, -1, -1.25, 16, 20];
     const input = matrix(1, 7, (at) => [top, ...ties][at] as number, 'float32');
