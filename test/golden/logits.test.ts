@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { LoadedModel, LoadOptions } from '../../src/load/load-model.js';
+import type { LoadedModel } from '../../src/load/load-model.js';
 import type { IsaName } from '../../src/runtime/addon.js';
 import { openAddon } from '../helpers/addon.js';
 import {
@@ -13,6 +13,7 @@ import {
   readGolden,
   runStep,
 } from '../helpers/fixture-model.js';
+import { loadWeightOnly } from '../helpers/weight-only.js';
 
 const FIXTURES = ['llama', 'llama_tied', 'mistral', 'qwen2', 'qwen3'];
 /** Blocks of the longest prompt with its continuation. */
@@ -68,19 +69,22 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
     }
   });
 
-  it('gives the same bits at every chunk size of a chunked prefill', async () => {
-    const ids = golden.prompts[2]?.ids ?? [];
-    const blocks = blockRange(0, BLOCKS);
-    const [whole] = await runStep(model, [{ ids, start: 0, blocks, rows: lastRow(ids) }]);
-    for (let size = 1; size < ids.length; size++) {
-      let last: Float32Array | undefined;
-      for (let start = 0; start < ids.length; start += size) {
-        const chunk = ids.slice(start, start + size);
-        [last] = await runStep(model, [{ ids: chunk, start, blocks, rows: lastRow(chunk) }]);
+  it.each(golden.prompts.map((prompt) => [prompt.index, prompt.ids] as const))(
+    'prompt %i: gives the same bits at every chunk size of a chunked prefill',
+    { timeout: 60_000 },
+    async (_, ids) => {
+      const blocks = blockRange(0, BLOCKS);
+      const [whole] = await runStep(model, [{ ids, start: 0, blocks, rows: lastRow(ids) }]);
+      for (let size = 1; size < ids.length; size++) {
+        let last: Float32Array | undefined;
+        for (let start = 0; start < ids.length; start += size) {
+          const chunk = ids.slice(start, start + size);
+          [last] = await runStep(model, [{ ids: chunk, start, blocks, rows: lastRow(chunk) }]);
+        }
+        expect(last, `chunk size ${size}`).toEqual(whole);
       }
-      expect(last, `chunk size ${size}`).toEqual(whole);
-    }
-  });
+    },
+  );
 
   it('decodes several sequences in one step with the bits each has alone', async () => {
     const prompts = golden.prompts.filter((prompt) => prompt.ids.length > 1);
@@ -127,28 +131,27 @@ const available = ISAS.slice(0, ISAS.indexOf(openAddon().addon.detectIsa()) + 1)
 
 describe.each(FIXTURES)('%s on every instruction set of this machine', (name) => {
   const golden = readGolden(name);
-  const [, , prompt] = golden.prompts;
 
-  async function lastLogits(options: Partial<LoadOptions>): Promise<Float32Array> {
-    const model = await loadFixture(name, options);
-    const ids = prompt?.ids ?? [];
-    const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: ids.map((_, i) => i) };
-    const rows = await runStep(model, [chunk]);
-    await model.runner.close();
-    return Float32Array.from(rows.flatMap((row) => [...row]));
-  }
-
-  it.each(available)('%s computes the reference logits', async (isa) => {
+  it.each(available)('%s computes the reference logits', { timeout: 60_000 }, async (isa) => {
     const reference = await readFloatTensors(path.join(fixtureFolder(name), 'golden.safetensors'));
-    const expected = reference.get('logits.2') ?? new Float32Array();
-    expect(maxAbsDifference(await lastLogits({ isa }), expected)).toBeLessThanOrEqual(
-      golden.tolerance.atol_float32,
-    );
-    // Rounding the inputs of linear layers may cost no more than computing everything in bfloat16 does.
-    const rounded = await lastLogits({ isa, dtype: 'bfloat16' });
-    const bound = golden.max_abs_difference_of_logits_when_computed_in.bfloat16;
-    expect(maxAbsDifference(rounded, expected)).toBeLessThanOrEqual(bound);
-    expect(rounded).not.toEqual(expected);
+    const exact = await loadFixture(name, { isa });
+    const rounding = await loadFixture(name, { isa, dtype: 'bfloat16' });
+    for (const { ids, index, logit_positions: rows } of golden.prompts) {
+      const expected = reference.get(`logits.${index}`) ?? new Float32Array();
+      const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows };
+      const difference = async (model: LoadedModel): Promise<number> => {
+        const logits = await runStep(model, [chunk]);
+        return maxAbsDifference(Float32Array.from(logits.flatMap((row) => [...row])), expected);
+      };
+      const tolerance = golden.tolerance.atol_float32;
+      expect(await difference(exact), `prompt ${index}`).toBeLessThanOrEqual(tolerance);
+      // Rounding the inputs of linear layers may cost no more than computing everything in bfloat16 does.
+      const rounded = await difference(rounding);
+      const bound = golden.max_abs_difference_of_logits_when_computed_in.bfloat16;
+      expect(rounded, `prompt ${index}`).toBeLessThanOrEqual(bound);
+      expect(rounded).toBeGreaterThan(0);
+    }
+    await Promise.all([exact.runner.close(), rounding.runner.close()]);
   });
 });
 
@@ -159,23 +162,20 @@ describe.each(FIXTURES)('%s computes the reference logits of quantized weights',
     ['wint8', 'wint8'],
     ['wint4', 'wint4'],
     ['wint4:g128', 'wint4_g128'],
+    ['block_wise_fp8', 'fp8_block'],
   ])('%s', async (scheme, key) => {
     const reference = await readFloatTensors(
       path.join(fixtureFolder(name), 'golden_weight_only.safetensors'),
     );
-    const model = await loadFixture(name, { quantization: scheme });
-    for (const prompt of golden.prompts) {
-      const chunk = { ids: prompt.ids, start: 0, blocks: blockRange(0, BLOCKS), rows: lastRow(prompt.ids) };
+    const model = await loadWeightOnly(fixtureFolder(name), { quantization: scheme });
+    for (const { ids, index } of golden.prompts) {
+      const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: [ids.length - 1] };
       const [row] = await runStep(model, [chunk]);
-      const expected = reference.get(`${key}.logits.${prompt.index}`) ?? new Float32Array();
+      const expected = reference.get(`${key}.logits.${index}`) ?? new Float32Array();
       expect(maxAbsDifference(row ?? new Float32Array(), expected)).toBeLessThanOrEqual(
         golden.tolerance.atol_float32,
       );
     }
     await model.runner.close();
   });
-
-  function lastRow(ids: readonly number[]): readonly number[] {
-    return [ids.length - 1];
-  }
 });

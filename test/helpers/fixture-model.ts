@@ -44,17 +44,25 @@ export async function readFloatTensors(file: string): Promise<ReadonlyMap<string
 }
 
 export function loadFixture(name: string, options: Partial<LoadOptions> = {}): Promise<LoadedModel> {
+  return loadFolder(fixtureFolder(name), options);
+}
+
+export function loadFolder(folder: string, options: Partial<LoadOptions> = {}): Promise<LoadedModel> {
   return loadModel(
-    {
-      model: fixtureFolder(name),
-      dtype: 'float32',
-      kvCacheDtype: 'auto',
-      threads: 2,
-      memory: { utilization: 0.9, numBlocks: 128, maxBatchedTokens: 512, maxModelLen: 512 },
-      ...options,
-    },
+    { ...fixtureOptions(folder), ...options },
     { phase: () => undefined, warn: () => undefined },
   );
+}
+
+/** Float32 throughout, with room for every golden prompt. */
+export function fixtureOptions(folder: string): LoadOptions {
+  return {
+    model: folder,
+    dtype: 'float32',
+    kvCacheDtype: 'auto',
+    threads: 2,
+    memory: { utilization: 0.9, numBlocks: 128, maxBatchedTokens: 512, maxModelLen: 512 },
+  };
 }
 
 /** `count` consecutive KV blocks from `first`. */
@@ -64,7 +72,7 @@ export function blockRange(first: number, count: number): readonly number[] {
 
 /** Runs one step and copies the logits of each wanted row. */
 export async function runStep(
-  model: LoadedModel,
+  model: { readonly runner: LoadedModel['runner']; readonly decoder: { readonly vocabSize: number } },
   chunks: readonly Chunk[],
 ): Promise<readonly Float32Array[]> {
   const { vocabSize } = model.decoder;
