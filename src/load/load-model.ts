@@ -1,11 +1,9 @@
 import { performance } from 'node:perf_hooks';
-import type { Graph } from '../graph/ir.js';
 import { serializeModel } from '../graph/onnx.js';
 import { openCheckpoint, verifyUnchanged, type Checkpoint } from '../hub/checkpoint.js';
 import { locateModel, type LocatedModel, type LocateOptions } from '../hub/locate.js';
 import { openWeightFile } from '../hub/weight-file.js';
 import type { DecoderInfo } from '../models/architecture.js';
-import { buildModel } from '../models/build-model.js';
 import { loadArchitecture } from '../models/registry.js';
 import type { LayerReport } from '../quant/report.js';
 import type { IsaName, KvCacheOptions } from '../runtime/addon.js';
@@ -14,8 +12,8 @@ import { availableMemoryBytes } from '../runtime/machine.js';
 import { createOnnxRunner, type OnnxRunner } from '../runtime/onnx-runner.js';
 import { packWarmUpStep } from './warm-up.js';
 import { planMemory, type MemoryPlan } from './memory-plan.js';
-import { chooseArithmetic, type Arithmetic, type DtypeChoice } from './arithmetic.js';
-import { applyQuantization, weightBytesOf } from './apply-quantization.js';
+import type { Arithmetic } from './arithmetic.js';
+import { kvBytesPerToken, planCheckpoint, type CheckpointPlan, type PlanOptions } from './plan.js';
 import { streamedBytes, streamWeights } from './stream-weights.js';
 
 export type LoadPhase = 'locate' | 'plan' | 'quantize' | 'build' | 'warm_up';
@@ -32,15 +30,10 @@ export interface LoadObserver {
   located?(model: LocatedModel): void;
 }
 
-export interface LoadOptions {
+export interface LoadOptions extends PlanOptions {
   /** Folder or Hugging Face id, with an optional `@revision`. */
   readonly model: string;
   readonly locate?: LocateOptions;
-  /** Scheme name or JSON object; absent: as stored. */
-  readonly quantization?: string;
-  readonly quantizationConfig?: Readonly<Record<string, unknown>>;
-  readonly dtype: DtypeChoice;
-  readonly kvCacheDtype: 'auto' | 'float32' | 'bfloat16';
   readonly threads: number;
   /** FDQ_ISA: forces kernels of one instruction set. */
   readonly isa?: string | undefined;
@@ -71,16 +64,9 @@ export interface LoadedModel {
   readonly seconds: Readonly<Record<LoadPhase, number>>;
 }
 
-/** A checkpoint whose headers are read and whose every layer is decided: all that is known before a weight is read. */
-export interface PlannedModel {
-  readonly checkpoint: Checkpoint;
-  readonly decoder: DecoderInfo;
-  readonly graph: Graph;
-  readonly scheme: string;
-  readonly layers: readonly LayerReport[];
-  readonly weightBytes: number;
+/** All that is known before a weight is read. */
+export interface PlannedModel extends CheckpointPlan {
   readonly memory: MemoryPlan;
-  readonly arithmetic: Arithmetic;
   readonly kvCache: KvCacheOptions;
   readonly runtime: Runtime;
   readonly isa: IsaName;
@@ -144,36 +130,20 @@ export async function planModel(
 ): Promise<PlannedModel> {
   const runtime = loadRuntime();
   const isa = chooseIsa(runtime.addon, options.isa);
-  for (const warning of checkpoint.warnings) observer.warn(warning);
-  const model = await buildModel(checkpoint.config, checkpoint.tensors);
-  if (model.unusedTensors.length > 0) observer.warn(describeUnused(model.unusedTensors));
-  const arithmetic = chooseArithmetic(model.graph, { dtype: options.dtype, kv: options.kvCacheDtype, isa });
-  const { graph, layers, scheme } = applyQuantization(model.graph, options, arithmetic);
-  const weightBytes = weightBytesOf(graph);
-  const { numLayers, numKvHeads, headDim } = model.info;
-  const kvElementBytes = arithmetic.kv === 'float32' ? 4 : 2;
+  const plan = await planCheckpoint(checkpoint, options, isa);
+  for (const warning of plan.warnings) observer.warn(warning);
+  const { arithmetic, weightBytes, decoder } = plan;
   const memory = planMemory({
     availableBytes: availableMemoryBytes(),
     weightBytes,
-    kvBytesPerToken: numLayers * 2 * numKvHeads * headDim * kvElementBytes,
-    vocabSize: model.info.vocabSize,
-    modelMaxLen: model.info.maxPositions,
+    kvBytesPerToken: kvBytesPerToken(decoder, arithmetic.kv),
+    vocabSize: decoder.vocabSize,
+    modelMaxLen: decoder.maxPositions,
     ...options.memory,
   });
+  const { numLayers, numKvHeads, headDim } = decoder;
   const kvCache = { dataType: arithmetic.kv, numLayers, numBlocks: memory.numBlocks, numKvHeads, headDim };
-  return {
-    checkpoint,
-    decoder: model.info,
-    graph,
-    scheme,
-    layers,
-    weightBytes,
-    memory,
-    arithmetic,
-    kvCache,
-    runtime,
-    isa,
-  };
+  return { ...plan, memory, kvCache, runtime, isa };
 }
 
 async function readWeights(
@@ -199,11 +169,6 @@ async function readWeights(
   // message. From here on a mapped file must not change in place, as with any server that maps its weights.
   await verifyUnchanged(checkpoint);
   return initializers;
-}
-
-function describeUnused(names: readonly string[]): string {
-  const shown = names.slice(0, 3).join(', ');
-  return `${names.length} tensors of the checkpoint are not used by its architecture: ${shown}${names.length > 3 ? ', ...' : ''}.`;
 }
 
 /** Times phases and tells the observer. */

@@ -1,0 +1,71 @@
+import type { Graph } from '../graph/ir.js';
+import type { Checkpoint } from '../hub/checkpoint.js';
+import type { DecoderInfo } from '../models/architecture.js';
+import { buildModel } from '../models/build-model.js';
+import type { LayerReport } from '../quant/report.js';
+import type { IsaName } from '../runtime/addon.js';
+import { applyQuantization, weightBytesOf, type QuantizationFlags } from './apply-quantization.js';
+import { chooseArithmetic, type Arithmetic, type DtypeChoice } from './arithmetic.js';
+
+export interface PlanOptions extends QuantizationFlags {
+  readonly dtype: DtypeChoice;
+  readonly kvCacheDtype: Parameters<typeof chooseArithmetic>[1]['kv'];
+  /** Decides about the layers of the float graph in place of the flags, e.g. from measured errors. */
+  readonly chooseQuantization?: (checkpoint: Checkpoint, graph: Graph) => Promise<QuantizationFlags>;
+}
+
+/** What headers and flags say about a checkpoint, whatever the machine's memory. */
+export interface CheckpointPlan {
+  readonly checkpoint: Checkpoint;
+  readonly decoder: DecoderInfo;
+  /** Before quantization. */
+  readonly floatGraph: Graph;
+  readonly graph: Graph;
+  /** What was planned from, `chooseQuantization` included. */
+  readonly quantization: QuantizationFlags;
+  readonly scheme: string;
+  readonly layers: readonly LayerReport[];
+  readonly weightBytes: number;
+  readonly arithmetic: Arithmetic;
+  /** Whole sentences, for the user. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Decides about every layer of a checkpoint from its headers; no weight is read, unless `chooseQuantization` does,
+ * and no session is made.
+ * @param isa instruction set the model will run on
+ */
+export async function planCheckpoint(
+  checkpoint: Checkpoint,
+  options: PlanOptions,
+  isa: IsaName,
+): Promise<CheckpointPlan> {
+  const model = await buildModel(checkpoint.config, checkpoint.tensors);
+  const unused = model.unusedTensors.length > 0 ? [describeUnused(model.unusedTensors)] : [];
+  const { dtype, kvCacheDtype, chooseQuantization } = options;
+  const arithmetic = chooseArithmetic(model.graph, { dtype, kv: kvCacheDtype, isa });
+  const quantization = (await chooseQuantization?.(checkpoint, model.graph)) ?? options;
+  const quantized = applyQuantization(model.graph, quantization, arithmetic);
+  return {
+    checkpoint,
+    decoder: model.info,
+    floatGraph: model.graph,
+    ...quantized,
+    quantization,
+    weightBytes: weightBytesOf(quantized.graph),
+    arithmetic,
+    warnings: [...checkpoint.warnings, ...unused],
+  };
+}
+
+/** Bytes that keys and values of one token take over all layers. */
+export function kvBytesPerToken(decoder: DecoderInfo, kv: Arithmetic['kv']): number {
+  const { numLayers, numKvHeads, headDim } = decoder;
+  return numLayers * 2 * numKvHeads * headDim * (kv === 'float32' ? 4 : 2);
+}
+
+function describeUnused(names: readonly string[]): string {
+  const shown = names.slice(0, 3).join(', ');
+  return `${names.length} tensors of the checkpoint are not used by its architecture: ${shown}${names.length > 3 ? ', ...' : ''}.`;
+}
