@@ -57,6 +57,8 @@ export interface NativeFormat {
   readonly block?: { readonly columns: 16 | 32 | 64; readonly type: BlockScaleType };
   /** int4 codes have a zero point for each scale. */
   readonly asymmetric?: true;
+  /** Scales are those of the smallest squared error, found by trial, instead of the largest magnitude's. */
+  readonly search?: true;
 }
 
 export type WeightFormatName = 'int8' | 'int4' | 'int2' | 'nf4' | 'e2m1' | 'e4m3';

@@ -139,6 +139,8 @@ export interface QuantizeJob {
   /** 0: one scale a row. */
   readonly groupK: number;
   readonly block?: BlockScales;
+  /** Scales of the smallest squared error: int4 in groups, and int2, which has no other. */
+  readonly search?: boolean;
   /** Panels of custom-ops/include/fdq/formats.h, or the canonical order of the golden vectors. */
   readonly packed: boolean;
   readonly weight: Uint8Array;
