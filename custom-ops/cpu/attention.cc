@@ -1,8 +1,8 @@
 #include "cpu/attention.h"
 
-#include <cstdlib>
-#include <new>
 #include <vector>
+
+#include "cpu/scratch.h"
 
 namespace fdq {
 namespace {
@@ -12,39 +12,21 @@ constexpr int64_t kMinTileRows = 8;  // rows that decode together; never split f
 constexpr int64_t kItemsPerThread = 4;
 constexpr int64_t kTokensPerItem = kKvBlockSize;  // threads meet at block borders of a fresh prefill
 
-// Grow-only, 64-byte aligned.
-class Scratch {
- public:
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { std::free(data_); }
-
-  float* floats(int64_t count) {
-    if (count > capacity_) {
-      std::free(data_);
-      capacity_ = 0;
-      data_ = static_cast<float*>(
-          std::aligned_alloc(64, static_cast<size_t>(round_up(count, 16)) * sizeof(float)));
-      if (data_ == nullptr) throw std::bad_alloc();
-      capacity_ = count;
-    }
-    return data_;
-  }
-
- private:
-  float* data_ = nullptr;
-  int64_t capacity_ = 0;
-};
-
 thread_local Scratch t_queries;
 thread_local Scratch t_worker;
 thread_local std::vector<KvSlot> t_slots;
 thread_local std::vector<AttentionTile> t_tiles;
 
-AttentionKernels kernels_of(Isa isa) {
-  if (isa >= Isa::kAvx512) return attention_kernels_avx512();
-  return isa == Isa::kAvx2 ? attention_kernels_avx2() : attention_kernels_scalar();
+AttentionKernels kernels_of(Isa isa, ComputeType compute, KvType pool) {
+#if defined(__x86_64__)
+  const bool rounds = compute == ComputeType::kBFloat16 && pool == KvType::kBFloat16;
+  if (rounds && isa >= Isa::kAvx512Bf16) return attention_kernels_avx512bf16();
+  if (isa >= Isa::kAvx512) return attention_kernels_avx512(pool);
+  if (isa == Isa::kAvx2) return attention_kernels_avx2(pool);
+#else
+  (void)isa, (void)compute;
+#endif
+  return attention_kernels_scalar(pool);
 }
 
 void find_slots(const AttentionArgs& args, std::vector<KvSlot>* slots) {
@@ -97,8 +79,10 @@ TileScratch lay_out(const AttentionArgs& args, int64_t rows) {
   layout.scores = round_up(2 * rows, 16);
   layout.sums = layout.scores + rows * kAttentionChunk;
   layout.keys = layout.sums + rows * layout.padded_dim;
-  layout.values = layout.keys + args.head_dim * kAttentionChunk;
-  layout.floats = layout.values + layout.padded_dim * kAttentionChunk;
+  layout.key_block = round_up(args.head_dim, 2) * kKvBlockSize;
+  layout.value_block = layout.padded_dim * kKvBlockSize;
+  layout.values = layout.keys + kBlocksPerChunk * layout.key_block;
+  layout.floats = layout.values + kBlocksPerChunk * layout.value_block;
   return layout;
 }
 
@@ -106,7 +90,7 @@ TileScratch lay_out(const AttentionArgs& args, int64_t rows) {
 
 void paged_attention(const AttentionArgs& args, Isa isa, const Parallel& parallel) {
   if (args.tokens == 0) return;
-  const AttentionKernels kernels = kernels_of(isa);
+  const AttentionKernels kernels = kernels_of(isa, args.compute, args.pool.type);
   // The pool's threads have their own thread_local objects: they are handed these by pointer.
   std::vector<KvSlot>& slots = t_slots;
   std::vector<AttentionTile>& tiles = t_tiles;

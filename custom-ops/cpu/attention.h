@@ -30,25 +30,30 @@ struct AttentionTile {
 
 // Floats of scratch a tile needs; every part of it starts at a multiple of 16 floats.
 struct TileScratch {
-  int64_t padded_dim;  // head_dim rounded up to 16
-  int64_t state;       // maximum, then sum of each row
-  int64_t scores;      // [rows][128]
-  int64_t sums;        // [rows][padded_dim]
-  int64_t keys;        // [8 blocks][head_dim][16]
-  int64_t values;      // [128][padded_dim]
+  int64_t padded_dim;   // head_dim rounded up to 16
+  int64_t state;        // maximum, then sum of each row
+  int64_t scores;       // [rows][128]
+  int64_t sums;         // [rows][padded_dim]
+  int64_t keys;         // blocks in the form that is multiplied, key_block apart
+  int64_t values;       // the same, value_block apart
+  int64_t key_block;    // [head_dim][16]
+  int64_t value_block;  // [16][padded_dim]
   int64_t floats;
 };
 
+// Kernels of one instruction set for one type of pool.
 struct AttentionKernels {
-  // Normalizes and rotates token t: queries, times the scale, to q [tokens][num_heads][head_dim]; key and
-  // value to the pool. head: [head_dim] of scratch.
-  void (*prepare)(const AttentionArgs& args, int64_t t, const KvSlot& slot, float* q, float* head);
-  void (*attend)(const AttentionArgs& args, const float* q, const AttentionTile& tile,
+  // Normalizes and rotates token t: queries, times the scale, to q [tokens][num_heads][head_dim] in the
+  // kernels' own element; key and value to the pool. head: [head_dim] of scratch.
+  void (*prepare)(const AttentionArgs& args, int64_t t, const KvSlot& slot, void* q, float* head);
+  void (*attend)(const AttentionArgs& args, const void* q, const AttentionTile& tile,
                  const TileScratch& layout, float* scratch);
 };
 
-AttentionKernels attention_kernels_scalar();
-AttentionKernels attention_kernels_avx2();
-AttentionKernels attention_kernels_avx512();
+AttentionKernels attention_kernels_scalar(KvType pool);
+AttentionKernels attention_kernels_avx2(KvType pool);
+AttentionKernels attention_kernels_avx512(KvType pool);
+// Rounds queries and softmax weights to bfloat16; for a bfloat16 pool only.
+AttentionKernels attention_kernels_avx512bf16();
 
 }  // namespace fdq

@@ -1,4 +1,5 @@
-// Attention over a paged pool, written over Vec (16 lanes). Include after one of vector_math_*.h.
+// Attention over a paged pool, written over Vec (16 lanes) and Products (attention_step.h). Include after one
+// of vector_math_*.h.
 //
 // Flash-attention's online softmax (Dao et al., 2022; Milakov & Gimelshein, 2018) in steps of 128 positions.
 // What makes a row's result its own: its scores are sums over the head's entries in order, its values are
@@ -9,137 +10,41 @@
 #include <cmath>
 #include <cstdint>
 
-#include "cpu/attention.h"
+#include "cpu/attention_step.h"
 
 namespace fdq {
 namespace {
 
-template <typename E>
-E* block_base(const KvPool& pool, int64_t layer, int64_t block, int64_t head, bool values) {
-  const int64_t heads = pool.num_kv_heads;
-  const int64_t index = ((layer * pool.num_blocks + block) * 2 + (values ? 1 : 0)) * heads + head;
-  return static_cast<E*>(pool.base) + index * kKvBlockSize * pool.head_dim;
-}
-
-// Blocks of one step, as stored or widened; null where no row looks. Streamed blocks are read once and
-// straight from the pool: scoring fetches their values, and adding those fetches the keys of the next step,
-// at the same offsets. Blocks lie anywhere, so the hardware's prefetchers would begin anew at each.
-template <typename T, bool streamed>
-struct Step {
-  using E = T;
-  static constexpr bool kStreamed = streamed;
-  const E* keys[kBlocksPerChunk];
-  const E* values[kBlocksPerChunk];
-  const E* next_keys[kBlocksPerChunk];  // a key block of the next step, or any other address
-  int64_t value_stride;                 // elements from one position's value to the next
-};
-
-inline void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
-
-// Positions of the step that a row sees: [from, to), empty when from >= to.
-struct Span {
-  int from, to;
-};
-
-template <int R, int C, typename S>
-void score_columns(const float* const* q, const S& step, int first, int64_t head_dim, float* scores) {
-  const typename S::E* const* keys = step.keys + first;
-  const typename S::E* const* ahead = step.values + first;
-  Vec sum[R][C];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) sum[r][c] = Vec::set(0.0f);
-  }
-  for (int64_t d = 0; d < head_dim; ++d) {
-    Vec key[C];
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) {
-      key[c] = Vec::load(keys[c] + d * kKvBlockSize);
-      if (S::kStreamed) fetch(ahead[c] + d * kKvBlockSize);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Vec x = Vec::set(q[r][d]);
-#pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) sum[r][c] = Vec::fma(x, key[c], sum[r][c]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c)
-      Vec::store(scores + r * kAttentionChunk + (first + c) * kKvBlockSize, sum[r][c]);
-  }
-}
-
 // scores [R][128] of the blocks [first, last).
-template <int R, typename S>
-void score_rows(const float* const* q, const S& step, int64_t head_dim, int first, int last, float* scores) {
+template <typename P, int R, typename S>
+void score_rows(const typename P::Query* const* q, const S& step, int64_t head_dim, int first, int last,
+                float* scores) {
   constexpr int kColumns = Vec::tile_columns(R);
   int b = first;
   for (; b + kColumns <= last; b += kColumns) {
-    score_columns<R, kColumns>(q, step, b, head_dim, scores);
+    P::template score_columns<R, kColumns>(q, step, b, head_dim, scores);
   }
-  for (; b < last; ++b) score_columns<R, 1>(q, step, b, head_dim, scores);
+  for (; b < last; ++b) P::template score_columns<R, 1>(q, step, b, head_dim, scores);
 }
 
-// sums [R][padded] += weights [R][128] of positions [from, to) times C columns of 16 of their values, of
-// which only the first `width` entries exist.
-template <int R, int C, typename S>
-void add_value_columns(const float* weights, const S& step, Span span, int64_t column, int width, float* sums,
-                       int64_t padded) {
-  Vec sum[R][C];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) sum[r][c] = Vec::load(sums + r * padded + column + c * 16);
-  }
-  for (int p = span.from; p < span.to;) {
-    const int64_t offset = (p % kKvBlockSize) * step.value_stride + column;
-    const typename S::E* row = step.values[p / kKvBlockSize] + offset;
-    const typename S::E* ahead = step.next_keys[p / kKvBlockSize] + offset;
-    const int block_end = (p / kKvBlockSize + 1) * kKvBlockSize;
-    const int end = block_end < span.to ? block_end : span.to;
-    for (; p < end; ++p, row += step.value_stride, ahead += step.value_stride) {
-      Vec value[C];
-#pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) {
-        value[c] = width == C * 16 ? Vec::load(row + c * 16) : Vec::load_first(row, width);
-        if (S::kStreamed) fetch(ahead + c * 16);
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const Vec w = Vec::set(weights[r * kAttentionChunk + p]);
-#pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) sum[r][c] = Vec::fma(w, value[c], sum[r][c]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) Vec::store(sums + r * padded + column + c * 16, sum[r][c]);
-  }
-}
-
-template <int R, typename S>
+template <typename P, int R, typename S>
 void add_values(const float* weights, const S& step, Span span, int64_t head_dim, float* sums,
                 int64_t padded) {
   if (span.from >= span.to) return;
   constexpr int kColumns = Vec::tile_columns(R);
   int64_t column = 0;
   for (; column + kColumns * 16 <= head_dim; column += kColumns * 16) {
-    add_value_columns<R, kColumns>(weights, step, span, column, kColumns * 16, sums, padded);
+    P::template add_value_columns<R, kColumns>(weights, step, span, column, kColumns * 16, sums, padded);
   }
   for (; column < head_dim; column += 16) {
     const int width = head_dim - column < 16 ? static_cast<int>(head_dim - column) : 16;
-    add_value_columns<R, 1>(weights, step, span, column, width, sums, padded);
+    P::template add_value_columns<R, 1>(weights, step, span, column, width, sums, padded);
   }
 }
 
 // Turns a row's scores into weights exp(score - maximum so far) and brings its state and sums to that
 // maximum.
+template <typename P>
 void soften_row(float* scores, Span span, float* maximum, float* total, float* sums, int64_t padded) {
   const int first = span.from / 16 * 16;
   Vec top = Vec::set(-INFINITY);
@@ -155,8 +60,11 @@ void soften_row(float* scores, Span span, float* maximum, float* total, float* s
   Vec sum = Vec::set(0.0f);
   for (int p = first; p < span.to; p += 16) {
     const Vec w = exp_lanes(Vec::sub(Vec::load(scores + p), shift));
-    Vec::store(scores + p, w);
-    sum = Vec::add(sum, w);
+    sum = Vec::add(sum, P::store_weights(scores, p, w));
+  }
+  if (now == *maximum) {
+    *total += Vec::sum(sum);
+    return;
   }
   const Vec fade = exp_lanes(Vec::sub(Vec::set(*maximum), shift));
   float first_lane[16];
@@ -174,8 +82,8 @@ struct RowState {
   int64_t padded;
 };
 
-template <int R, typename S>
-void step_rows(const float* const* q, const S& step, int64_t head_dim, const Span* spans,
+template <typename P, int R, typename S>
+void step_rows(const typename P::Query* const* q, const S& step, int64_t head_dim, const Span* spans,
                const RowState& state) {
   Span any{kAttentionChunk, 0}, all{0, kAttentionChunk};
   for (int r = 0; r < R; ++r) {
@@ -188,63 +96,54 @@ void step_rows(const float* const* q, const S& step, int64_t head_dim, const Spa
   }
   if (any.from >= any.to) return;
   const int last_block = (any.to + kKvBlockSize - 1) / kKvBlockSize;
-  score_rows<R>(q, step, head_dim, any.from / kKvBlockSize, last_block, state.scores);
+  score_rows<P, R>(q, step, head_dim, any.from / kKvBlockSize, last_block, state.scores);
   for (int r = 0; r < R; ++r) {
     if (spans[r].from >= spans[r].to) continue;
-    soften_row(state.scores + r * kAttentionChunk, spans[r], state.maximum + r, state.total + r,
-               state.sums + r * state.padded, state.padded);
+    soften_row<P>(state.scores + r * kAttentionChunk, spans[r], state.maximum + r, state.total + r,
+                  state.sums + r * state.padded, state.padded);
   }
   // Positions that only some rows see are added row by row: 0 times a value that a row must not see could
   // still be NaN.
+  if constexpr (R > 1) {
+    all.from = static_cast<int>(round_up(all.from, P::kUnit));
+    all.to = all.to / P::kUnit * P::kUnit;
+  }
   const bool shared = all.from < all.to;
   for (int r = 0; r < R && R > 1; ++r) {
     const Span before{spans[r].from, shared ? all.from : spans[r].to};
-    add_values<1>(state.scores + r * kAttentionChunk, step, before, head_dim, state.sums + r * state.padded,
-                  state.padded);
+    add_values<P, 1>(state.scores + r * kAttentionChunk, step, before, head_dim,
+                     state.sums + r * state.padded, state.padded);
   }
-  if (shared) add_values<R>(state.scores, step, all, head_dim, state.sums, state.padded);
+  if (shared) add_values<P, R>(state.scores, step, all, head_dim, state.sums, state.padded);
   for (int r = 0; r < R && R > 1 && shared; ++r) {
     const Span after{all.to, spans[r].to};
-    add_values<1>(state.scores + r * kAttentionChunk, step, after, head_dim, state.sums + r * state.padded,
-                  state.padded);
+    add_values<P, 1>(state.scores + r * kAttentionChunk, step, after, head_dim, state.sums + r * state.padded,
+                     state.padded);
   }
 }
 
-template <int R, typename S>
-void dispatch_rows(int rows, const float* const* q, const S& step, int64_t head_dim, const Span* spans,
-                   const RowState& state) {
+template <typename P, int R, typename S>
+void dispatch_rows(int rows, const typename P::Query* const* q, const S& step, int64_t head_dim,
+                   const Span* spans, const RowState& state) {
   if constexpr (R > 1) {
-    if (rows < R) return dispatch_rows<R - 1>(rows, q, step, head_dim, spans, state);
+    if (rows < R) return dispatch_rows<P, R - 1>(rows, q, step, head_dim, spans, state);
   }
-  step_rows<R>(q, step, head_dim, spans, state);
+  step_rows<P, R>(q, step, head_dim, spans, state);
 }
 
-// Widens the step's blocks once for all rows of the tile.
-template <typename E>
-Step<float, false> stage(const Step<E, true>& step, int64_t head_dim, const TileScratch& layout,
-                         float* scratch) {
-  Step<float, false> staged{};
+// Brings the step's blocks into the form that is multiplied, once for all rows of the tile.
+template <typename P, typename E>
+Step<typename P::Staged, false> stage(const Step<E, true>& step, int64_t head_dim, const TileScratch& layout,
+                                      float* scratch) {
+  using Staged = typename P::Staged;
+  Step<Staged, false> staged{};
   staged.value_stride = layout.padded_dim;
   for (int b = 0; b < kBlocksPerChunk; ++b) {
     if (step.keys[b] == nullptr) continue;
-    float* keys = scratch + layout.keys + b * head_dim * kKvBlockSize;
-    for (int64_t d = 0; d < head_dim; ++d) {
-      Vec::store(keys + d * kKvBlockSize, Vec::load(step.keys[b] + d * kKvBlockSize));
-      fetch(step.values[b] + d * kKvBlockSize);
-    }
-    float* values = scratch + layout.values + b * kKvBlockSize * layout.padded_dim;
-    for (int64_t p = 0; p < kKvBlockSize; ++p) {
-      const E* row = step.values[b] + p * head_dim;
-      int64_t i = 0;
-      for (; i + 16 <= head_dim; i += 16) {
-        Vec::store(values + p * layout.padded_dim + i, Vec::load(row + i));
-        fetch(step.next_keys[b] + p * head_dim + i);
-      }
-      if (i < head_dim) {
-        const int rest = static_cast<int>(head_dim - i);
-        Vec::store(values + p * layout.padded_dim + i, Vec::load_first(row + i, rest));
-      }
-    }
+    auto* keys = reinterpret_cast<Staged*>(scratch + layout.keys + b * layout.key_block);
+    auto* values = reinterpret_cast<Staged*>(scratch + layout.values + b * layout.value_block);
+    P::stage_keys(step.keys[b], step.values[b], head_dim, keys);
+    P::stage_values(step.values[b], step.next_keys[b], head_dim, layout.padded_dim, values);
     staged.keys[b] = keys;
     staged.values[b] = values;
   }
@@ -265,24 +164,24 @@ struct TileView {
     const int64_t p = position(row);
     return args.window > 0 && p >= args.window ? p - args.window + 1 : 0;
   }
-  // Element (row, 0) of an array [tokens][num_heads][head_dim].
-  int64_t offset(int64_t row) const {
+  // Of the row among [tokens][num_heads] heads.
+  int64_t head(int64_t row) const {
     const int64_t r = tile.first_row + row;
-    return ((first_token + r / group) * args.num_heads + tile.kv_head * group + r % group) * args.head_dim;
+    return (first_token + r / group) * args.num_heads + tile.kv_head * group + r % group;
   }
   float* maximum() const { return scratch + layout.state; }
   float* total() const { return maximum() + tile.rows; }
 };
 
-template <typename S>
-void step_tile(const TileView& view, const float* q, const S& step, int64_t start) {
+template <typename P, typename S>
+void step_tile(const TileView& view, const typename P::Query* q, const S& step, int64_t start) {
   for (int64_t row = 0; row < view.tile.rows; row += Vec::kRegisterRows) {
     const int64_t rest = view.tile.rows - row;
     const int rows = rest < Vec::kRegisterRows ? static_cast<int>(rest) : Vec::kRegisterRows;
-    const float* queries[Vec::kRegisterRows] = {};
+    const typename P::Query* queries[Vec::kRegisterRows] = {};
     Span spans[Vec::kRegisterRows] = {};
     for (int r = 0; r < rows; ++r) {
-      queries[r] = q + view.offset(row + r);
+      queries[r] = q + view.head(row + r) * P::query_stride(view.args.head_dim);
       const int64_t from = view.oldest(row + r) - start;
       const int64_t to = view.position(row + r) + 1 - start;
       spans[r].from = from < 0 ? 0 : from > kAttentionChunk ? kAttentionChunk : static_cast<int>(from);
@@ -291,7 +190,7 @@ void step_tile(const TileView& view, const float* q, const S& step, int64_t star
     const RowState state{
         view.maximum() + row, view.total() + row, view.scratch + view.layout.scores + row * kAttentionChunk,
         view.scratch + view.layout.sums + row * view.layout.padded_dim, view.layout.padded_dim};
-    dispatch_rows<Vec::kRegisterRows>(rows, queries, step, view.args.head_dim, spans, state);
+    dispatch_rows<P, Vec::kRegisterRows>(rows, queries, step, view.args.head_dim, spans, state);
   }
 }
 
@@ -316,22 +215,24 @@ Step<E, true> find_blocks(const TileView& view, int64_t start, int64_t oldest, i
   return step;
 }
 
-template <typename E>
-void attend_typed(const TileView& view, const float* q) {
+template <typename P, typename E>
+void attend_steps(const TileView& view, const typename P::Query* q) {
   const int64_t oldest = view.oldest(0);
   const int64_t end = view.position(view.tile.rows - 1) + 1;
   const bool staged = view.tile.rows > Vec::kRegisterRows;
   for (int64_t start = oldest / kAttentionChunk * kAttentionChunk; start < end; start += kAttentionChunk) {
     const Step<E, true> step = find_blocks<E>(view, start, oldest, end);
     if (staged) {
-      step_tile(view, q, stage(step, view.args.head_dim, view.layout, view.scratch), start);
+      step_tile<P>(view, q, stage<P>(step, view.args.head_dim, view.layout, view.scratch), start);
     } else {
-      step_tile(view, q, step, start);
+      step_tile<P>(view, q, step, start);
     }
   }
 }
 
-void attend_tile(const AttentionArgs& args, const float* q, const AttentionTile& tile,
+// Products P over a pool of elements E.
+template <typename P, typename E>
+void attend_tile(const AttentionArgs& args, const void* q, const AttentionTile& tile,
                  const TileScratch& layout, float* scratch) {
   const int64_t first_token = args.query_starts[tile.sequence];
   const int64_t tokens = args.query_starts[tile.sequence + 1] - first_token;
@@ -349,14 +250,10 @@ void attend_tile(const AttentionArgs& args, const float* q, const AttentionTile&
   for (int64_t i = 0; i < tile.rows * layout.padded_dim; i += 16) {
     Vec::store(scratch + layout.sums + i, Vec::set(0.0f));
   }
-  if (args.pool.type == KvType::kBFloat16) {
-    attend_typed<uint16_t>(view, q);
-  } else {
-    attend_typed<float>(view, q);
-  }
+  attend_steps<P, E>(view, static_cast<const typename P::Query*>(q));
   for (int64_t r = 0; r < tile.rows; ++r) {
     const float* sums = scratch + layout.sums + r * layout.padded_dim;
-    float* out = args.output + view.offset(r);
+    float* out = args.output + view.head(r) * args.head_dim;
     const Vec total = Vec::set(view.total()[r]);
     for (int64_t i = 0; i < args.head_dim; i += 16) {
       const int width = args.head_dim - i < 16 ? static_cast<int>(args.head_dim - i) : 16;

@@ -1,11 +1,11 @@
 // What happens to a token before attention: RMSNorm of the query and key heads, rotation, the write into the
-// pool. Written over Vec; include after attention_kernel.h.
+// pool. Written over Vec.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
-#include "cpu/attention.h"
+#include "cpu/attention_kernel.h"
 
 namespace fdq {
 namespace {
@@ -74,29 +74,33 @@ void write_slot(const AttentionArgs& args, const KvSlot& slot, int64_t head, con
   }
 }
 
-void prepare_token(const AttentionArgs& args, int64_t t, const KvSlot& slot, float* q, float* head) {
-  const int64_t n = args.head_dim;
+// Queries for the products P, zero past head_dim; keys and values to a pool of elements E.
+template <typename P, typename E>
+void prepare_token(const AttentionArgs& args, int64_t t, const KvSlot& slot, void* q, float* head) {
+  const int64_t n = args.head_dim, stride = P::query_stride(n);
   const float* row = args.qkv + t * (args.num_heads + 2 * args.num_kv_heads) * n;
   const float* cos_sin = args.rotary + t * args.rotary_dim;
   const Vec scale = Vec::set(args.scale);
   for (int64_t h = 0; h < args.num_heads; ++h) {
-    float* y = q + (t * args.num_heads + h) * n;
-    prepare_head(args, row + h * n, args.q_norm, cos_sin, y);
+    auto* y = static_cast<typename P::Query*>(q) + (t * args.num_heads + h) * stride;
+    prepare_head(args, row + h * n, args.q_norm, cos_sin, head);
     for (int64_t i = 0; i < n; i += 16) {
       const int lanes = lanes_left(i, n);
-      Vec::store_first(y + i, Vec::mul(Vec::load_first(y + i, lanes), scale), lanes);
+      Vec::store_first(y + i, Vec::mul(Vec::load_first(head + i, lanes), scale), lanes);
     }
+    if (stride > n) y[n] = 0;
   }
   const float* keys = row + args.num_heads * n;
   const float* values = keys + args.num_kv_heads * n;
   for (int64_t h = 0; h < args.num_kv_heads; ++h) {
     prepare_head(args, keys + h * n, args.k_norm, cos_sin, head);
-    if (args.pool.type == KvType::kBFloat16) {
-      write_slot<uint16_t>(args, slot, h, head, values + h * n);
-    } else {
-      write_slot<float>(args, slot, h, head, values + h * n);
-    }
+    write_slot<E>(args, slot, h, head, values + h * n);
   }
+}
+
+template <typename P, typename E>
+AttentionKernels kernels_over() {
+  return {prepare_token<P, E>, attend_tile<P, E>};
 }
 
 }  // namespace

@@ -1,39 +1,14 @@
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "cpu/linear_plan.h"
 #include "cpu/number_formats.h"
+#include "cpu/scratch.h"
 
 namespace fdq {
 namespace {
 
 constexpr int64_t kParallelElements = 1 << 15;  // of x; fewer are prepared faster than threads are woken
-
-// Grow-only, 64-byte aligned.
-class Scratch {
- public:
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { std::free(data_); }
-
-  void* bytes(int64_t count) {
-    if (count > capacity_) {
-      std::free(data_);
-      capacity_ = 0;
-      data_ = std::aligned_alloc(64, static_cast<size_t>(round_up(count, 64)));
-      if (data_ == nullptr) throw std::bad_alloc();
-      capacity_ = count;
-    }
-    return data_;
-  }
-
- private:
-  void* data_ = nullptr;
-  int64_t capacity_ = 0;
-};
 
 thread_local Scratch t_x;
 thread_local Scratch t_scales;

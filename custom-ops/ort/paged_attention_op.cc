@@ -1,5 +1,6 @@
 #include <stdexcept>
 
+#include "ort/compute_type.h"
 #include "ort/registry.h"
 
 namespace fdq::ort {
@@ -18,6 +19,7 @@ class PagedAttentionKernel {
     args_.rotary_dim = info.get_int("rotary_dim");
     args_.rotary_interleaved = info.get_int("rotary_interleaved") != 0;
     args_.norm_epsilon = info.get_float("norm_epsilon");
+    args_.compute = parse_compute(info.get_string("compute"));
     const KvPool& pool = args_.pool;
     if (pool.base == nullptr) throw std::invalid_argument("the session has no KV cache");
     if (args_.layer < 0 || args_.layer >= pool.num_layers || args_.num_kv_heads != pool.num_kv_heads ||

@@ -2,6 +2,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "ort/compute_type.h"
 #include "ort/linear_size.h"
 #include "ort/registry.h"
 
@@ -22,12 +23,6 @@ ActivationRule parse_activation(const std::string& name) {
   if (name == "none") return ActivationRule::kNone;
   if (name == "e4m3_group128") return ActivationRule::kE4M3Group128;
   throw std::invalid_argument("unknown activation rule " + name);
-}
-
-ComputeType parse_compute(const std::string& name) {
-  if (name == "float32") return ComputeType::kFloat32;
-  if (name == "bfloat16") return ComputeType::kBFloat16;
-  throw std::invalid_argument("unknown compute type " + name);
 }
 
 int64_t element_count(const std::vector<int64_t>& shape) {

@@ -226,3 +226,7 @@ export function intAttribute(value: number): Attribute {
 export function floatAttribute(value: number): Attribute {
   return { type: 'float', value: Math.fround(value) };
 }
+
+export function stringAttribute(value: string): Attribute {
+  return { type: 'string', value };
+}

@@ -1,5 +1,7 @@
+import { stringAttribute } from '../graph/builder.js';
 import { byteLengthOf } from '../graph/data-types.js';
 import type { Graph } from '../graph/ir.js';
+import { FDQ_DOMAIN } from '../models/blocks/context.js';
 import { parseQuantization } from '../quant/config.js';
 import { makePlan } from '../quant/plan.js';
 import type { LayerReport } from '../quant/report.js';
@@ -29,7 +31,18 @@ export function applyQuantization(
   const request = parseQuantization({ quantization: flags.quantization, config: flags.quantizationConfig });
   const plan = makePlan({ graph, scheme: request.scheme, ignore: request.ignore });
   const rewritten = quantizeGraph(graph, plan, { compute: arithmetic.compute });
-  return { ...rewritten, scheme: request.scheme.name };
+  const chosen = withAttentionCompute(rewritten.graph, arithmetic.compute);
+  return { ...rewritten, graph: chosen, scheme: request.scheme.name };
+}
+
+/** Attention multiplies in the type in which the inputs of linear layers travel. */
+function withAttentionCompute(graph: Graph, compute: Arithmetic['compute']): Graph {
+  const nodes = graph.nodes.map((node) =>
+    node.domain === FDQ_DOMAIN && node.opType === 'PagedAttention'
+      ? { ...node, attributes: { ...node.attributes, compute: stringAttribute(compute) } }
+      : node,
+  );
+  return { ...graph, nodes };
 }
 
 /** Bytes of every initializer that is not part of the model file. */

@@ -101,6 +101,9 @@ struct KvPool {
 
 struct AttentionArgs {
   KvPool pool;
+  // kBFloat16 lets queries and softmax weights be rounded to bfloat16 where the machine multiplies it and the
+  // pool holds it; sums, scores and the softmax itself are float32 either way.
+  ComputeType compute;
   int64_t layer;
   int64_t num_heads, num_kv_heads, head_dim;
   float scale;          // of the scores

@@ -1,4 +1,4 @@
-import { floatAttribute, intAttribute } from '../../graph/builder.js';
+import { floatAttribute, intAttribute, stringAttribute } from '../../graph/builder.js';
 import type { ModelConfig, TensorSpec } from '../architecture.js';
 import { FDQ_DOMAIN, scopeOf, type BlockContext } from './context.js';
 import { addRowSelection } from './embedding.js';
@@ -68,6 +68,7 @@ export function addAttention(context: BlockContext, module: string, layer: numbe
       rotary_dim: intAttribute(config.rope.rotaryDim),
       rotary_interleaved: intAttribute(0),
       norm_epsilon: floatAttribute(config.normEpsilon),
+      compute: stringAttribute('float32'),
     },
   });
   const selected = inputs.rows === undefined ? attended : addRowSelection(context, attended, inputs.rows);

@@ -6,6 +6,8 @@
 namespace fdq_test {
 namespace {
 
+using fdq::KvType;
+
 using Outputs = std::vector<std::vector<float>>;
 
 Outputs collect(AttentionCase& problem) {
@@ -58,9 +60,10 @@ void check_shape(const AttentionShape& shape, fdq::Isa isa) {
     CHECK(std::all_of(output.begin(), output.end(), [](float v) { return std::isfinite(v); }), "%s", name);
   }
   const auto expect_same = [&](const char* what, int detail) {
-    CHECK(same(whole, collect(problem)), "%s %s %d: heads %d/%d dim %d window %d type %d", name, what, detail,
-          static_cast<int>(shape.num_heads), static_cast<int>(shape.num_kv_heads),
-          static_cast<int>(shape.head_dim), static_cast<int>(shape.window), static_cast<int>(shape.type));
+    CHECK(same(whole, collect(problem)), "%s %s %d: heads %d/%d dim %d window %d type %d compute %d", name,
+          what, detail, static_cast<int>(shape.num_heads), static_cast<int>(shape.num_kv_heads),
+          static_cast<int>(shape.head_dim), static_cast<int>(shape.window), static_cast<int>(shape.type),
+          static_cast<int>(shape.compute));
   };
   for (int64_t chunk : {1, 3, 16, 127, 128, 129}) {
     problem.clear();
@@ -104,25 +107,43 @@ void check_later_tokens(const AttentionShape& shape, fdq::Isa isa) {
         "%s: queries past the window changed", fdq::isa_name(isa));
 }
 
+void check_float(fdq::Isa isa) {
+  // The reference is slow and has no tiles to get wrong; two shapes do.
+  for (int64_t window : {0, 20, 1, 150}) {
+    if (isa == fdq::Isa::kScalar && window != 0) continue;
+    check_shape({2, 1, 64, window, 64, false, true, KvType::kFloat32}, isa);
+    check_shape({6, 2, 20, window, 8, true, true, KvType::kBFloat16}, isa);
+  }
+  check_later_tokens({4, 2, 32, 0, 0, false, false, KvType::kFloat32}, isa);
+  check_later_tokens({3, 1, 16, 30, 0, false, false, KvType::kBFloat16}, isa);
+  if (isa == fdq::Isa::kScalar) return;
+  check_shape({8, 1, 7, 0, 6, false, false, KvType::kBFloat16}, isa);
+  check_shape({10, 2, 32, 33, 32, false, false, KvType::kBFloat16}, isa);
+  check_shape({2, 2, 128, 0, 128, false, true, KvType::kBFloat16}, isa);
+}
+
+// Odd windows and odd heads, whose pairs are cut; groups of 1, 3 and 8 rows a token.
+void check_bfloat16(fdq::Isa isa) {
+  constexpr auto kType = KvType::kBFloat16;
+  constexpr auto kCompute = fdq::ComputeType::kBFloat16;
+  for (int64_t window : {0, 20, 1, 33, 150}) {
+    check_shape({6, 2, 20, window, 8, true, true, kType, kCompute}, isa);
+    check_shape({2, 2, 64, window, 64, false, true, kType, kCompute}, isa);
+  }
+  check_shape({8, 1, 7, 0, 6, false, false, kType, kCompute}, isa);
+  check_shape({2, 2, 128, 0, 128, false, true, kType, kCompute}, isa);
+  check_later_tokens({4, 2, 32, 0, 0, false, false, kType, kCompute}, isa);
+  check_later_tokens({3, 1, 16, 30, 0, false, false, kType, kCompute}, isa);
+  check_later_tokens({3, 1, 16, 31, 0, false, false, kType, kCompute}, isa);
+}
+
 }  // namespace
 }  // namespace fdq_test
 
 int main() {
-  using fdq::KvType;
   for (fdq::Isa isa : fdq_test::machine_isas()) {
-    if (isa > fdq::Isa::kAvx512) continue;  // later sets share AVX-512's code
-    // The reference is slow and has no tiles to get wrong; two shapes do.
-    for (int64_t window : {0, 20, 1, 150}) {
-      if (isa == fdq::Isa::kScalar && window != 0) continue;
-      fdq_test::check_shape({2, 1, 64, window, 64, false, true, KvType::kFloat32}, isa);
-      fdq_test::check_shape({6, 2, 20, window, 8, true, true, KvType::kBFloat16}, isa);
-    }
-    fdq_test::check_later_tokens({4, 2, 32, 0, 0, false, false, KvType::kFloat32}, isa);
-    fdq_test::check_later_tokens({3, 1, 16, 30, 0, false, false, KvType::kBFloat16}, isa);
-    if (isa == fdq::Isa::kScalar) continue;
-    fdq_test::check_shape({8, 1, 7, 0, 6, false, false, KvType::kBFloat16}, isa);
-    fdq_test::check_shape({10, 2, 32, 33, 32, false, false, KvType::kBFloat16}, isa);
-    fdq_test::check_shape({2, 2, 128, 0, 128, false, true, KvType::kBFloat16}, isa);
+    if (isa <= fdq::Isa::kAvx512) fdq_test::check_float(isa);  // later sets share AVX-512's code
+    if (isa == fdq::Isa::kAvx512Bf16) fdq_test::check_bfloat16(isa);
   }
   return fdq_test::finish("attention_bitwise");
 }

@@ -40,6 +40,7 @@ struct AttentionShape {
   int64_t window, rotary_dim;
   bool interleaved, norms;
   fdq::KvType type;
+  fdq::ComputeType compute = fdq::ComputeType::kFloat32;
 };
 
 struct Sequence {
@@ -132,6 +133,7 @@ class AttentionCase {
     std::vector<float> output(static_cast<size_t>(starts.back() * out_width()));
     fdq::AttentionArgs args{};
     args.pool = {pool_.data(), shape_.type, kLayers, num_blocks_, shape_.num_kv_heads, shape_.head_dim};
+    args.compute = shape_.compute;
     args.layer = 1;
     args.num_heads = shape_.num_heads;
     args.num_kv_heads = shape_.num_kv_heads;

@@ -156,6 +156,7 @@ describe('PagedAttention', () => {
       rotary_dim: 8,
       rotary_interleaved: 0,
       norm_epsilon: Math.fround(1e-5),
+      compute: 'float32',
     });
     expect(attributeOf(findNode(graph, '/model/layers.0/self_attn/PagedAttention'), 'window')).toBe(0);
   });
