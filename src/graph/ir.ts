@@ -67,8 +67,71 @@ export interface WeightSource {
 export interface StoredWeight {
   /** `quant_method` of the checkpoint, e.g. `gptq`. */
   readonly method: string;
-  /** Canonical name of the scheme it is, e.g. `wint4:g128`. */
+  /**
+   * Canonical name of the scheme it is, e.g. `wint4:g128`; a stored format that no scheme has says how it differs,
+   * e.g. `wint4:g32:asymmetric`.
+   */
   readonly scheme: string;
+  /** Members of a fused layer with the same object here can be one layer; see src/quant/stored-scheme.ts. */
+  readonly format: StoredFormat;
+  readonly parts: StoredParts;
+}
+
+/** What stored codes mean; `native` is a NativeFormat of src/quant/scheme.ts. */
+export interface StoredFormat {
+  readonly native: {
+    readonly format: 'int8' | 'int4' | 'e2m1' | 'e4m3';
+    readonly groupN: 0 | 1 | 128;
+    readonly groupK: number;
+    readonly block?: { readonly columns: 16; readonly type: 'e4m3' };
+    readonly asymmetric?: true;
+  };
+  /** What the checkpoint wants done to the layer's input. */
+  readonly activation: 'none' | 'e4m3_group128' | 'e4m3_token' | 'int8_token' | 'e4m3_static' | 'int8_static';
+  /** Of the static rules. */
+  readonly activationScale?: number;
+  /** Column of x that each column of the codes belongs to, a permutation of 0 .. k - 1; absent: the same one. */
+  readonly columnOrder?: Int32Array;
+}
+
+/** A tensor of the checkpoint that a stored weight is made of. */
+export interface StoredPart {
+  readonly name: string;
+  /** Absolute path. */
+  readonly file: string;
+  /** Absolute byte offset in the file. */
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+export interface StoredParts {
+  readonly codes: StoredPart & {
+    /**
+     * rows: [n, k], lowest bits first, each row `rowBytes` long. gptq: int32 [k / per word, n], a word holds
+     * consecutive k. awq: int32 [k, n / 8], a word holds eight rows in the order 0 2 4 6 1 3 5 7.
+     */
+    readonly layout: 'rows' | 'gptq' | 'awq';
+    /** Of layout rows; 0 otherwise. */
+    readonly rowBytes: number;
+    /** Stored is code + 2^(bits - 1), without a sign. */
+    readonly offsetBinary: boolean;
+  };
+  readonly scales: StoredPart & {
+    /** rows [n, groups], columns [groups, n], tiles [ceil(n / 128), ceil(k / 128)], tensor: one. */
+    readonly layout: 'rows' | 'columns' | 'tiles' | 'tensor';
+    readonly type: 'float32' | 'float16' | 'bfloat16' | 'e8m0';
+    /** Stored is 1 / scale. */
+    readonly reciprocal: boolean;
+  };
+  /** e4m3 [n, ceil(k / 16)] */
+  readonly blockScales?: StoredPart;
+  /** Of a symmetric format: to prove that all are the middle of the range. */
+  readonly zeroPoints?: StoredPart & {
+    /** gptq, awq: int32 [groups, n / per word] in the order of the codes; packed_rows: int32 [n / per word, groups]. */
+    readonly layout: 'gptq' | 'awq' | 'packed_rows';
+    /** Stored is the zero point minus one. */
+    readonly minusOne: boolean;
+  };
 }
 
 export type InitializerData =

@@ -158,6 +158,75 @@ export type QuantizeResult =
   | { readonly status: 'short_read' }
   | { readonly status: 'io_error'; readonly errno: number };
 
+/** A tensor in a file. */
+export interface StoredRange {
+  readonly fd: number;
+  readonly offset: number;
+}
+
+/**
+ * Repacks one [n, k] matrix that a checkpoint stores quantized into panels, on `threads` threads. Layouts are those
+ * of StoredParts in src/graph/ir.ts; sizes follow from n, k and the format.
+ */
+export interface RepackJob {
+  readonly n: number;
+  readonly k: number;
+  readonly format: 'int8' | 'int4' | 'e2m1' | 'e4m3';
+  readonly groupN: 0 | 1 | 128;
+  /** 0: one scale a row. */
+  readonly groupK: number;
+  readonly codes: StoredRange & {
+    readonly layout: 'rows' | 'gptq' | 'awq';
+    readonly rowBytes: number;
+    readonly offsetBinary: boolean;
+  };
+  readonly scales: StoredRange & {
+    readonly layout: 'rows' | 'columns' | 'tiles' | 'tensor';
+    readonly type: 'float32' | 'float16' | 'bfloat16' | 'e8m0';
+    readonly reciprocal: boolean;
+  };
+  /** e4m3, one for 16 columns of a row. */
+  readonly blockScales?: StoredRange;
+  readonly zeroPoints?: StoredRange & {
+    readonly layout: 'gptq' | 'awq' | 'packed_rows';
+    readonly minusOne: boolean;
+  };
+  /** [k] */
+  readonly columnOrder?: Int32Array;
+  readonly target: {
+    readonly weight: Uint8Array;
+    readonly scales: Float32Array;
+    /** Present when `blockScales` is. */
+    readonly blockScales?: Uint8Array;
+    /** Absent with `zeroPoints`: they are checked to be 0. */
+    readonly zeroPoints?: Int8Array;
+  };
+  readonly threads: number;
+}
+
+export type StoredPartName = 'codes' | 'scales' | 'block_scales' | 'zero_points';
+
+export type RepackResult =
+  | { readonly status: 'ok' }
+  | { readonly status: 'short_read'; readonly part: StoredPartName }
+  | { readonly status: 'io_error'; readonly part: StoredPartName; readonly errno: number }
+  /** A NaN code. */
+  | { readonly status: 'invalid_code'; readonly row: number; readonly column: number }
+  /** A scale that is not finite, a block scale that is negative or NaN. */
+  | {
+      readonly status: 'invalid_scale';
+      readonly part: StoredPartName;
+      readonly row: number;
+      readonly group: number;
+    }
+  /** A symmetric format with a zero point in it. */
+  | {
+      readonly status: 'zero_point';
+      readonly row: number;
+      readonly group: number;
+      readonly zeroPoint: number;
+    };
+
 /** Reads a tensor, widening 16-bit floats to float32 (plus `addend`) when `widen` is set. */
 export interface ReadJob {
   readonly fd: number;
@@ -180,6 +249,7 @@ export interface NativeAddon {
   prefetch(fd: number, offset: number, byteLength: number): void;
   quantize(job: QuantizeJob): Promise<QuantizeResult>;
   read(job: ReadJob): Promise<QuantizeResult>;
+  repackWeight(job: RepackJob): Promise<RepackResult>;
   createSession(options: SessionOptions): Promise<NativeSession>;
   /** Runs one linear layer without a session, for contract tests and benchmarks. */
   runLinear(job: LinearJob): Promise<Float32Array>;
