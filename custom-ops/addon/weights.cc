@@ -1,10 +1,7 @@
 #include "addon/weights.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -13,6 +10,7 @@
 
 #include "addon/async.h"
 #include "addon/napi_util.h"
+#include "addon/tensor_file.h"
 #include "addon/thread_pool.h"
 #include "fdq/bandwidth.h"
 #include "fdq/ops.h"
@@ -24,57 +22,7 @@ namespace {
 // Bytes read and quantized at once by one thread: stays in the L2 cache, large enough for the disk.
 constexpr int64_t kChunkBytes = 1 << 19;
 
-struct Outcome {
-  enum Status { kOk, kNonFinite, kShortRead, kIoError } status = kOk;
-  int64_t row = 0;
-  int64_t column = 0;
-  int error = 0;
-};
-
-Napi::Value to_js(Napi::Env env, Outcome& outcome) {
-  Napi::Object object = Napi::Object::New(env);
-  switch (outcome.status) {
-    case Outcome::kOk:
-      object.Set("status", "ok");
-      break;
-    case Outcome::kNonFinite:
-      object.Set("status", "non_finite");
-      object.Set("row", Napi::Number::New(env, static_cast<double>(outcome.row)));
-      object.Set("column", Napi::Number::New(env, static_cast<double>(outcome.column)));
-      break;
-    case Outcome::kShortRead:
-      object.Set("status", "short_read");
-      break;
-    case Outcome::kIoError:
-      object.Set("status", "io_error");
-      object.Set("errno", Napi::Number::New(env, outcome.error));
-      break;
-  }
-  return object;
-}
-
-size_t element_size(ElementType type) { return type == ElementType::kFloat32 ? 4 : 2; }
-
-Outcome read_exactly(int fd, int64_t offset, uint8_t* target, int64_t size) {
-  Outcome outcome;
-  while (size > 0) {
-    const ssize_t got = pread(fd, target, static_cast<size_t>(size), offset);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) {
-      outcome.status = Outcome::kIoError;
-      outcome.error = errno;
-      return outcome;
-    }
-    if (got == 0) {
-      outcome.status = Outcome::kShortRead;
-      return outcome;
-    }
-    target += got;
-    offset += got;
-    size -= got;
-  }
-  return outcome;
-}
+Napi::Value to_js(Napi::Env env, Outcome& outcome) { return outcome_to_js(env, outcome); }
 
 int get_threads(const Napi::Object& job) {
   const int64_t threads = get_int(job, "threads");
