@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "addon/async.h"
-#include "addon/file_read.h"
 #include "addon/napi_util.h"
+#include "addon/tensor_file.h"
 #include "addon/thread_pool.h"
 #include "cpu/repack_stored.h"
 
@@ -48,7 +48,7 @@ struct Job {
   int threads = 1;
 };
 
-struct Outcome {
+struct Result {
   const char* status = "ok";
   const char* part = nullptr;
   int error = 0;
@@ -56,7 +56,7 @@ struct Outcome {
   int zero = 0;
 };
 
-Napi::Value to_js(Napi::Env env, Outcome& outcome) {
+Napi::Value to_js(Napi::Env env, Result& outcome) {
   Napi::Object object = Napi::Object::New(env);
   const std::string status = outcome.status;
   object.Set("status", status);
@@ -70,16 +70,16 @@ Napi::Value to_js(Napi::Env env, Outcome& outcome) {
   return object;
 }
 
-Outcome failed_read(const ReadOutcome& read, const char* part) {
-  Outcome outcome;
+Result failed_read(const Outcome& read, const char* part) {
+  Result outcome;
   outcome.part = part;
-  outcome.status = read.status == ReadOutcome::kShortRead ? "short_read" : "io_error";
+  outcome.status = read.status == Outcome::kShortRead ? "short_read" : "io_error";
   outcome.error = read.error;
   return outcome;
 }
 
-Outcome invalid_group(const char* status, const char* part, const InvalidGroup& found) {
-  Outcome outcome;
+Result invalid_group(const char* status, const char* part, const InvalidGroup& found) {
+  Result outcome;
   outcome.status = status;
   outcome.part = part;
   outcome.row = found.row;
@@ -234,32 +234,32 @@ Job parse_job(const Napi::Object& object, Pins& pins) {
   return job;
 }
 
-ReadOutcome read_part(const Range& range, int64_t size, std::vector<uint8_t>& bytes) {
+Outcome read_part(const Range& range, int64_t size, std::vector<uint8_t>& bytes) {
   bytes.resize(static_cast<size_t>(size));
   return read_exactly(range.fd, range.offset, bytes.data(), size);
 }
 
 // Everything but the codes, which is small.
-Outcome run_scales(const Job& job) {
+Result run_scales(const Job& job) {
   std::vector<uint8_t> bytes;
-  ReadOutcome read =
+  Outcome read =
       read_part(job.scale_range, stored_scale_count(job.scales) * scale_bytes(job.scales.type), bytes);
-  if (read.status != ReadOutcome::kOk) return failed_read(read, "scales");
+  if (read.status != Outcome::kOk) return failed_read(read, "scales");
   InvalidGroup found = repack_scales(job.scales, bytes.data(), job.scale_target.data);
   if (found.found) return invalid_group("invalid_scale", "scales", found);
   if (job.has_blocks) {
     const int64_t blocks = ceil_div(job.codes.k, kBlockColumns);
     read = read_part(job.block_range, job.codes.n * blocks, bytes);
-    if (read.status != ReadOutcome::kOk) return failed_read(read, "block_scales");
+    if (read.status != Outcome::kOk) return failed_read(read, "block_scales");
     found = repack_block_scales(job.codes.n, blocks, bytes.data(), job.block_target.data);
     if (found.found) return invalid_group("invalid_scale", "block_scales", found);
   }
-  if (!job.has_zeros) return Outcome();
+  if (!job.has_zeros) return Result();
   read = read_part(job.zero_range,
                    ceil_div(job.codes.n, codes_per_word(job.codes.format)) * job.zeros.groups * 4, bytes);
-  if (read.status != ReadOutcome::kOk) return failed_read(read, "zero_points");
+  if (read.status != Outcome::kOk) return failed_read(read, "zero_points");
   found = repack_zeros(job.zeros, bytes.data(), job.zero_target.data);
-  return found.found ? invalid_group("zero_point", "zero_points", found) : Outcome();
+  return found.found ? invalid_group("zero_point", "zero_points", found) : Result();
 }
 
 // How the codes of some rows lie in the file.
@@ -284,18 +284,18 @@ Lines lines_of(const Job& job, int64_t first_row, int64_t rows) {
 }
 
 // Reads the band and returns its line stride in `bytes`.
-ReadOutcome read_band(const Job& job, const Lines& lines, std::vector<uint8_t>& bytes) {
+Outcome read_band(const Job& job, const Lines& lines, std::vector<uint8_t>& bytes) {
   bytes.resize(static_cast<size_t>(lines.count * lines.bytes));
   const int64_t start = job.code_range.offset + lines.skip;
   if (lines.bytes == lines.stride || lines.count == 1) {
     return read_exactly(job.code_range.fd, start, bytes.data(), static_cast<int64_t>(bytes.size()));
   }
   for (int64_t line = 0; line < lines.count; ++line) {
-    const ReadOutcome read = read_exactly(job.code_range.fd, start + line * lines.stride,
-                                          bytes.data() + line * lines.bytes, lines.bytes);
-    if (read.status != ReadOutcome::kOk) return read;
+    const Outcome read = read_exactly(job.code_range.fd, start + line * lines.stride,
+                                      bytes.data() + line * lines.bytes, lines.bytes);
+    if (read.status != Outcome::kOk) return read;
   }
-  return ReadOutcome();
+  return Outcome();
 }
 
 // A multiple of 16 that gives every thread a band and keeps one within kBandBytes where it can.
@@ -306,11 +306,11 @@ int64_t band_rows(const Job& job) {
   return std::max(least, std::min(share, kBandBytes / row_bytes / kPanelRows * kPanelRows));
 }
 
-Outcome run_codes(const Job& job) {
+Result run_codes(const Job& job) {
   const int64_t n = job.codes.n;
   const int64_t band = band_rows(job);
   std::mutex mutex;
-  Outcome first;  // the failure at the lowest row
+  Result first;  // the failure at the lowest row
   int64_t first_row = n;
   std::atomic<bool> stop{false};
   shared_pool(job.threads).parallel()(ceil_div(n, band), [&](int64_t index) {
@@ -319,9 +319,9 @@ Outcome run_codes(const Job& job) {
     const int64_t rows = std::min(band, n - row);
     thread_local std::vector<uint8_t> bytes;
     const Lines lines = lines_of(job, row, rows);
-    const ReadOutcome read = read_band(job, lines, bytes);
-    Outcome outcome;
-    if (read.status == ReadOutcome::kOk) {
+    const Outcome read = read_band(job, lines, bytes);
+    Result outcome;
+    if (read.status == Outcome::kOk) {
       const int64_t stride = job.codes.layout == CodeLayout::kRows ? job.row_bytes : lines.bytes;
       const InvalidCode found = repack_codes(job.codes, bytes.data(), stride, row, rows, job.weight.data);
       if (!found.found) return;
@@ -342,8 +342,8 @@ Outcome run_codes(const Job& job) {
   return first;
 }
 
-Outcome run_job(const Job& job) {
-  const Outcome scales = run_scales(job);
+Result run_job(const Job& job) {
+  const Result scales = run_scales(job);
   return std::string(scales.status) == "ok" ? run_codes(job) : scales;
 }
 
@@ -353,7 +353,7 @@ Napi::Value repack_weight(const Napi::CallbackInfo& info) {
   const auto object = info[0].As<Napi::Object>();
   Pins pins(info.Env());
   const Job job = parse_job(object, pins);
-  return AsyncTask<Outcome>::run(info.Env(), pins.list(), [job] { return run_job(job); }, to_js);
+  return AsyncTask<Result>::run(info.Env(), pins.list(), [job] { return run_job(job); }, to_js);
 }
 
 }  // namespace fdq::addon
