@@ -12,6 +12,7 @@ import type {
 import { memberSlices } from '../quant/packed-layout.js';
 import { resolveScheme } from '../quant/registry.js';
 import type { NativeAddon, NativeInitializer, QuantizeResult } from '../runtime/addon.js';
+import { checkResult, floatType, unreadable } from './read-problems.js';
 
 /** Tensors in flight: one at work, one whose hand-over to JS overlaps it. */
 const CONCURRENCY = 2;
@@ -240,35 +241,4 @@ async function runTasks(
   await Promise.all(Array.from({ length: CONCURRENCY }, worker));
   const [first] = failures.sort((a, b) => a.index - b.index);
   if (first !== undefined) throw first.error;
-}
-
-function checkResult(source: WeightSource, result: QuantizeResult): void {
-  if (result.status === 'ok') return;
-  if (result.status === 'non_finite') {
-    throw new UserError(
-      'non_finite_weight',
-      `${source.name} holds a NaN or infinity at row ${result.row}, column ${result.column}.`,
-      {
-        param: source.name,
-        suggestions: ['The checkpoint is damaged or was saved from a diverged run: get it again.'],
-      },
-    );
-  }
-  const why =
-    result.status === 'short_read' ? 'the file ended early' : `the system reported error ${result.errno}`;
-  throw unreadable(source.name, source.file, why);
-}
-
-function unreadable(name: string, file: string, why: string, cause?: unknown): UserError {
-  return new UserError('invalid_checkpoint', `Could not read ${name} from ${file}: ${why}.`, {
-    param: name,
-    suggestions: ['Check that the file is complete and was not replaced while it was being read.'],
-    cause,
-  });
-}
-
-function floatType(source: WeightSource): 'float32' | 'float16' | 'bfloat16' {
-  const { dataType } = source;
-  if (dataType === 'float32' || dataType === 'float16' || dataType === 'bfloat16') return dataType;
-  throw new BugError(`${source.name} has data type ${dataType}, which is not a float`);
 }
