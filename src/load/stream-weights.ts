@@ -9,9 +9,9 @@ import type {
   QuantizedPart,
   WeightSource,
 } from '../graph/ir.js';
-import { memberSlices } from '../quant/packed-layout.js';
+import { memberSlices, type MemberSlice } from '../quant/packed-layout.js';
 import { resolveScheme } from '../quant/registry.js';
-import type { NativeAddon, NativeInitializer, QuantizeResult } from '../runtime/addon.js';
+import type { NativeAddon, NativeInitializer, QuantizeJob, QuantizeResult } from '../runtime/addon.js';
 import { checkResult, floatType, unreadable } from './read-problems.js';
 
 /** Tensors in flight: one at work, one whose hand-over to JS overlaps it. */
@@ -175,16 +175,14 @@ function* readTasks(
 
 function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: LayerParts): Generator<Task> {
   const { native } = resolveScheme(layer.scheme);
-  const { weight, scales } = parts;
-  if (native === null || weight === undefined || scales === undefined) {
-    throw new BugError(`quantized layer ${layer.node} (${layer.scheme}) lacks a part`);
-  }
+  if (native === null) throw new BugError(`${layer.node} is quantized to ${layer.scheme}`);
   const k = layer.members[0]?.shape[1] ?? 0;
   const rows = layer.members.map((member) => member.shape[0] ?? 0);
   const slices = memberSlices(rows, k, native);
   for (const [index, source] of layer.members.entries()) {
     const slice = slices[index];
     if (slice === undefined) throw new BugError(`no slice for ${source.name}`);
+    const target = memberParts(layer, parts, slice);
     yield {
       source,
       run: (fd) =>
@@ -195,16 +193,37 @@ function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: Laye
           k,
           ...native,
           packed: true,
-          weight: new Uint8Array(weight, slice.weightOffset, slice.weightBytes),
-          scales: new Float32Array(
-            scales,
-            slice.scaleOffset * Float32Array.BYTES_PER_ELEMENT,
-            slice.scaleCount,
-          ),
+          ...target,
           threads: stream.threads,
         }),
     };
   }
+}
+
+/** Where the parts of one member go; a part that the format does not have is empty or absent. */
+function memberParts(
+  layer: QuantizedLayer,
+  parts: LayerParts,
+  slice: MemberSlice,
+): Pick<QuantizeJob, 'weight' | 'scales' | 'blockScales'> {
+  const place = (part: QuantizedPart): ArrayBuffer => {
+    const memory = parts[part];
+    if (memory === undefined) throw new BugError(`${layer.node} (${layer.scheme}) lacks its ${part}`);
+    return memory;
+  };
+  const scaleOffset = slice.scaleOffset * Float32Array.BYTES_PER_ELEMENT;
+  return {
+    weight: new Uint8Array(place('weight'), slice.weightOffset, slice.weightBytes),
+    scales:
+      slice.scaleCount === 0
+        ? new Float32Array()
+        : new Float32Array(place('scales'), scaleOffset, slice.scaleCount),
+    ...(slice.blockScaleBytes === 0
+      ? {}
+      : {
+          blockScales: new Uint8Array(place('block_scales'), slice.blockScaleOffset, slice.blockScaleBytes),
+        }),
+  };
 }
 
 /**

@@ -1,40 +1,91 @@
 import { roundHalfToEven } from './numerics/rounding.js';
+import { signExtend } from './numerics/packing.js';
+import { searchScale } from './numerics/scale-search.js';
+import { scaleToMaximum } from './numerics/tiles.js';
 import { createTileScheme } from './tile-scheme.js';
-import type { TileScheme } from './tile-scheme.js';
-import type { QuantScheme, SchemeFamily } from './scheme.js';
+import type { QuantKey, QuantScheme, SchemeFamily } from './scheme.js';
 
 /** Columns a scale may span besides the whole row. */
 const GROUP_SIZES = [32, 64, 128] as const;
 
-export interface IntegerScheme extends Pick<TileScheme, 'name' | 'aliases' | 'packing'> {
+/** Largest code of each format; the smallest is its negative. */
+const MAX_CODES = { int8: 127, int4: 7 } as const;
+const BITS = { int8: 8, int4: 4 } as const;
+
+/** Scales tried by `:mse`, from the largest magnitude down to 33/64 of it. */
+const SEARCH_CANDIDATES = 32;
+/** amax / scale at the last of them, less the largest code. */
+const SEARCH_ERROR = (MAX_CODES.int4 * 64) / 33 - MAX_CODES.int4;
+
+export interface IntegerScheme {
+  readonly name: string;
+  readonly aliases: readonly string[];
   readonly format: 'int8' | 'int4';
-  /** Largest code; the smallest is its negative. */
-  readonly maxCode: number;
+  /** null: inputs are not quantized. */
+  readonly activation: QuantKey | null;
+  /** What happens to inputs, as the end of the summary; absent: nothing. */
+  readonly inputs?: string;
+  /** Variants by group; without, a scale is one row's. */
+  readonly grouped?: boolean;
+  /** Group variants also come with searched scales, as `:gG:mse`. */
+  readonly searched?: boolean;
+}
+
+interface Variant {
+  /** 0: the whole row. */
+  readonly groupK: 0 | (typeof GROUP_SIZES)[number];
+  readonly isSearched: boolean;
 }
 
 /**
- * Weight-only symmetric integers: scale = amax / maxCode, code = round(w / scale) with ties to even. One scale
- * a row under the bare name, one for every G columns of a row under `<name>:gG`.
+ * Symmetric integers: scale = amax / maxCode, code = round(w / scale) with ties to even. One scale a row under the
+ * bare name, one for every G columns of a row under `<name>:gG`, and under `<name>:gG:mse` the one of several
+ * smaller scales that has the least squared error.
  */
 export function createIntegerFamily(spec: IntegerScheme): SchemeFamily {
-  const grouped = GROUP_SIZES.map((size) => createVariant(spec, size));
-  return Object.freeze({ name: spec.name, variants: [createVariant(spec, 0), ...grouped] as const });
+  const groups = spec.grouped === true ? GROUP_SIZES : [];
+  const grouped = groups.map((groupK) => createVariant(spec, { groupK, isSearched: false }));
+  const searched = (spec.searched === true ? groups : []).map((groupK) =>
+    createVariant(spec, { groupK, isSearched: true }),
+  );
+  const whole = createVariant(spec, { groupK: 0, isSearched: false });
+  return Object.freeze({ name: spec.name, variants: [whole, ...grouped, ...searched] as const });
 }
 
-function createVariant(spec: IntegerScheme, groupK: number): QuantScheme {
-  const { name, format, maxCode, packing } = spec;
-  const suffix = groupK === 0 ? '' : `:g${groupK}`;
+function createVariant(spec: IntegerScheme, { groupK, isSearched }: Variant): QuantScheme {
+  const { name, format, inputs } = spec;
+  const suffix = `${groupK === 0 ? '' : `:g${groupK}`}${isSearched ? ':mse' : ''}`;
+  const maxCode = MAX_CODES[format];
+  const encode = (quotient: number): number =>
+    Math.max(-maxCode, Math.min(maxCode, roundHalfToEven(quotient)));
+  const decode = (code: number): number => signExtend(code, BITS[format]);
+  const span = groupK === 0 ? 'an output channel' : `for ${groupK} inputs`;
   return createTileScheme({
     name: `${name}${suffix}`,
     aliases: spec.aliases.map((alias) => `${alias}${suffix}`),
-    summary: `${format} weights, one scale ${groupK === 0 ? 'an output channel' : `for ${groupK} inputs`}`,
-    activation: null,
-    activationRule: 'none',
-    native: { format, groupN: 1, groupK },
-    weight: { element: format, maxError: { relative: 0, ofScale: 0.5 } },
-    maxCode,
-    encode: (quotient) => Math.max(-maxCode, Math.min(maxCode, roundHalfToEven(quotient))),
-    decode: (code) => (code << 24) >> 24,
-    ...(packing === undefined ? {} : { packing }),
+    summary: `${format} weights, one ${isSearched ? 'searched ' : ''}scale ${span}${inputs === undefined ? '' : `; ${inputs}`}`,
+    activation: spec.activation,
+    native: { format, groupN: 1, groupK, ...(isSearched ? { search: true as const } : {}) },
+    weight: { element: format, maxError: { relative: 0, ofScale: isSearched ? SEARCH_ERROR : 0.5 } },
+    findScale: isSearched ? searchIntegerScale(maxCode, { encode, decode }) : scaleToMaximum(maxCode),
+    encode,
+    decode,
   });
+}
+
+function searchIntegerScale(
+  maxCode: number,
+  code: {
+    readonly encode: (quotient: number) => number;
+    readonly decode: (code: number) => number;
+  },
+): (values: Float32Array) => number {
+  return (values) =>
+    searchScale(values, {
+      maxCode,
+      candidates: SEARCH_CANDIDATES,
+      round: (scale) => scale,
+      ...code,
+      fallback: 1,
+    });
 }

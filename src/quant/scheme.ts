@@ -15,9 +15,14 @@ export interface QuantKey {
   readonly symmetric: boolean;
   /**
    * Largest distance of a restored value from the original w, for scales that are normal float32 numbers:
-   * max(relative * |w|, ofScale * scale).
+   * max(relative * |w|, ofScale * scale), where scale is the product of those that w has; and ofTensorScale times
+   * the tensor's scale where that is more.
    */
-  readonly maxError: { readonly relative: number; readonly ofScale: number };
+  readonly maxError: {
+    readonly relative: number;
+    readonly ofScale: number;
+    readonly ofTensorScale?: number;
+  };
 }
 
 /** What a scheme must know of a weight matrix [n, k] to judge and size it. */

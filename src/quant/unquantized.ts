@@ -1,9 +1,7 @@
-import { BugError } from '../errors.js';
-import { floatBytes, isFloatType, widenFloats } from './numerics/floats.js';
-import type { FloatType } from './numerics/floats.js';
+import { acceptsFloatMatrix, requireFloat } from './float-matrix.js';
+import { floatBytes, widenFloats } from './numerics/floats.js';
 import { emitStored, QUANT_LINEAR_OP } from './quant-linear.js';
 import type { QuantScheme, SchemeFamily } from './scheme.js';
-import { acceptsFloatMatrix } from './tile-scheme.js';
 
 const scheme: QuantScheme = Object.freeze<QuantScheme>({
   name: 'none',
@@ -24,16 +22,11 @@ const scheme: QuantScheme = Object.freeze<QuantScheme>({
   rowAlign: 1,
   accepts: acceptsFloatMatrix,
   bytes: ({ dataType, shape }) =>
-    shape.reduce((product, size) => product * size, floatBytes(requireFloat(dataType))),
+    shape.reduce((product, size) => product * size, floatBytes(requireFloat({ dataType }))),
   quantize: (_, { bytes }) => ({ codes: bytes.slice(), scales: new Float32Array() }),
-  dequantize: ({ dataType }, { codes }) => widenFloats(codes, requireFloat(dataType)),
+  dequantize: ({ dataType }, { codes }) => widenFloats(codes, requireFloat({ dataType })),
   emit: emitStored,
 });
 
 /** Weights stay as they are and are mapped, not read: a NaN in them is not looked for. */
 export const unquantized: SchemeFamily = Object.freeze({ name: 'none', variants: [scheme] as const });
-
-function requireFloat(dataType: string): FloatType {
-  if (!isFloatType(dataType)) throw new BugError(`a weight of type ${dataType} cannot be used as stored`);
-  return dataType;
-}

@@ -5,5 +5,6 @@ export const wint8 = createIntegerFamily({
   name: 'wint8',
   aliases: ['w8a16', 'int8', 'weight_only_int8', 'int8_per_channel_weight_only'],
   format: 'int8',
-  maxCode: 127,
+  activation: null,
+  grouped: true,
 });

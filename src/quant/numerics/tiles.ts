@@ -3,12 +3,12 @@ import { divideFloat32, safeScale } from './rounding.js';
 
 /** How values that share a scale lie, and what a code is. */
 export interface TileRule {
-  /** Rows of a tile. */
+  /** Rows of a tile; 0: all of them. */
   readonly rows: number;
   /** Columns of a tile; 0: the whole row. */
   readonly columns: number;
-  /** The value that the largest magnitude of a tile is mapped to. */
-  readonly maxCode: number;
+  /** The scale of a tile's values, which are in row-major order and finite; never 0. */
+  readonly findScale: (values: Float32Array) => number;
   /** Code of w / scale, 0..255. */
   readonly encode: (quotient: number) => number;
 }
@@ -37,9 +37,20 @@ export function tilesAcross(k: number, columns: number): number {
   return columns === 0 ? 1 : Math.ceil(k / columns);
 }
 
+/** The scale that maps the largest magnitude to `maxCode`; see `safeScale`. */
+export function scaleToMaximum(maxCode: number): (values: Float32Array) => number {
+  return (values) => safeScale(absoluteMaximum(values), maxCode);
+}
+
+export function absoluteMaximum(values: Float32Array): number {
+  let maximum = 0;
+  for (const value of values) maximum = Math.max(maximum, Math.abs(value));
+  return maximum;
+}
+
 /**
- * Symmetric quantization in tiles: scale = amax / maxCode (1 where that is 0), code = encode(w / scale), all in
- * float32 with true division. Tiles at the right and lower edge may be smaller.
+ * Symmetric quantization in tiles: code = encode(w / scale), all in float32 with true division. Tiles at the right
+ * and lower edge may be smaller.
  * @throws UserError `non_finite_weight` at the first NaN or infinity in row-major order.
  */
 export function quantizeTiles(matrix: Rows, rule: TileRule): TileCodes {
@@ -47,13 +58,14 @@ export function quantizeTiles(matrix: Rows, rule: TileRule): TileCodes {
   const { rows, k } = matrix;
   const across = tilesAcross(k, rule.columns);
   const width = rule.columns === 0 ? k : rule.columns;
+  const height = rule.rows === 0 ? rows : rule.rows;
   const codes = new Uint8Array(rows * k);
-  const scales = new Float32Array(Math.ceil(rows / rule.rows) * across);
+  const scales = new Float32Array(Math.ceil(rows / height) * across);
   for (let tile = 0; tile < scales.length; tile++) {
-    const top = Math.floor(tile / across) * rule.rows;
+    const top = Math.floor(tile / across) * height;
     const left = (tile % across) * width;
-    const area = { top, bottom: Math.min(top + rule.rows, rows), left, right: Math.min(left + width, k) };
-    const scale = safeScale(absoluteMaximum(matrix, area), rule.maxCode);
+    const area = { top, bottom: Math.min(top + height, rows), left, right: Math.min(left + width, k) };
+    const scale = rule.findScale(readArea(matrix, area));
     scales[tile] = scale;
     for (let row = area.top; row < area.bottom; row++) {
       for (let at = row * k + area.left; at < row * k + area.right; at++) {
@@ -73,9 +85,10 @@ export function dequantizeTiles(
 ): Float32Array {
   const across = tilesAcross(k, rule.columns);
   const width = rule.columns === 0 ? k : rule.columns;
+  const height = rule.rows === 0 ? codes.length / k : rule.rows;
   return Float32Array.from(codes, (code, at) => {
     const row = Math.floor(at / k);
-    const tile = Math.floor(row / rule.rows) * across + Math.floor((at % k) / width);
+    const tile = Math.floor(row / height) * across + Math.floor((at % k) / width);
     return decode(code) * (scales[tile] as number);
   });
 }
@@ -88,17 +101,21 @@ interface Area {
   readonly right: number;
 }
 
-function absoluteMaximum({ values, k }: Rows, { top, bottom, left, right }: Area): number {
-  let maximum = 0;
-  for (let row = top; row < bottom; row++) {
-    for (let at = row * k + left; at < row * k + right; at++) {
-      maximum = Math.max(maximum, Math.abs(values[at] as number));
-    }
+/** The values of an area in row-major order; a view where they lie together. */
+function readArea({ values, k }: Rows, { top, bottom, left, right }: Area): Float32Array {
+  if (bottom - top === 1 || right - left === k) {
+    return values.subarray(top * k + left, (bottom - 1) * k + right);
   }
-  return maximum;
+  const width = right - left;
+  const area = new Float32Array((bottom - top) * width);
+  for (let row = top; row < bottom; row++) {
+    area.set(values.subarray(row * k + left, row * k + right), (row - top) * width);
+  }
+  return area;
 }
 
-function requireFinite({ name, firstRow, k, values }: Rows): void {
+/** @throws UserError `non_finite_weight` at the first NaN or infinity in row-major order. */
+export function requireFinite({ name, firstRow, k, values }: Rows): void {
   const at = values.findIndex((value) => !Number.isFinite(value));
   if (at === -1) return;
   throw new UserError(

@@ -1,8 +1,18 @@
 import { describe, expect, it } from 'vitest';
-import { dequantizeTiles, quantizeTiles, tilesAcross } from '../../../../src/quant/numerics/tiles.js';
+import {
+  dequantizeTiles,
+  quantizeTiles,
+  scaleToMaximum,
+  tilesAcross,
+} from '../../../../src/quant/numerics/tiles.js';
 import { roundHalfToEven } from '../../../../src/quant/numerics/rounding.js';
 
-const RULE = { rows: 2, columns: 2, maxCode: 10, encode: (x: number) => roundHalfToEven(x) + 100 };
+const RULE = {
+  rows: 2,
+  columns: 2,
+  findScale: scaleToMaximum(10),
+  encode: (x: number) => roundHalfToEven(x) + 100,
+};
 
 describe('quantizeTiles', () => {
   it('gives each tile its own scale, smaller ones at the edges included', () => {
@@ -22,6 +32,17 @@ describe('quantizeTiles', () => {
     expect([...codes]).toEqual([101, 90, 102, 110]);
     expect([...dequantizeTiles({ codes, scales }, 2, rule, (code) => code - 100)]).toEqual([1, -10, 4, 20]);
     expect([tilesAcross(5, 0), tilesAcross(5, 2), tilesAcross(4, 2)]).toEqual([1, 3, 2]);
+  });
+
+  it('takes whole columns where a tile has no height', () => {
+    const values = Float32Array.of(1, -10, 3, 20);
+    const rule = { ...RULE, rows: 0, columns: 1 };
+    const { codes, scales } = quantizeTiles({ name: 'w', firstRow: 0, rows: 2, k: 2, values }, rule);
+    expect([...scales]).toEqual([3, 20].map((amax) => Math.fround(amax / 10)));
+    expect([...codes]).toEqual([103, 95, 110, 110]);
+    expect([...dequantizeTiles({ codes, scales }, 2, rule, (code) => code - 100)]).toEqual(
+      [3 * Math.fround(0.3), -10, 3, 20].map(Math.fround),
+    );
   });
 
   it.each([NaN, Infinity, -Infinity])('names the place of %s in the tensor, first in row order', (bad) => {
