@@ -8,6 +8,7 @@ const ERRORS = {
   usage: { exitCode: 2, httpStatus: 400 },
   invalid_config: { exitCode: 2, httpStatus: 400 },
   unknown_scheme: { exitCode: 2, httpStatus: 400 },
+  already_quantized: { exitCode: 2, httpStatus: 400 },
   pattern_matches_nothing: { exitCode: 2, httpStatus: 400 },
   port_in_use: { exitCode: 1, httpStatus: 500 },
   // Model files

@@ -2,24 +2,39 @@ import { stringAttribute } from '../graph/builder.js';
 import { byteLengthOf } from '../graph/data-types.js';
 import type { Graph } from '../graph/ir.js';
 import { FDQ_DOMAIN } from '../models/blocks/context.js';
-import { parseQuantization } from '../quant/config.js';
-import { makePlan } from '../quant/plan.js';
+import { parseQuantization, type QuantizationRequest } from '../quant/config.js';
+import type { KvCacheType } from '../quant/kv-cache-type.js';
+import { makePlan, type QuantizationPlan } from '../quant/plan.js';
 import type { LayerReport } from '../quant/report.js';
 import { quantizeGraph } from '../quant/rewrite.js';
 import type { Arithmetic } from './arithmetic.js';
 
+/** What the flags say about quantization, unchecked. */
 export interface QuantizationFlags {
-  /** `--quantization`: a scheme name, or a JSON object as text. */
+  /** `--quantization`: a scheme or precision name, or a JSON object as text. */
   readonly quantization?: string;
   /** `--quantization-config`, parsed. */
   readonly quantizationConfig?: Readonly<Record<string, unknown>>;
+  readonly quantizeLmHead?: boolean;
+  readonly quantizeEmbeddings?: boolean;
+  readonly kvCacheDtype?: KvCacheType;
 }
 
 export interface QuantizedModel {
   readonly graph: Graph;
   readonly layers: readonly LayerReport[];
-  /** Canonical name of the scheme asked for. */
+  /** Canonical name of the scheme asked for, or `mix_quant`. */
   readonly scheme: string;
+  readonly plan: QuantizationPlan;
+}
+
+/**
+ * Checks the flags by themselves, so that a mistake is found before a model is.
+ * @throws UserError as `parseQuantization`
+ */
+export function requestOf(flags: QuantizationFlags): QuantizationRequest {
+  const { quantizationConfig: config, ...rest } = flags;
+  return parseQuantization({ config, ...rest });
 }
 
 /** From flags to a rewritten graph, through the plan. */
@@ -28,11 +43,11 @@ export function applyQuantization(
   flags: QuantizationFlags,
   arithmetic: Arithmetic,
 ): QuantizedModel {
-  const request = parseQuantization({ quantization: flags.quantization, config: flags.quantizationConfig });
-  const plan = makePlan({ graph, scheme: request.scheme, ignore: request.ignore });
+  const request = requestOf(flags);
+  const plan = makePlan({ graph, ...request });
   const rewritten = quantizeGraph(graph, plan, { compute: arithmetic.compute });
   const chosen = withAttentionCompute(rewritten.graph, arithmetic.compute);
-  return { ...rewritten, graph: chosen, scheme: request.scheme.name };
+  return { ...rewritten, graph: chosen, scheme: request.name, plan };
 }
 
 /** Attention multiplies in the type in which the inputs of linear layers travel. */

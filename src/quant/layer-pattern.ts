@@ -1,5 +1,5 @@
 import { UserError } from '../errors.js';
-import { WEIGHT_SUFFIX } from './linear-layers.js';
+import { WEIGHT_SUFFIX, withoutWeightSuffix } from './linear-layers.js';
 
 /** A linear layer, or a tensor that stands alone. */
 export interface PatternSubject {
@@ -12,6 +12,8 @@ export interface PatternSubject {
 export interface LayerPattern {
   /** As the user wrote it. */
   readonly text: string;
+  /** Set where only layers of this very name can match: a full name, without `.weight`. */
+  readonly fullName?: string;
   /** The members it means. */
   match(subject: PatternSubject): readonly string[];
 }
@@ -22,29 +24,43 @@ const NEGATION = /\(\?<?!|\[!|\[\^/;
 const GLOB = /[*?[]/;
 
 /**
- * A rule of an ignore list, with vLLM's notation: an exact name, a shell glob (`*`, `?`, `[abc]`, `[!abc]`; `*`
+ * The layers a rule is about, in vLLM's notation: an exact name, a shell glob (`*`, `?`, `[abc]`, `[!abc]`; `*`
  * spans dots), or `re:` and a regular expression that has to match at the start of the name. Names are
  * unfused, with or without `.weight`; a fused name (`qkv_proj`) means all its members. Own names come first:
  * `re:.*up_proj` means up_proj alone although `gate_up_proj` matches too. An exact name without dots also means every
  * layer of which it is the last part.
+ * @param key where the pattern was given, for messages: `ignore`
  * @throws UserError `invalid_config` for an invalid regular expression or an empty pattern.
  */
-export function parseLayerPattern(text: string): LayerPattern {
+export function parseLayerPattern(text: string, key: string): LayerPattern {
   if (text.startsWith(REGEX_PREFIX)) {
-    return createTest(text, compile(text, `^(?:${text.slice(REGEX_PREFIX.length)})`));
+    return createTest(text, compile(text, `^(?:${text.slice(REGEX_PREFIX.length)})`, key));
   }
-  if (text.trim() === '') {
-    throw new UserError(
-      'invalid_config',
-      `Expected a layer name or pattern but received ${JSON.stringify(text)}.`,
-      {
-        param: 'ignore',
-        suggestions: ['Remove the empty entry from "ignore".'],
-      },
-    );
-  }
-  if (GLOB.test(text)) return createTest(text, compile(text, globSource(text)));
-  return createPattern(text, (name) => isNamed(name, text));
+  requireText(text, key);
+  if (GLOB.test(text)) return createTest(text, compile(text, `^${globSource(text)}$`, key));
+  const pattern = createPattern(text, (name) => isNamed(name, text));
+  return text.includes('.') ? { ...pattern, fullName: withoutWeightSuffix(text) } : pattern;
+}
+
+/**
+ * An entry of `modules_to_not_convert`: a module as FastDeploy and transformers mean it, so that everything below
+ * it is meant too. The path or glob may leave out the modules above it: `self_attn` means every layer of every
+ * attention. `re:` is as in `parseLayerPattern`.
+ * @throws UserError `invalid_config` as `parseLayerPattern`
+ */
+export function parseModulePattern(text: string, key: string): LayerPattern {
+  if (text.startsWith(REGEX_PREFIX)) return parseLayerPattern(text, key);
+  requireText(text, key);
+  return createTest(text, compile(text, `^(?:.*\\.)?${globSource(text)}(?:\\..*)?$`, key));
+}
+
+function requireText(text: string, key: string): void {
+  if (text.trim() !== '') return;
+  throw new UserError(
+    'invalid_config',
+    `Expected a layer name or pattern but received ${JSON.stringify(text)}.`,
+    { param: key, suggestions: [`Remove the empty entry from "${key}".`] },
+  );
 }
 
 function createPattern(
@@ -82,7 +98,7 @@ function createTest(text: string, regex: RegExp): LayerPattern {
   return createPattern(text, (name) => regex.test(name) || regex.test(`${name}${WEIGHT_SUFFIX}`));
 }
 
-function compile(text: string, source: string): RegExp {
+function compile(text: string, source: string, key: string): RegExp {
   try {
     return new RegExp(source);
   } catch (cause) {
@@ -90,7 +106,7 @@ function compile(text: string, source: string): RegExp {
       'invalid_config',
       `Expected a valid pattern but received ${JSON.stringify(text)}: ${(cause as Error).message}.`,
       {
-        param: 'ignore',
+        param: key,
         suggestions: ['Correct it, e.g. "re:.*o_proj", or give the exact name of the layer.'],
         cause,
       },
@@ -98,12 +114,12 @@ function compile(text: string, source: string): RegExp {
   }
 }
 
+/** A regular expression that means the same, without anchors. */
 function globSource(glob: string): string {
-  const body = glob.replace(/\[(!?)([^\]]+)\]|[*?]|[^\w]/g, (token, negation?: string, set?: string) => {
+  return glob.replace(/\[(!?)([^\]]+)\]|[*?]|[^\w]/g, (token, negation?: string, set?: string) => {
     if (token === '*') return '.*';
     if (token === '?') return '.';
     if (set !== undefined) return `[${negation === '!' ? '^' : ''}${set.replace(/[\\^[]/g, '\\$&')}]`;
     return `\\${token}`;
   });
-  return `^${body}$`;
 }

@@ -42,14 +42,6 @@ export function findLinearLayers(graph: Graph): readonly LinearLayer[] {
   });
 }
 
-/** Names of checkpoint tensors that no linear layer reads: embeddings, norms, biases. */
-export function findOtherTensors(graph: Graph, layers: readonly LinearLayer[]): readonly string[] {
-  const linear = new Set(layers.map(({ weight }) => weight.name));
-  return [...graph.initializers.values()].flatMap(({ name, data }) =>
-    data.kind === 'weight' && !linear.has(name) ? data.members.map((member) => member.name) : [],
-  );
-}
-
 function describeLayer(
   graph: Graph,
   node: GraphNode,
@@ -95,7 +87,8 @@ function layerNames(weight: string, node: string): readonly string[] {
   );
 }
 
-function findWeightObstacle(
+/** Why a weight of a layer, [n, k] or the transpose of it, cannot be quantized. */
+export function findWeightObstacle(
   { shape, data, dataType }: Initializer,
   isTransposed: boolean,
 ): string | undefined {
@@ -128,7 +121,8 @@ function findBiasObstacle(bias: Initializer | undefined, n: number): string | un
   return isFloat ? undefined : `its bias is ${bias.dataType}, not float32`;
 }
 
-function numberAttribute(node: GraphNode, name: string, absent: number): number {
+/** The number an attribute holds, or `absent` for none. */
+export function numberAttribute(node: GraphNode, name: string, absent: number): number {
   const attribute = node.attributes[name];
   return attribute?.type === 'int' || attribute?.type === 'float' ? attribute.value : absent;
 }

@@ -1,132 +1,139 @@
-import { UserError } from '../errors.js';
+import { BugError } from '../errors.js';
 import type { Graph } from '../graph/ir.js';
-import { parseLayerPattern } from './layer-pattern.js';
-import type { LayerPattern, PatternSubject } from './layer-pattern.js';
-import { findLinearLayers, findOtherTensors, withoutWeightSuffix } from './linear-layers.js';
-import type { LayerMember, LinearLayer } from './linear-layers.js';
-import { nearestNames } from './nearest.js';
+import type { QuantizationRequest } from './config.js';
+import { parseLayerPattern, parseModulePattern } from './layer-pattern.js';
+import type { LayerMember } from './linear-layers.js';
+import { checkPlan } from './plan-checks.js';
+import type { PlanPatterns } from './plan-checks.js';
+import { findPlanLayers } from './plan-layers.js';
+import type { LayerKind, PlanLayer } from './plan-layers.js';
+import {
+  askedRule,
+  createMatcher,
+  defaultRules,
+  ignoreRule,
+  overrideRule,
+  reachOf,
+  restRule,
+  storedRule,
+  targetRule,
+} from './plan-rules.js';
+import type { Matcher, PlanRule } from './plan-rules.js';
 import type { QuantScheme } from './scheme.js';
-import { unquantized } from './unquantized.js';
 
-export interface PlanRequest {
+/** What a plan is made from; what is absent asks for nothing. */
+export type PlanRequest = Partial<Omit<QuantizationRequest, 'name' | 'kvCacheDtype' | 'scheme'>> & {
   /** The float graph. */
   readonly graph: Graph;
-  /** What every layer gets that no rule keeps. */
+  /** What every layer gets that no rule decides about. */
   readonly scheme: QuantScheme;
-  /** Layers to leave as stored, see `parseLayerPattern`. */
-  readonly ignore?: readonly string[];
-}
+  /** Weights that lie quantized in the checkpoint are planned like all others; `fdq convert --requantize`. */
+  readonly requantize?: boolean;
+};
 
-/** What one member of a linear layer becomes. */
+/** What one member of a layer becomes. */
 export interface LayerDecision {
   /** Unfused name without `.weight`. */
   readonly name: string;
+  readonly kind: LayerKind;
   readonly scheme: QuantScheme;
   /** The rule that decided, and what it says. */
   readonly reason: string;
 }
 
 export interface QuantizationPlan {
-  readonly scheme: QuantScheme;
-  /** By node name, one decision a member. */
+  readonly layers: readonly PlanLayer[];
+  /** In the order they are tried. */
+  readonly rules: readonly PlanRule[];
+  /** By node name, one decision a member. An embedding tied to a linear layer has the decision of that one. */
   readonly decisions: ReadonlyMap<string, readonly LayerDecision[]>;
+  /** Whole sentences about what had no effect. */
+  readonly warnings: readonly string[];
 }
-
-type Verdict = Pick<LayerDecision, 'scheme' | 'reason'>;
-
-/** One step of the plan: a verdict, or undefined to leave the member to the next rule. */
-type Rule = (layer: LinearLayer, member: LayerMember) => Verdict | undefined;
-
-/** Layers left as stored in every architecture, by the name of the layer. */
-const KEPT_BY_DEFAULT: readonly { readonly what: string; readonly pattern: RegExp }[] = [
-  { what: 'embeddings', pattern: /(?:^|\.)(?:embed_tokens|embed_in|word_embeddings|wte|wpe)$/ },
-  { what: 'lm_head', pattern: /(?:^|\.)(?:lm_head|embed_out)$/ },
-  { what: 'norms', pattern: /(?:^|[._])(?:layer)?norm\d*$/ },
-  { what: 'shared-expert gates', pattern: /(?:^|\.)shared_expert_gate$/ },
-  { what: 'routers', pattern: /(?:^|\.)(?:mlp|moe|block_sparse_moe|feed_forward)\.(?:gate|router)$/ },
-];
-
-const NEAREST = 3;
 
 /**
- * Decides about every member of every linear layer: first the ignore list, then what is kept by default, then
- * the scheme. Members of a fused layer may differ.
- * @throws UserError `pattern_matches_nothing` with the nearest layer names, `invalid_config` for a pattern that
- *   is none.
+ * Decides about every member of every linear layer and embedding: weights stored quantized first, then the ignore
+ * list, targets, what is asked for or kept by default, the override of experts and that of dense layers, and the
+ * scheme for everything else. Members of a fused layer may differ.
+ * @throws UserError `pattern_matches_nothing` with the nearest layer names; `invalid_config` for a pattern that is
+ *   none and for rules that contradict each other; `already_quantized` for a scheme that a stored weight has not.
  */
-export function makePlan({ graph, scheme, ignore = [] }: PlanRequest): QuantizationPlan {
-  const layers = findLinearLayers(graph);
-  const patterns = ignore.map((text) => parseLayerPattern(text));
-  requireMatches(patterns, listSubjects(graph, layers));
-  const rules = [...patterns.map(ignoreRule), ...KEPT_BY_DEFAULT.map(defaultRule)];
-  const decide = (layer: LinearLayer, member: LayerMember): Verdict => {
-    for (const [index, rule] of rules.entries()) {
-      const verdict = rule(layer, member);
-      if (verdict !== undefined) return numbered(index, verdict);
-    }
-    return numbered(rules.length, applyScheme(scheme, layer, member));
+export function makePlan(request: PlanRequest): QuantizationPlan {
+  const layers = findPlanLayers(request.graph);
+  const patterns = readPatterns(request, createMatcher(layers));
+  const wanted = makeRules(request, patterns);
+  const isStored = layers.some(({ members }) => members.some(({ source }) => source.stored !== undefined));
+  const rules = isStored && request.requantize !== true ? [storedRule(), ...wanted] : wanted;
+  const warnings = checkPlan(request, { layers, patterns, wanted });
+  return { layers, rules, decisions: decideAll(layers, rules), warnings };
+}
+
+function readPatterns(request: PlanRequest, match: Matcher): PlanPatterns {
+  const { ignore = [], modulesToNotConvert = [], targets = [] } = request;
+  const modulesKey = 'modules_to_not_convert';
+  const ignored = [
+    ...ignore.map((text) => ({ pattern: parseLayerPattern(text, 'ignore'), key: 'ignore' })),
+    ...modulesToNotConvert.map((text) => ({
+      pattern: parseModulePattern(text, modulesKey),
+      key: modulesKey,
+    })),
+  ];
+  return {
+    ignored: ignored.map((entry) => ({
+      ...entry,
+      members: new Set(match(entry.pattern).map(({ member }) => member)),
+    })),
+    targets: targets.map(({ pattern: text, scheme }) => {
+      const pattern = parseLayerPattern(text, 'targets');
+      return { pattern, scheme, members: reachOf(match(pattern)) };
+    }),
   };
-  const decisions = layers.map((layer) => {
-    const members = layer.members.map((member) => ({ name: member.name, ...decide(layer, member) }));
-    return [layer.node.name, members] as const;
-  });
-  return { scheme, decisions: new Map(decisions) };
 }
 
-const [NONE] = unquantized.variants;
-
-function ignoreRule(pattern: LayerPattern): Rule {
-  return (layer, member) =>
-    pattern.match(subjectOf(layer)).includes(member.name)
-      ? { scheme: NONE, reason: `${pattern.text} → ignored` }
-      : undefined;
+function makeRules(request: PlanRequest, { ignored, targets }: PlanPatterns): readonly PlanRule[] {
+  const { scheme, linear, moe, quantizeLmHead = false, quantizeEmbeddings = false } = request;
+  const asked = { scheme: linear?.scheme ?? scheme, isOtherAsked: quantizeLmHead && quantizeEmbeddings };
+  return [
+    ...ignored.map(ignoreRule),
+    ...targets.map(targetRule),
+    ...(quantizeLmHead ? [askedRule('lm_head', '--quantize-lm-head', asked)] : []),
+    ...(quantizeEmbeddings ? [askedRule('embedding', '--quantize-embeddings', asked)] : []),
+    ...defaultRules(),
+    ...(moe === undefined ? [] : [overrideRule('experts', moe)]),
+    ...(linear === undefined ? [] : [overrideRule('dense layers', linear)]),
+    restRule(scheme),
+  ];
 }
 
-function defaultRule({ what, pattern }: (typeof KEPT_BY_DEFAULT)[number]): Rule {
-  return (layer, member) =>
-    [member.name, ...layer.names].some((name) => pattern.test(name))
-      ? { scheme: NONE, reason: `${what} → kept as stored by default` }
-      : undefined;
-}
-
-/** The last rule, for everything no other one decided about. */
-function applyScheme(scheme: QuantScheme, layer: LinearLayer, { source }: LayerMember): Verdict {
-  if (scheme === NONE) return { scheme, reason: 'no quantization was asked for' };
-  const accepted = scheme.accepts(source);
-  if (layer.obstacle === undefined && accepted === true) {
-    return { scheme, reason: `everything else → ${scheme.name}` };
+function decideAll(
+  layers: readonly PlanLayer[],
+  rules: readonly PlanRule[],
+): ReadonlyMap<string, readonly LayerDecision[]> {
+  const about = createRuleIndex(rules);
+  const decisions = new Map<string, readonly LayerDecision[]>();
+  for (const layer of layers) {
+    const members = layer.members.map((member) => {
+      const { name } = member;
+      for (const index of about(member)) {
+        const verdict = rules[index]?.verdict(layer, member);
+        if (verdict === undefined) continue;
+        const { scheme, reason } = verdict;
+        return { name, kind: layer.kind, scheme, reason: `rule ${index + 1}: ${reason}` };
+      }
+      throw new BugError(`no rule of the plan decides about ${name}`);
+    });
+    for (const node of layer.nodes) decisions.set(node, members);
   }
-  return { scheme: NONE, reason: `kept as stored, for ${layer.obstacle ?? `it ${accepted}`}` };
+  return decisions;
 }
 
-function numbered(index: number, { scheme, reason }: Verdict): Verdict {
-  return { scheme, reason: `rule ${index + 1}: ${reason}` };
-}
-
-function subjectOf(layer: LinearLayer): PatternSubject {
-  return { members: layer.members.map(({ name }) => name), layerNames: layer.names };
-}
-
-/** Layers, and the tensors that are never quantized: ignoring those is no mistake. */
-function listSubjects(graph: Graph, layers: readonly LinearLayer[]): readonly PatternSubject[] {
-  const others = findOtherTensors(graph, layers).map((name) => withoutWeightSuffix(name));
-  return [...layers.map(subjectOf), ...others.map((name) => ({ members: [name], layerNames: [] }))];
-}
-
-function requireMatches(patterns: readonly LayerPattern[], subjects: readonly PatternSubject[]): void {
-  const unmatched = patterns.find((pattern) =>
-    subjects.every((subject) => pattern.match(subject).length === 0),
-  );
-  if (unmatched === undefined) return;
-  const names = subjects.flatMap(({ members, layerNames }) => [...members, ...layerNames]);
-  throw new UserError(
-    'pattern_matches_nothing',
-    `Expected every entry of "ignore" to match a layer but ${JSON.stringify(unmatched.text)} matches none of ${names.length} names.`,
-    {
-      param: 'ignore',
-      suggestions: [
-        `The nearest layer names are ${nearestNames(unmatched.text.replace(/^re:/, ''), names, NEAREST).join(', ')}.`,
-      ],
-    },
-  );
+/** The rules that may say something about a member, in order: a plan may have as many rules as layers. */
+function createRuleIndex(rules: readonly PlanRule[]): (member: LayerMember) => readonly number[] {
+  const open: number[] = [];
+  const named = new Map<LayerMember, number[]>();
+  for (const [index, { members }] of rules.entries()) {
+    if (members === undefined) open.push(index);
+    else for (const member of members) named.set(member, [...(named.get(member) ?? []), index]);
+  }
+  return (member) => [...open, ...(named.get(member) ?? [])].sort((a, b) => a - b);
 }

@@ -1,8 +1,11 @@
 import { BugError } from '../errors.js';
 import type { Graph, GraphNode, Initializer, ValueInfo } from '../graph/ir.js';
+import { findEmbeddings } from './embeddings.js';
+import type { EmbeddingTable } from './embeddings.js';
 import { findLinearLayers, withoutWeightSuffix, WEIGHT_SUFFIX } from './linear-layers.js';
 import type { LinearLayer } from './linear-layers.js';
 import type { LayerDecision, QuantizationPlan } from './plan.js';
+import { asQuantGather, QUANT_GATHER } from './quant-gather.js';
 import { FDQ_DOMAIN, FDQ_VERSION, QUANT_LINEAR } from './quant-linear.js';
 import type { LayerReport } from './report.js';
 import type { ComputeType, QuantScheme } from './scheme.js';
@@ -27,6 +30,10 @@ interface Run {
   readonly end: number;
 }
 
+type PlanDecisions = Pick<QuantizationPlan, 'decisions'>;
+type PlannedLayer = Pick<LinearLayer, 'node' | 'members'>;
+type LayerParts = Pick<LinearLayer, 'node' | 'x' | 'weight' | 'bias' | 'members'>;
+
 /** What the rewritten graph has so far. */
 interface Draft {
   readonly compute: ComputeType;
@@ -38,32 +45,39 @@ interface Draft {
 }
 
 /**
- * A copy of a float graph in which every linear layer is an fdq QuantLinear of the scheme the plan gives it.
+ * A copy of a float graph in which every linear layer is an fdq QuantLinear of the scheme the plan gives it, and every
+ * embedding that gets a scheme a QuantGather.
  * A fused layer whose members differ becomes one QuantLinear for each run of equal decisions, and a Concat.
  * Nothing is read: the new initializers say which checkpoint tensors they are quantized from.
  * @param plan made from this very graph
  */
 export function quantizeGraph(
   graph: Graph,
-  plan: QuantizationPlan,
+  plan: PlanDecisions,
   { compute }: RewriteOptions,
 ): QuantizedGraph {
-  const layers = findLinearLayers(graph);
+  const linear = findLinearLayers(graph);
+  const tables = findEmbeddings(graph);
   const replaced = new Map(
-    layers.filter(({ obstacle }) => obstacle === undefined).map((layer) => [layer.node.name, layer]),
+    linear.filter(({ obstacle }) => obstacle === undefined).map((layer) => [layer.node.name, layer]),
   );
-  const kept = dropDeadTransposes(graph, replaced);
-  const draft = startDraft(graph, kept, { replaced, plan, compute });
+  const gathered = new Map(
+    tables.filter((table) => isQuantized(plan, table)).map((table) => [table.node.name, table]),
+  );
+  const kept = findKeptNodes(graph, replaced, gathered);
+  const draft = startDraft(graph, kept, { replaced, gathered, plan, compute });
   const nodes: GraphNode[] = [];
   const nodeOf = new Map<string, string>();
   for (const node of graph.nodes) {
     const layer = replaced.get(node.name);
-    if (layer === undefined) {
-      if (kept.has(node)) nodes.push(node);
-      continue;
-    }
-    nodes.push(...replaceLayer(draft, graph, layer, { plan, nodeOf }));
+    const table = gathered.get(node.name);
+    if (layer !== undefined) nodes.push(...replaceLayer(draft, graph, layer, { plan, nodeOf }));
+    else if (table !== undefined) nodes.push(replaceTable(draft, table, { plan, nodeOf }));
+    else if (kept.has(node)) nodes.push(node);
   }
+  const linearWeights = new Set(linear.map(({ weight }) => weight.name));
+  // A tied embedding is reported once, as the linear layer it is.
+  const layers = [...tables.filter(({ weight }) => !linearWeights.has(weight.name)), ...linear];
   const reports = layers.flatMap((layer) => reportLayer(layer, decisionsOf(plan, layer), nodeOf));
   return {
     graph: {
@@ -78,7 +92,7 @@ export function quantizeGraph(
 }
 
 interface LayerContext {
-  readonly plan: QuantizationPlan;
+  readonly plan: PlanDecisions;
   /** Collects the node of each member, by `memberKey`. */
   readonly nodeOf: Map<string, string>;
 }
@@ -89,7 +103,7 @@ function replaceLayer(
   layer: LinearLayer,
   { plan, nodeOf }: LayerContext,
 ): readonly GraphNode[] {
-  const runs = findRuns(decisionsOf(plan, layer));
+  const runs = findRuns(layer, decisionsOf(plan, layer));
   const folder = folderOf(layer.node);
   const output = layer.node.outputs[0] as string;
   const whole = runs.length === 1;
@@ -113,9 +127,19 @@ function replaceLayer(
   return [...nodes, concat];
 }
 
+/** A QuantGather in place of a Gather and the Cast behind it. */
+function replaceTable(draft: Draft, table: EmbeddingTable, { plan, nodeOf }: LayerContext): GraphNode {
+  const [decision] = decisionsOf(plan, table) as readonly [LayerDecision];
+  const run: Run = { scheme: decision.scheme, start: 0, end: 1 };
+  const node = claimName(draft, `${folderOf(table.node)}/${QUANT_GATHER}`);
+  nodeOf.set(memberKey(table, 0), node);
+  const layer = { ...table, x: table.ids, bias: undefined };
+  return asQuantGather(emitRun(draft, layer, run, { node, output: table.output }));
+}
+
 function emitRun(
   draft: Draft,
-  layer: LinearLayer,
+  layer: LayerParts,
   run: Run,
   { node, output }: { readonly node: string; readonly output: string },
 ): GraphNode {
@@ -144,7 +168,7 @@ function emitRun(
 }
 
 /** The float weight of a run: the layer's own initializer when it is all of it. */
-function sliceWeight(layer: LinearLayer, run: Run, name: string | undefined): Initializer {
+function sliceWeight(layer: LayerParts, run: Run, name: string | undefined): Initializer {
   const { weight, members } = layer;
   const sources = members.slice(run.start, run.end).map(({ source }) => source);
   if (sources.length === members.length) return name === undefined ? weight : { ...weight, name };
@@ -157,10 +181,14 @@ function sliceWeight(layer: LinearLayer, run: Run, name: string | undefined): In
   };
 }
 
+/** Initializers that a quantized weight may have beside it. */
+const PARTS = ['scales', 'block_scales', 'zero_points'] as const;
+
 /** Gives the weight a name that no other initializer has; one used as it is stored keeps the one it has. */
 function claimWeight(draft: Draft, weight: Initializer, scheme: QuantScheme): Initializer {
   if (draft.initializers.get(weight.name) === weight && scheme.native === null) return weight;
-  const isFree = (name: string): boolean => !draft.names.has(name) && !draft.names.has(`${name}.scales`);
+  const isFree = (name: string): boolean =>
+    [name, ...PARTS.map((part) => `${name}.${part}`)].every((taken) => !draft.names.has(taken));
   let name = weight.name;
   for (let copy = 0; !isFree(name); copy++) {
     name = `${weight.name}.${scheme.name}${copy === 0 ? '' : `_${copy}`}`;
@@ -169,7 +197,7 @@ function claimWeight(draft: Draft, weight: Initializer, scheme: QuantScheme): In
 }
 
 /** Name of the run's float32 bias, '' for none. */
-function addBias(draft: Draft, layer: LinearLayer, run: Run): string {
+function addBias(draft: Draft, layer: LayerParts, run: Run): string {
   if (layer.bias === undefined) return '';
   const bias = asFloat32(layer.bias);
   if (run.end - run.start === layer.members.length) {
@@ -193,7 +221,8 @@ function startDraft(
   kept: ReadonlySet<GraphNode>,
   rest: {
     readonly replaced: ReadonlyMap<string, LinearLayer>;
-    readonly plan: QuantizationPlan;
+    readonly gathered: ReadonlyMap<string, EmbeddingTable>;
+    readonly plan: PlanDecisions;
     readonly compute: ComputeType;
   },
 ): Draft {
@@ -212,6 +241,7 @@ function startDraft(
       .filter((node) => !kept.has(node) && !rest.replaced.has(node.name))
       .flatMap((node) => node.outputs),
   );
+  for (const { output } of rest.gathered.values()) dead.delete(output);
   return {
     compute: rest.compute,
     names: new Set([...names, ...initializers.keys()]),
@@ -221,12 +251,16 @@ function startDraft(
   };
 }
 
-/** Nodes that stay: all but the layers to replace and the Transposes nothing else reads. */
-function dropDeadTransposes(
+/** Nodes that stay: all but the layers to replace, and the Transposes and Casts nothing else reads. */
+function findKeptNodes(
   graph: Graph,
   replaced: ReadonlyMap<string, LinearLayer>,
+  gathered: ReadonlyMap<string, EmbeddingTable>,
 ): ReadonlySet<GraphNode> {
-  const others = graph.nodes.filter((node) => !replaced.has(node.name));
+  const casts = new Set([...gathered.values()].map(({ cast }) => cast));
+  const others = graph.nodes.filter(
+    (node) => !replaced.has(node.name) && !gathered.has(node.name) && !casts.has(node),
+  );
   const read = new Set([...graph.outputs.map(({ name }) => name), ...others.flatMap(({ inputs }) => inputs)]);
   const operands = new Set([...replaced.values()].map(({ node }) => node.inputs[1] as string));
   return new Set(
@@ -237,7 +271,11 @@ function dropDeadTransposes(
   );
 }
 
-function decisionsOf(plan: QuantizationPlan, layer: LinearLayer): readonly LayerDecision[] {
+function isQuantized(plan: PlanDecisions, table: EmbeddingTable): boolean {
+  return table.obstacle === undefined && decisionsOf(plan, table)[0]?.scheme.native !== null;
+}
+
+function decisionsOf(plan: PlanDecisions, layer: PlannedLayer): readonly LayerDecision[] {
   const decisions = plan.decisions.get(layer.node.name);
   if (decisions?.length !== layer.members.length) {
     throw new BugError(`the plan says nothing about ${layer.node.name}: it was made for another graph`);
@@ -245,26 +283,30 @@ function decisionsOf(plan: QuantizationPlan, layer: LinearLayer): readonly Layer
   return decisions;
 }
 
-function isWholeRun(plan: QuantizationPlan, layer: LinearLayer): boolean {
-  return findRuns(decisionsOf(plan, layer)).length === 1;
+function isWholeRun(plan: PlanDecisions, layer: LinearLayer): boolean {
+  return findRuns(layer, decisionsOf(plan, layer)).length === 1;
 }
 
-function findRuns(decisions: readonly LayerDecision[]): readonly Run[] {
+/** Weights that lie quantized in the checkpoint are read in another way than those quantized now. */
+function findRuns({ members }: PlannedLayer, decisions: readonly LayerDecision[]): readonly Run[] {
   const runs: Run[] = [];
   for (const [index, { scheme }] of decisions.entries()) {
     const last = runs.at(-1);
-    if (last?.scheme === scheme) runs[runs.length - 1] = { ...last, end: index + 1 };
+    const isStored = members[index]?.source.stored !== undefined;
+    const continues =
+      last?.scheme === scheme && isStored === (members[index - 1]?.source.stored !== undefined);
+    if (continues) runs[runs.length - 1] = { ...last, end: index + 1 };
     else runs.push({ scheme, start: index, end: index + 1 });
   }
   return runs;
 }
 
-function countRows(layer: LinearLayer, start: number, end: number): number {
+function countRows(layer: PlannedLayer, start: number, end: number): number {
   return layer.members.slice(start, end).reduce((sum, { source }) => sum + (source.shape[0] as number), 0);
 }
 
 /** `q_proj+k_proj` */
-function labelOf(layer: LinearLayer, { start, end }: Run): string {
+function labelOf(layer: PlannedLayer, { start, end }: Run): string {
   return layer.members
     .slice(start, end)
     .map(({ name }) => name.slice(name.lastIndexOf('.') + 1))
@@ -272,7 +314,7 @@ function labelOf(layer: LinearLayer, { start, end }: Run): string {
 }
 
 /** `model.layers.0.self_attn.q_proj+k_proj.weight`; one member keeps the checkpoint's name. */
-function partName(layer: LinearLayer, run: Run): string {
+function partName(layer: PlannedLayer, run: Run): string {
   const { name, source } = layer.members[run.start] as (typeof layer.members)[number];
   if (run.end - run.start === 1) return source.name;
   return `${name.slice(0, name.lastIndexOf('.') + 1)}${labelOf(layer, run)}${WEIGHT_SUFFIX}`;
@@ -301,12 +343,12 @@ function addValue(
   draft.values.set(part.target, { name: part.target, dataType: 'float32', shape: [tokens, part.rows] });
 }
 
-function memberKey(layer: LinearLayer, member: number): string {
+function memberKey(layer: PlannedLayer, member: number): string {
   return `${layer.node.name}\n${member}`;
 }
 
 function reportLayer(
-  layer: LinearLayer,
+  layer: LinearLayer | EmbeddingTable,
   decisions: readonly LayerDecision[],
   nodeOf: ReadonlyMap<string, string>,
 ): readonly LayerReport[] {

@@ -41,6 +41,41 @@ export function addGemm(builder: GraphBuilder, { module, x = 'x', members, bias 
   });
 }
 
+/** Adds a Gather of rows of an embedding, [40, 8], and the Cast behind it, and returns the float32 rows. */
+export function addEmbedding(builder: GraphBuilder, weight?: string): string {
+  const module = 'model.embed_tokens';
+  const ids = builder.input('input_ids', 'int64', ['tokens']);
+  const table = weight ?? builder.weight(`${module}.weight`, [source(`${module}.weight`, [40, K])]);
+  const scope = builder.scope('model/embed_tokens');
+  const rows = scope.value({
+    opType: 'Gather',
+    inputs: [table, ids],
+    output: { dataType: 'bfloat16', shape: ['tokens', K] },
+    attributes: { axis: intAttribute(0) },
+  });
+  return scope.value({
+    opType: 'Cast',
+    inputs: [rows],
+    output: { dataType: 'float32', shape: ['tokens', K] },
+    attributes: { to: intAttribute(1) },
+  });
+}
+
+/** An embedding and a head that are one tensor. */
+export function tiedGraph(): Graph {
+  const builder = startGraph();
+  const rows = addEmbedding(builder);
+  builder.output(
+    builder.scope('lm_head').value({
+      opType: 'Gemm',
+      inputs: [rows, 'model.embed_tokens.weight'],
+      output: { dataType: 'float32', shape: ['tokens', 40], name: 'logits' },
+      attributes: { transB: intAttribute(1) },
+    }),
+  );
+  return builder.build();
+}
+
 const ATTENTION = 'model.layers.0.self_attn';
 const MLP = 'model.layers.0.mlp';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseLayerPattern } from '../../../src/quant/layer-pattern.js';
+import { parseLayerPattern, parseModulePattern } from '../../../src/quant/layer-pattern.js';
 
 const ATTENTION = 'model.layers.0.self_attn';
 const QKV = {
@@ -10,8 +10,8 @@ const O_PROJ = { members: [`${ATTENTION}.o_proj`], layerNames: [`${ATTENTION}.o_
 const HEAD = { members: ['model.embed_tokens'], layerNames: ['model.embed_tokens', 'lm_head'] };
 
 /** The last parts of the matched names. */
-function matched(text: string): string {
-  const pattern = parseLayerPattern(text);
+function matched(text: string, parse = parseLayerPattern): string {
+  const pattern = parse(text, 'ignore');
   expect(pattern.text).toBe(text);
   return [QKV, O_PROJ, HEAD]
     .flatMap((subject) => pattern.match(subject))
@@ -76,16 +76,45 @@ describe('parseLayerPattern', () => {
 
   it('takes dots of globs literally', () => {
     const subject = { members: ['axb'], layerNames: [] };
-    expect(parseLayerPattern('a.*').match(subject)).toEqual([]);
-    expect(parseLayerPattern('a*').match(subject)).toEqual(['axb']);
+    expect(parseLayerPattern('a.*', 'ignore').match(subject)).toEqual([]);
+    expect(parseLayerPattern('a*', 'ignore').match(subject)).toEqual(['axb']);
   });
 
   it.each(['re:(', 're:[z-a]', '*[z-a]', '', ' '])('refuses %j', (text) => {
-    expect(() => parseLayerPattern(text)).toThrow(
+    expect(() => parseLayerPattern(text, 'targets')).toThrow(
       expect.objectContaining({
         code: 'invalid_config',
+        param: 'targets',
         message: expect.stringContaining(JSON.stringify(text)) as string,
       }),
+    );
+  });
+});
+
+describe('parseModulePattern', () => {
+  it.each([
+    ['self_attn', 'q,k,v,o'],
+    ['model.layers.0', 'q,k,v,o'],
+    ['model.layers.1', ''],
+    ['layers.0.self_attn.o_proj', 'o'],
+    ['model.layers.*.self_attn', 'q,k,v,o'],
+    ['model', 'q,k,v,o,head'],
+    ['q_proj', 'q'],
+    ['proj', ''],
+    ['self', ''],
+    ['qkv_proj', 'q,k,v'],
+    ['lm_head', 'head'],
+    ['[qk]_proj', 'q,k'],
+    ['o_proj.weight', 'o'],
+    ['re:.*v_proj', 'v'],
+    ['re:self_attn', ''],
+  ])('%s', (text, expected) => {
+    expect(matched(text, parseModulePattern)).toBe(expected);
+  });
+
+  it.each(['', ' ', '[z-a]', 're:('])('refuses %j', (text) => {
+    expect(() => parseModulePattern(text, 'modules_to_not_convert')).toThrow(
+      expect.objectContaining({ code: 'invalid_config', param: 'modules_to_not_convert' }),
     );
   });
 });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { GraphBuilder } from '../../../src/graph/builder.js';
 import type { Attribute, Graph } from '../../../src/graph/ir.js';
-import { findLinearLayers, findOtherTensors } from '../../../src/quant/linear-layers.js';
+import { findLinearLayers } from '../../../src/quant/linear-layers.js';
 import { modelGraph, source, startGraph, K } from './float-graph.js';
 
 const INT = (value: number): Attribute => ({ type: 'int', value });
@@ -62,14 +62,6 @@ describe('findLinearLayers', () => {
     expect(layers[0]?.bias?.name).toBe(`${attention}.qkv_proj.bias`);
     expect(layers.at(-1)?.names).toEqual(['model.embed_tokens', 'lm_head']);
     expect(layers.map(({ obstacle }) => obstacle)).toEqual(new Array(5).fill(undefined));
-  });
-
-  it('lists the other checkpoint tensors', () => {
-    const graph = modelGraph();
-    const names = findOtherTensors(graph, findLinearLayers(graph));
-    expect(names).toContain('model.norm.weight');
-    expect(names).toContain('model.layers.0.self_attn.k_proj.bias');
-    expect(names).not.toContain('model.embed_tokens.weight');
   });
 
   it.each<[string, Variation]>([

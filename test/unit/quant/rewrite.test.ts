@@ -63,7 +63,10 @@ describe('a fused layer whose members agree', () => {
           rows: { type: 'ints', value: [32, 16, 16] },
           group_n: { type: 'int', value: 1 },
           group_k: { type: 'int', value: 32 },
+          block_k: { type: 'int', value: 0 },
+          block_type: { type: 'string', value: '' },
           activation: { type: 'string', value: 'none' },
+          activation_scale: { type: 'float', value: 0 },
           compute: { type: 'string', value: 'float32' },
         },
       },
@@ -115,7 +118,10 @@ it('passes the scheme, its groups and the arithmetic on', () => {
     rows: [32, 16, 16],
     group_n: 128,
     group_k: 128,
+    block_k: 0,
+    block_type: '',
     activation: 'e4m3_group128',
+    activation_scale: 0,
     compute: 'bfloat16',
   });
   const weight = initializer(rewritten, `${ATTENTION}.qkv_proj.weight`);
@@ -303,13 +309,9 @@ describe('a weight that several nodes read', () => {
     const graph = sharedGraph();
     const wint8 = resolveScheme('wint8');
     const decisions = graph.nodes.map(
-      ({ name }) => [name, [{ name: 'a', scheme: wint8, reason: '' }]] as const,
+      ({ name }) => [name, [{ name: 'a', kind: 'linear', scheme: wint8, reason: '' } as const]] as const,
     );
-    const rewritten = quantizeGraph(
-      graph,
-      { scheme: wint8, decisions: new Map(decisions) },
-      { compute: 'float32' },
-    ).graph;
+    const rewritten = quantizeGraph(graph, { decisions: new Map(decisions) }, { compute: 'float32' }).graph;
     expect([...rewritten.initializers.keys()]).toEqual(['a.weight', 'a.weight.scales']);
     expect(rewritten.nodes.map((node) => node.inputs[1])).toEqual(['a.weight', 'a.weight', 'a.weight']);
   });
