@@ -69,12 +69,15 @@ Session::Session(std::shared_ptr<ort::Runtime> runtime, const SessionConfig& con
 Session::~Session() { close(true); }
 
 void Session::map_kv_pool(const KvCacheConfig& config) {
-  size_t size = config.type == KvType::kFloat32 ? 4 : 2;
-  for (const int64_t factor : {config.num_layers, config.num_blocks, int64_t{2}, config.num_kv_heads,
-                               int64_t{kKvBlockSize}, config.head_dim}) {
-    if (__builtin_mul_overflow(size, static_cast<size_t>(factor), &size)) {
-      throw ort::Error("the size of the KV cache overflows");
-    }
+  constexpr int64_t kMaxHeadDim = int64_t{1} << 32;  // a record of it is far from overflowing
+  bool overflows = config.head_dim > kMaxHeadDim;
+  auto size = static_cast<size_t>(overflows ? 0 : kv_record_bytes(config.type, config.head_dim));
+  for (const int64_t factor : {config.num_layers, config.num_blocks, int64_t{2}, config.num_kv_heads}) {
+    overflows = __builtin_mul_overflow(size, static_cast<size_t>(factor), &size) || overflows;
+  }
+  if (overflows) throw ort::Error("the size of the KV cache overflows");
+  if (size != static_cast<size_t>(config.byte_length)) {
+    throw ort::Error("the KV cache takes " + std::to_string(size) + " bytes, not " + std::to_string(config.byte_length));
   }
   kv_bytes_ = size;
   void* base = mmap(nullptr, kv_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

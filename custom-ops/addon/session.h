@@ -25,6 +25,7 @@ struct InitializerView {
 struct KvCacheConfig {
   KvType type = KvType::kFloat32;
   int64_t num_layers = 0, num_blocks = 0, num_kv_heads = 0, head_dim = 0;
+  int64_t byte_length = 0;  // what the caller reckons with; must be what kv_cache.h says
 };
 
 struct SessionConfig {

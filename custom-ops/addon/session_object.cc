@@ -63,15 +63,23 @@ InitializerView parse_initializer(const Napi::Object& object, Pins& pins) {
   return view;
 }
 
+KvType get_kv_type(const Napi::Object& object) {
+  static constexpr const char* kNames[] = {"float32", "bfloat16", "int8", "fp8", "int4"};  // in the order of KvType
+  const std::string type = get_string(object, "dataType");
+  for (int i = 0; i <= static_cast<int>(KvType::kInt4); ++i) {
+    if (type == kNames[i]) return static_cast<KvType>(i);
+  }
+  throw_type_error(object.Env(), "unknown KV data type " + type);
+}
+
 KvCacheConfig parse_kv_cache(const Napi::Object& object) {
   KvCacheConfig config;
-  const std::string type = get_string(object, "dataType");
-  if (type != "float32" && type != "bfloat16") throw_type_error(object.Env(), "unknown KV data type " + type);
-  config.type = type == "float32" ? KvType::kFloat32 : KvType::kBFloat16;
+  config.type = get_kv_type(object);
   config.num_layers = get_int(object, "numLayers");
   config.num_blocks = get_int(object, "numBlocks");
   config.num_kv_heads = get_int(object, "numKvHeads");
   config.head_dim = get_int(object, "headDim");
+  config.byte_length = get_int(object, "byteLength");
   if (config.num_layers < 1 || config.num_blocks < 1 || config.num_kv_heads < 1 || config.head_dim < 1) {
     throw_type_error(object.Env(), "every size of the KV cache must be at least 1");
   }

@@ -19,8 +19,8 @@ thread_local std::vector<AttentionTile> t_tiles;
 
 AttentionKernels kernels_of(Isa isa, ComputeType compute, KvType pool) {
 #if defined(__x86_64__)
-  const bool rounds = compute == ComputeType::kBFloat16 && pool == KvType::kBFloat16;
-  if (rounds && isa >= Isa::kAvx512Bf16) return attention_kernels_avx512bf16();
+  const bool rounds = compute == ComputeType::kBFloat16 && pool != KvType::kFloat32;
+  if (rounds && isa >= Isa::kAvx512Bf16) return attention_kernels_avx512bf16(pool);
   if (isa >= Isa::kAvx512) return attention_kernels_avx512(pool);
   if (isa == Isa::kAvx2) return attention_kernels_avx2(pool);
 #else

@@ -53,7 +53,7 @@ struct AttentionKernels {
 AttentionKernels attention_kernels_scalar(KvType pool);
 AttentionKernels attention_kernels_avx2(KvType pool);
 AttentionKernels attention_kernels_avx512(KvType pool);
-// Rounds queries and softmax weights to bfloat16; for a bfloat16 pool only.
-AttentionKernels attention_kernels_avx512bf16();
+// Rounds queries and softmax weights to bfloat16; not for a float32 pool.
+AttentionKernels attention_kernels_avx512bf16(KvType pool);
 
 }  // namespace fdq

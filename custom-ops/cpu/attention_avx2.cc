@@ -1,4 +1,4 @@
-#include "cpu/vector_math_avx2.h"
+#include "cpu/kv_lanes_avx2.h"
 // The kernels are written over the Vec above.
 #include "cpu/attention_float.h"
 #include "cpu/attention_kernel.h"
@@ -7,8 +7,8 @@
 namespace fdq {
 
 AttentionKernels attention_kernels_avx2(KvType pool) {
-  if (pool == KvType::kBFloat16) return kernels_over<FloatProducts, uint16_t>();
-  return kernels_over<FloatProducts, float>();
+  if (pool == KvType::kFloat32) return kernels_over<FloatProducts, float>();
+  return kernels_for_pool<FloatProducts>(pool);
 }
 
 }  // namespace fdq

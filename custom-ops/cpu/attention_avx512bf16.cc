@@ -1,4 +1,4 @@
-#include "cpu/vector_math_avx512.h"
+#include "cpu/kv_lanes_avx512.h"
 // The kernels are written over the Vec above.
 #include "cpu/attention_kernel.h"
 #include "cpu/attention_pairs.h"
@@ -6,6 +6,6 @@
 
 namespace fdq {
 
-AttentionKernels attention_kernels_avx512bf16() { return kernels_over<PairProducts, uint16_t>(); }
+AttentionKernels attention_kernels_avx512bf16(KvType pool) { return kernels_for_pool<PairProducts>(pool); }
 
 }  // namespace fdq

@@ -18,27 +18,29 @@ struct FloatProducts {
     return weights;
   }
 
-  // [head_dim][16] -> the same, widened.
+  // Keys of the pool -> [head_dim][16], widened.
   template <typename E>
   static void stage_keys(const E* keys, const E* ahead, int64_t head_dim, float* out) {
     for (int64_t d = 0; d < head_dim; ++d) {
-      Vec::store(out + d * kKvBlockSize, Vec::load(keys + d * kKvBlockSize));
-      fetch(ahead + d * kKvBlockSize);
+      Vec::store(out + d * kKvBlockSize, load_keys(keys, d));
+      fetch(ahead + KvElement<E>::index(d) * kKvBlockSize);
     }
   }
 
-  // [16][head_dim] -> [16][padded], widened.
+  // Values of the pool -> [16][padded], widened.
   template <typename E>
   static void stage_values(const E* values, const E* ahead, int64_t head_dim, int64_t padded, float* out) {
+    const int64_t stride = KvElement<E>::value_stride(head_dim);
     for (int64_t p = 0; p < kKvBlockSize; ++p) {
-      const E* row = values + p * head_dim;
+      const E* row = values + p * stride;
       int64_t i = 0;
       for (; i + 16 <= head_dim; i += 16) {
-        Vec::store(out + p * padded + i, Vec::load(row + i));
-        fetch(ahead + p * head_dim + i);
+        Vec::store(out + p * padded + i, load_values(row + KvElement<E>::index(i)));
+        fetch(ahead + p * stride + KvElement<E>::index(i));
       }
       if (i < head_dim) {
-        Vec::store(out + p * padded + i, Vec::load_first(row + i, static_cast<int>(head_dim - i)));
+        const E* rest = row + KvElement<E>::index(i);
+        Vec::store(out + p * padded + i, load_values(rest, static_cast<int>(head_dim - i)));
       }
     }
   }
@@ -58,8 +60,8 @@ struct FloatProducts {
       Vec key[C];
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) {
-        key[c] = Vec::load(keys[c] + d * kKvBlockSize);
-        if (S::kStreamed) fetch(ahead[c] + d * kKvBlockSize);
+        key[c] = load_keys(keys[c], d);
+        if (S::kStreamed) fetch(ahead[c] + S::index(d) * kKvBlockSize);
       }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
@@ -88,7 +90,7 @@ struct FloatProducts {
       for (int c = 0; c < C; ++c) sum[r][c] = Vec::load(sums + r * padded + column + c * 16);
     }
     for (int p = span.from; p < span.to;) {
-      const int64_t offset = (p % kKvBlockSize) * step.value_stride + column;
+      const int64_t offset = (p % kKvBlockSize) * step.value_stride + S::index(column);
       const typename S::E* row = step.values[p / kKvBlockSize] + offset;
       const typename S::E* ahead = step.next_keys[p / kKvBlockSize] + offset;
       const int block_end = (p / kKvBlockSize + 1) * kKvBlockSize;
@@ -97,8 +99,8 @@ struct FloatProducts {
         Vec value[C];
 #pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
-          value[c] = width == C * 16 ? Vec::load(row + c * 16) : Vec::load_first(row, width);
-          if (S::kStreamed) fetch(ahead + c * 16);
+          value[c] = width == C * 16 ? load_values(row + S::index(c * 16)) : load_values(row, width);
+          if (S::kStreamed) fetch(ahead + S::index(c * 16));
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {

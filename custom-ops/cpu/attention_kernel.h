@@ -42,14 +42,24 @@ void add_values(const float* weights, const S& step, Span span, int64_t head_dim
   }
 }
 
+// 16 products times what turns codes into values, from position p of a quantized step on.
+template <typename S>
+Vec apply_scales(Vec products, const S&, const float* const* scales, int p) {
+  const Vec unit = Vec::set(KvElement<typename S::PoolElement>::kUnit);
+  return Vec::mul(products, Vec::mul(Vec::load(scales[p / kKvBlockSize]), unit));
+}
+
 // Turns a row's scores into weights exp(score - maximum so far) and brings its state and sums to that
 // maximum.
-template <typename P>
-void soften_row(float* scores, Span span, float* maximum, float* total, float* sums, int64_t padded) {
+template <typename P, typename S>
+void soften_row(float* scores, const S& step, Span span, float* maximum, float* total, float* sums,
+                int64_t padded) {
   const int first = span.from / 16 * 16;
   Vec top = Vec::set(-INFINITY);
   for (int p = first; p < span.to; p += 16) {
-    const Vec s = Vec::keep(Vec::load(scores + p), span.from - p, span.to - p, -INFINITY);
+    Vec s = Vec::load(scores + p);
+    if constexpr (S::kScaled) s = apply_scales(s, step, step.key_scales, p);
+    s = Vec::keep(s, span.from - p, span.to - p, -INFINITY);
     Vec::store(scores + p, s);
     top = Vec::max(s, top);
   }
@@ -60,7 +70,14 @@ void soften_row(float* scores, Span span, float* maximum, float* total, float* s
   Vec sum = Vec::set(0.0f);
   for (int p = first; p < span.to; p += 16) {
     const Vec w = exp_lanes(Vec::sub(Vec::load(scores + p), shift));
-    sum = Vec::add(sum, P::store_weights(scores, p, w));
+    if constexpr (S::kScaled) {
+      sum = Vec::add(sum, w);
+      // Scales of positions that the row does not see may be NaN.
+      const Vec scaled = apply_scales(w, step, step.value_scales, p);
+      P::store_weights(scores, p, Vec::keep(scaled, span.from - p, span.to - p, 0.0f));
+    } else {
+      sum = Vec::add(sum, P::store_weights(scores, p, w));
+    }
   }
   if (now == *maximum) {
     *total += Vec::sum(sum);
@@ -99,7 +116,7 @@ void step_rows(const typename P::Query* const* q, const S& step, int64_t head_di
   score_rows<P, R>(q, step, head_dim, any.from / kKvBlockSize, last_block, state.scores);
   for (int r = 0; r < R; ++r) {
     if (spans[r].from >= spans[r].to) continue;
-    soften_row<P>(state.scores + r * kAttentionChunk, spans[r], state.maximum + r, state.total + r,
+    soften_row<P>(state.scores + r * kAttentionChunk, step, spans[r], state.maximum + r, state.total + r,
                   state.sums + r * state.padded, state.padded);
   }
   // Positions that only some rows see are added row by row: 0 times a value that a row must not see could
@@ -133,10 +150,10 @@ void dispatch_rows(int rows, const typename P::Query* const* q, const S& step, i
 
 // Brings the step's blocks into the form that is multiplied, once for all rows of the tile.
 template <typename P, typename E>
-Step<typename P::Staged, false> stage(const Step<E, true>& step, int64_t head_dim, const TileScratch& layout,
-                                      float* scratch) {
+Step<typename P::Staged, false, E> stage(const Step<E, true, E>& step, int64_t head_dim,
+                                         const TileScratch& layout, float* scratch) {
   using Staged = typename P::Staged;
-  Step<Staged, false> staged{};
+  Step<Staged, false, E> staged{};
   staged.value_stride = layout.padded_dim;
   for (int b = 0; b < kBlocksPerChunk; ++b) {
     if (step.keys[b] == nullptr) continue;
@@ -146,6 +163,8 @@ Step<typename P::Staged, false> stage(const Step<E, true>& step, int64_t head_di
     P::stage_values(step.values[b], step.next_keys[b], head_dim, layout.padded_dim, values);
     staged.keys[b] = keys;
     staged.values[b] = values;
+    staged.key_scales[b] = step.key_scales[b];
+    staged.value_scales[b] = step.value_scales[b];
   }
   return staged;
 }
@@ -196,21 +215,31 @@ void step_tile(const TileView& view, const typename P::Query* q, const S& step, 
 
 // The blocks of the step at `start`, of which rows look at positions [oldest, end).
 template <typename E>
-Step<E, true> find_blocks(const TileView& view, int64_t start, int64_t oldest, int64_t end) {
+Step<E, true, E> find_blocks(const TileView& view, int64_t start, int64_t oldest, int64_t end) {
   const AttentionArgs& args = view.args;
   const int32_t* table = args.block_tables + view.tile.sequence * args.block_table_stride;
-  Step<E, true> step{};
-  step.value_stride = args.head_dim;
+  Step<E, true, E> step{};
+  step.value_stride = KvElement<E>::value_stride(args.head_dim);
+  const auto record = [&](int64_t at, bool values) {
+    return kv_record(args.pool, args.layer, table[at / kKvBlockSize], view.tile.kv_head, values);
+  };
   for (int b = 0; b < kBlocksPerChunk; ++b) {
     const int64_t position = start + b * kKvBlockSize;
     if (position >= end || position + kKvBlockSize <= oldest) continue;
-    const int64_t block = table[position / kKvBlockSize];
-    step.keys[b] = block_base<const E>(args.pool, args.layer, block, view.tile.kv_head, false);
-    step.values[b] = block_base<const E>(args.pool, args.layer, block, view.tile.kv_head, true);
-    step.next_keys[b] = step.keys[b];
-    if (position + kAttentionChunk >= end) continue;
-    const int64_t next = table[(position + kAttentionChunk) / kKvBlockSize];
-    step.next_keys[b] = block_base<const E>(args.pool, args.layer, next, view.tile.kv_head, false);
+    const uint8_t* keys = record(position, false);
+    const uint8_t* values = record(position, true);
+    step.keys[b] = reinterpret_cast<const E*>(keys);
+    step.values[b] = reinterpret_cast<const E*>(values);
+    if constexpr (KvElement<E>::kQuantized) {
+      const int64_t codes = kv_code_bytes(args.pool.type, args.head_dim);
+      step.key_scales[b] = reinterpret_cast<const float*>(keys + codes);
+      step.value_scales[b] = reinterpret_cast<const float*>(values + codes);
+      fetch(step.key_scales[b]);
+      fetch(step.value_scales[b]);
+    }
+    const bool more = position + kAttentionChunk < end;
+    step.next_keys[b] =
+        more ? reinterpret_cast<const E*>(record(position + kAttentionChunk, false)) : step.keys[b];
   }
   return step;
 }
@@ -221,7 +250,7 @@ void attend_steps(const TileView& view, const typename P::Query* q) {
   const int64_t end = view.position(view.tile.rows - 1) + 1;
   const bool staged = view.tile.rows > Vec::kRegisterRows;
   for (int64_t start = oldest / kAttentionChunk * kAttentionChunk; start < end; start += kAttentionChunk) {
-    const Step<E, true> step = find_blocks<E>(view, start, oldest, end);
+    const Step<E, true, E> step = find_blocks<E>(view, start, oldest, end);
     if (staged) {
       step_tile<P>(view, q, stage<P>(step, view.args.head_dim, view.layout, view.scratch), start);
     } else {

@@ -1,6 +1,6 @@
 // Products of attention in bfloat16 pairs (vdpbf16ps), accumulated in float32: queries and softmax weights
-// are rounded to bfloat16, as flash-attention does; keys and values of a bfloat16 pool are multiplied as
-// stored. Include after vector_math_avx512.h.
+// are rounded to bfloat16, as flash-attention does; keys and values are multiplied as stored: the values of
+// all codes are bfloat16 numbers. Include after vector_math_avx512.h.
 //
 //   score(r, position) += q(r, d) * key(d, position) + q(r, d + 1) * key(d + 1, position)
 //   sum(r, d) += w(r, p) * value(p, d) + w(r, p + 1) * value(p + 1, d)      p even, an unseen half is zero
@@ -34,23 +34,26 @@ struct PairProducts {
     return {Vec::widen(bits)};
   }
 
-  // [head_dim][16] -> [pairs of entries][16 positions][2]
-  static void stage_keys(const uint16_t* keys, const uint16_t* ahead, int64_t head_dim, Bf16Pair* out) {
+  // Keys of the pool -> [pairs of entries][16 positions][2]
+  template <typename E>
+  static void stage_keys(const E* keys, const E* ahead, int64_t head_dim, Bf16Pair* out) {
     for (int64_t d = 0; d < head_dim; d += 2) {
-      _mm512_store_si512(out + d / 2 * kKvBlockSize, load_keys(keys, d, head_dim));
-      fetch(ahead + d * kKvBlockSize);
+      _mm512_store_si512(out + d / 2 * kKvBlockSize, pair_keys(keys, d, head_dim));
+      fetch(ahead + KvElement<E>::index(d) * kKvBlockSize);
     }
   }
 
-  // [16][head_dim] -> [8 pairs of positions][padded][2]
-  static void stage_values(const uint16_t* values, const uint16_t* ahead, int64_t head_dim, int64_t padded,
-                           Bf16Pair* out) {
+  // Values of the pool -> [8 pairs of positions][padded][2]
+  template <typename E>
+  static void stage_values(const E* values, const E* ahead, int64_t head_dim, int64_t padded, Bf16Pair* out) {
+    const int64_t stride = KvElement<E>::value_stride(head_dim);
     for (int p = 0; p < kKvBlockSize; p += 2) {
       for (int64_t i = 0; i < head_dim; i += 16) {
         const int width = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
-        _mm512_store_si512(out + p / 2 * padded + i, load_values(values + i, p, head_dim, width));
-        fetch(ahead + p * head_dim + i);
-        fetch(ahead + (p + 1) * head_dim + i);
+        const int64_t at = KvElement<E>::index(i);
+        _mm512_store_si512(out + p / 2 * padded + i, pair_values(values + at, p, stride, width));
+        fetch(ahead + p * stride + at);
+        fetch(ahead + (p + 1) * stride + at);
       }
     }
   }
@@ -70,8 +73,8 @@ struct PairProducts {
       __m512i key[C];
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) {
-        key[c] = load_keys(keys[c], d, head_dim);
-        if (S::kStreamed) fetch(ahead[c] + d * kKvBlockSize);
+        key[c] = pair_keys(keys[c], d, head_dim);
+        if (S::kStreamed) fetch(ahead[c] + S::index(d) * kKvBlockSize);
       }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
@@ -102,15 +105,16 @@ struct PairProducts {
     }
     for (int p = span.from / 2 * 2; p < span.to; p += 2) {
       const int block = p / kKvBlockSize, place = p % kKvBlockSize;
-      const typename S::E* values = step.values[block] + column;
+      const typename S::E* values = step.values[block] + S::index(column);
       __m512i value[C];
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) {
         const int entries = width == C * 16 ? 16 : width;
-        value[c] = load_values(values + c * 16, place, step.value_stride, entries);
+        value[c] = pair_values(values + S::index(c * 16), place, step.value_stride, entries);
         if constexpr (R == 1) value[c] = _mm512_and_si512(value[c], _mm512_set1_epi32(seen(span, p)));
         if (S::kStreamed) {
-          const typename S::E* ahead = step.next_keys[block] + place * step.value_stride + column + c * 16;
+          const typename S::E* ahead =
+              step.next_keys[block] + place * step.value_stride + S::index(column + c * 16);
           fetch(ahead);
           fetch(ahead + step.value_stride);
         }
@@ -148,24 +152,39 @@ struct PairProducts {
   }
 
   // Entries d and d + 1 of 16 positions; an entry past the last is zero.
-  static __m512i load_keys(const uint16_t* block, int64_t d, int64_t head_dim) {
+  static __m512i pair_keys(const uint16_t* block, int64_t d, int64_t head_dim) {
     const __mmask32 lanes = d + 2 <= head_dim ? 0xffffffffu : 0xffffu;
     return interleave(_mm512_maskz_loadu_epi16(lanes, block + d * kKvBlockSize));
   }
-  static __m512i load_keys(const Bf16Pair* block, int64_t d, int64_t) {
+  static __m512i pair_keys(const Bf16Pair* block, int64_t d, int64_t) {
     return _mm512_load_si512(block + d / 2 * kKvBlockSize);
   }
 
   // Positions p and p + 1 of a block, 16 entries of which the first `width` exist.
-  static __m512i load_values(const uint16_t* block, int p, int64_t stride, int width) {
+  static __m512i pair_values(const uint16_t* block, int p, int64_t stride, int width) {
     const uint16_t* row = block + p * stride;
     const auto lanes = static_cast<__mmask16>((1u << width) - 1);
     const __m256i first = _mm256_maskz_loadu_epi16(lanes, row);
     const __m256i second = _mm256_maskz_loadu_epi16(lanes, row + stride);
     return interleave(_mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1));
   }
-  static __m512i load_values(const Bf16Pair* block, int p, int64_t stride, int) {
+  static __m512i pair_values(const Bf16Pair* block, int p, int64_t stride, int) {
     return _mm512_load_si512(block + p / 2 * stride);
+  }
+
+  // The same of codes, whose values are bfloat16 numbers. Quantized records are padded.
+  template <typename E>
+  static __m512i pair_keys(const E* block, int64_t d, int64_t) {
+    return join(load_keys(block, d), load_keys(block, d + 1));
+  }
+  template <typename E>
+  static __m512i pair_values(const E* block, int p, int64_t stride, int) {
+    const E* row = block + p * stride;
+    return join(load_values(row), load_values(row + stride));
+  }
+  static __m512i join(Vec first, Vec second) {
+    const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first.v), 16);
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_castps_si512(second.v));
   }
 
   // Bits of the positions p and p + 1 that are in the span.

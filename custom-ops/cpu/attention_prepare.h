@@ -63,14 +63,21 @@ void prepare_head(const AttentionArgs& args, const float* x, const float* norm, 
 template <typename E>
 void write_slot(const AttentionArgs& args, const KvSlot& slot, int64_t head, const float* key,
                 const float* value) {
-  E* keys = block_base<E>(args.pool, args.layer, slot.block, head, false) + slot.offset;
-  E* values = block_base<E>(args.pool, args.layer, slot.block, head, true) + slot.offset * args.head_dim;
-  for (int64_t i = 0; i < args.head_dim; i += 16) {
-    const int lanes = lanes_left(i, args.head_dim);
-    E column[16];
-    Vec::store(column, Vec::load_first(key + i, lanes));
-    for (int d = 0; d < lanes; ++d) keys[(i + d) * kKvBlockSize] = column[d];
-    Vec::store_first(values + i, Vec::load_first(value + i, lanes), lanes);
+  uint8_t* key_record = kv_record(args.pool, args.layer, slot.block, head, false);
+  uint8_t* value_record = kv_record(args.pool, args.layer, slot.block, head, true);
+  if constexpr (KvElement<E>::kQuantized) {
+    write_codes(args.pool, kv_quantizers(), key, KvPart::kKey, slot.offset, key_record);
+    write_codes(args.pool, kv_quantizers(), value, KvPart::kValue, slot.offset, value_record);
+  } else {
+    E* keys = reinterpret_cast<E*>(key_record) + slot.offset;
+    E* values = reinterpret_cast<E*>(value_record) + slot.offset * args.head_dim;
+    for (int64_t i = 0; i < args.head_dim; i += 16) {
+      const int lanes = lanes_left(i, args.head_dim);
+      E column[16];
+      Vec::store(column, Vec::load_first(key + i, lanes));
+      for (int d = 0; d < lanes; ++d) keys[(i + d) * kKvBlockSize] = column[d];
+      Vec::store_first(values + i, Vec::load_first(value + i, lanes), lanes);
+    }
   }
 }
 
@@ -101,6 +108,20 @@ void prepare_token(const AttentionArgs& args, int64_t t, const KvSlot& slot, voi
 template <typename P, typename E>
 AttentionKernels kernels_over() {
   return {prepare_token<P, E>, attend_tile<P, E>};
+}
+
+template <typename P>
+AttentionKernels kernels_for_pool(KvType type) {
+  switch (type) {
+    case KvType::kInt8:
+      return kernels_over<P, Int8Code>();
+    case KvType::kFp8:
+      return kernels_over<P, Fp8Code>();
+    case KvType::kInt4:
+      return kernels_over<P, Int4Codes>();
+    default:
+      return kernels_over<P, uint16_t>();
+  }
 }
 
 }  // namespace

@@ -16,28 +16,46 @@
 #include <cstdint>
 
 #include "cpu/attention.h"
+#include "cpu/kv_codes.h"
 
 namespace fdq {
 namespace {
 
+// What kv_lanes_*.h offer for quantized elements. Entry d of 16 positions:
+inline Vec load_keys(const float* block, int64_t d) { return Vec::load(block + d * kKvBlockSize); }
+inline Vec load_keys(const uint16_t* block, int64_t d) { return Vec::load(block + d * kKvBlockSize); }
+// 16 entries of one position:
+inline Vec load_values(const float* row) { return Vec::load(row); }
+inline Vec load_values(const uint16_t* row) { return Vec::load(row); }
+// The same where only the first n exist; quantized records are padded.
 template <typename E>
-E* block_base(const KvPool& pool, int64_t layer, int64_t block, int64_t head, bool values) {
-  const int64_t heads = pool.num_kv_heads;
-  const int64_t index = ((layer * pool.num_blocks + block) * 2 + (values ? 1 : 0)) * heads + head;
-  return static_cast<E*>(pool.base) + index * kKvBlockSize * pool.head_dim;
+Vec load_values(const E* row, int n) {
+  if constexpr (KvElement<E>::kQuantized) {
+    return load_values(row);
+  } else {
+    return Vec::load_first(row, n);
+  }
 }
 
 // Blocks of one step, as stored or widened; null where no row looks. Streamed blocks are read once and
 // straight from the pool: scoring fetches their values, and adding those fetches the keys of the next step,
 // at the same offsets. Blocks lie anywhere, so the hardware's prefetchers would begin anew at each.
-template <typename T, bool streamed>
+template <typename T, bool streamed, typename Pool>
 struct Step {
   using E = T;
+  using PoolElement = Pool;
   static constexpr bool kStreamed = streamed;
+  static constexpr bool kScaled = KvElement<Pool>::kQuantized;
+  // Of the element that holds the first of the entries from i on.
+  static int64_t index(int64_t i) { return streamed ? KvElement<Pool>::index(i) : i; }
   const E* keys[kBlocksPerChunk];
   const E* values[kBlocksPerChunk];
   const E* next_keys[kBlocksPerChunk];  // a key block of the next step, or any other address
   int64_t value_stride;                 // elements from one position's value to the next
+  // Of quantized pools, [16]: a score is multiplied by its key's, a softmax weight by its value's, each times
+  // the pool element's kUnit.
+  const float* key_scales[kBlocksPerChunk];
+  const float* value_scales[kBlocksPerChunk];
 };
 
 inline void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }

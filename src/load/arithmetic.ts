@@ -1,23 +1,23 @@
 import type { Graph } from '../graph/ir.js';
-import type { IsaName } from '../runtime/addon.js';
+import type { IsaName, KvDataType } from '../runtime/addon.js';
 
 export type DtypeChoice = 'auto' | 'float32' | 'bfloat16';
 
 /** How numbers travel: the inputs of linear layers, and keys and values in the cache. */
 export interface Arithmetic {
   readonly compute: 'float32' | 'bfloat16';
-  readonly kv: 'float32' | 'bfloat16';
+  readonly kv: KvDataType;
 }
 
 /**
  * `auto` computes in bfloat16 where the CPU multiplies it and the checkpoint is stored in it. The cache is bfloat16
- * unless float32 is asked for, by itself or by `dtype`.
+ * unless something else is asked for, by itself or as float32 by `dtype`.
  */
 export function chooseArithmetic(
   graph: Graph,
   choice: {
     readonly dtype: DtypeChoice;
-    readonly kv: 'auto' | 'float32' | 'bfloat16';
+    readonly kv: 'auto' | KvDataType;
     readonly isa: IsaName;
   },
 ): Arithmetic {

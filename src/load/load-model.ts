@@ -9,11 +9,12 @@ import type { LayerReport } from '../quant/report.js';
 import type { IsaName, KvCacheOptions } from '../runtime/addon.js';
 import { chooseIsa, loadRuntime, type Runtime } from '../runtime/load-addon.js';
 import { availableMemoryBytes } from '../runtime/machine.js';
+import { kvBytesPerToken } from '../runtime/kv-layout.js';
 import { createOnnxRunner, type OnnxRunner } from '../runtime/onnx-runner.js';
 import { packWarmUpStep } from './warm-up.js';
 import { planMemory, type MemoryPlan } from './memory-plan.js';
 import type { Arithmetic } from './arithmetic.js';
-import { kvBytesPerToken, planCheckpoint, type CheckpointPlan, type PlanOptions } from './plan.js';
+import { planCheckpoint, type CheckpointPlan, type PlanOptions } from './plan.js';
 import { streamedBytes, streamWeights } from './stream-weights.js';
 
 export type LoadPhase = 'locate' | 'plan' | 'quantize' | 'build' | 'warm_up';
@@ -142,7 +143,14 @@ export async function planModel(
     ...options.memory,
   });
   const { numLayers, numKvHeads, headDim } = decoder;
-  const kvCache = { dataType: arithmetic.kv, numLayers, numBlocks: memory.numBlocks, numKvHeads, headDim };
+  const kvCache: KvCacheOptions = {
+    dataType: arithmetic.kv,
+    numLayers,
+    numBlocks: memory.numBlocks,
+    numKvHeads,
+    headDim,
+    byteLength: memory.kvBytes,
+  };
   return { ...plan, memory, kvCache, runtime, isa };
 }
 

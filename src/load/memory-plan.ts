@@ -1,5 +1,5 @@
 import { UserError } from '../errors.js';
-import { KV_BLOCK_SIZE } from '../runtime/onnx-runner.js';
+import { KV_BLOCK_SIZE } from '../runtime/kv-layout.js';
 
 const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
@@ -7,7 +7,7 @@ const GIB = 1024 ** 3;
 /** KV cache taken when nothing is asked for and more would fit; the default of vLLM's CPU backend. */
 const DEFAULT_KV_BYTES = 4 * GIB;
 /** Node, ONNX Runtime and the activations of a step. */
-const WORKSPACE_BYTES = 400 * MIB;
+export const WORKSPACE_BYTES = 400 * MIB;
 /** Logits rows beyond one a sequence (prompt logprobs) stop here. */
 const LOGITS_BYTES = 64 * MIB;
 const DEFAULT_MAX_NUM_SEQS = 64;

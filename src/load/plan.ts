@@ -2,14 +2,14 @@ import type { Graph } from '../graph/ir.js';
 import type { Checkpoint } from '../hub/checkpoint.js';
 import type { DecoderInfo } from '../models/architecture.js';
 import { buildModel } from '../models/build-model.js';
+import type { QuantizationPlan } from '../quant/plan.js';
 import type { LayerReport } from '../quant/report.js';
 import type { IsaName } from '../runtime/addon.js';
-import { applyQuantization, weightBytesOf, type QuantizationFlags } from './apply-quantization.js';
+import { applyQuantization, requestOf, weightBytesOf, type QuantizationFlags } from './apply-quantization.js';
 import { chooseArithmetic, type Arithmetic, type DtypeChoice } from './arithmetic.js';
 
 export interface PlanOptions extends QuantizationFlags {
   readonly dtype: DtypeChoice;
-  readonly kvCacheDtype: Parameters<typeof chooseArithmetic>[1]['kv'];
   /** Decides about the layers of the float graph in place of the flags, e.g. from measured errors. */
   readonly chooseQuantization?: (checkpoint: Checkpoint, graph: Graph) => Promise<QuantizationFlags>;
 }
@@ -24,6 +24,7 @@ export interface CheckpointPlan {
   /** What was planned from, `chooseQuantization` included. */
   readonly quantization: QuantizationFlags;
   readonly scheme: string;
+  readonly plan: QuantizationPlan;
   readonly layers: readonly LayerReport[];
   readonly weightBytes: number;
   readonly arithmetic: Arithmetic;
@@ -43,9 +44,10 @@ export async function planCheckpoint(
 ): Promise<CheckpointPlan> {
   const model = await buildModel(checkpoint.config, checkpoint.tensors);
   const unused = model.unusedTensors.length > 0 ? [describeUnused(model.unusedTensors)] : [];
-  const { dtype, kvCacheDtype, chooseQuantization } = options;
-  const arithmetic = chooseArithmetic(model.graph, { dtype, kv: kvCacheDtype, isa });
-  const quantization = (await chooseQuantization?.(checkpoint, model.graph)) ?? options;
+  const quantization = (await options.chooseQuantization?.(checkpoint, model.graph)) ?? options;
+  // The type of the cache may be said by a flag, a key or the C part of a precision name.
+  const { kvCacheDtype } = requestOf(quantization);
+  const arithmetic = chooseArithmetic(model.graph, { dtype: options.dtype, kv: kvCacheDtype, isa });
   const quantized = applyQuantization(model.graph, quantization, arithmetic);
   return {
     checkpoint,
@@ -55,14 +57,8 @@ export async function planCheckpoint(
     quantization,
     weightBytes: weightBytesOf(quantized.graph),
     arithmetic,
-    warnings: [...checkpoint.warnings, ...unused],
+    warnings: [...checkpoint.warnings, ...unused, ...quantized.plan.warnings],
   };
-}
-
-/** Bytes that keys and values of one token take over all layers. */
-export function kvBytesPerToken(decoder: DecoderInfo, kv: Arithmetic['kv']): number {
-  const { numLayers, numKvHeads, headDim } = decoder;
-  return numLayers * 2 * numKvHeads * headDim * (kv === 'float32' ? 4 : 2);
 }
 
 function describeUnused(names: readonly string[]): string {

@@ -36,12 +36,17 @@ export interface SessionOptions {
   readonly kvCache?: KvCacheOptions;
 }
 
+/** How keys and values are stored; custom-ops/include/fdq/kv_cache.h. */
+export type KvDataType = 'float32' | 'bfloat16' | 'int8' | 'fp8' | 'int4';
+
 export interface KvCacheOptions {
-  readonly dataType: 'float32' | 'bfloat16';
+  readonly dataType: KvDataType;
   readonly numLayers: number;
   readonly numBlocks: number;
   readonly numKvHeads: number;
   readonly headDim: number;
+  /** Bytes of the whole pool; any other number than the kernels reckon with is refused. */
+  readonly byteLength: number;
 }
 
 /** Memory of a tensor fed to or filled by a run; the native side keeps it alive. */

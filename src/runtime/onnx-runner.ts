@@ -7,6 +7,7 @@ import type {
   NativeTensor,
   SamplingResult,
 } from './addon.js';
+import { KV_BLOCK_SIZE } from './kv-layout.js';
 import { placeholderFolder, type Runtime } from './load-addon.js';
 import type { ModelRunner, StepBatch } from './model-runner.js';
 
@@ -14,9 +15,6 @@ import type { ModelRunner, StepBatch } from './model-runner.js';
 const FLOAT = 1;
 const INT32 = 6;
 const INT64 = 7;
-
-/** Positions in a KV block: kKvBlockSize of custom-ops/include/fdq/ops.h. */
-export const KV_BLOCK_SIZE = 16;
 
 export interface RunnerOptions {
   readonly runtime: Runtime;

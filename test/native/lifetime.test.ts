@@ -157,6 +157,7 @@ describe('arguments', () => {
       numBlocks: size,
       numKvHeads: 1,
       headDim: 1,
+      byteLength: 2 ** 51,
     } as const;
     await expect(createSession(runtime, { kvCache })).rejects.toThrow(/overflows/);
     await expect(
@@ -165,7 +166,14 @@ describe('arguments', () => {
   });
 
   it('refuses two steps at once on one KV cache', async () => {
-    const kvCache = { dataType: 'float32', numLayers: 1, numBlocks: 1, numKvHeads: 1, headDim: 16 } as const;
+    const kvCache = {
+      dataType: 'float32',
+      numLayers: 1,
+      numBlocks: 1,
+      numKvHeads: 1,
+      headDim: 16,
+      byteLength: 16 * 2 * 16 * 4,
+    } as const;
     const options = { model: gatherModel(), initializers: [weightOf(3)], kvCache };
     const session = await createSession(runtime, options);
     const rows = 4000;

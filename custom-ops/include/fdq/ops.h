@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "fdq/formats.h"
+#include "fdq/kv_cache.h"
 
 namespace fdq {
 
@@ -85,24 +86,10 @@ void quantize_activation_e4m3(const float* x, int64_t tokens, int64_t k, uint8_t
 // ---------------------------------------------------------------------------------------------------------
 // Attention over a paged KV pool
 
-enum class KvType { kFloat32, kBFloat16 };
-
-// A pool of fixed-size blocks. Address of one layer's block b and KV head h:
-//   base + ((layer * num_blocks + b) * 2 * num_kv_heads + {0: keys, num_kv_heads: values} + h) * block_size * head_dim elements
-//   keys   [head_dim][block_size]  (16 positions side by side: a vector load feeds 16 scores)
-//   values [block_size][head_dim]
-constexpr int kKvBlockSize = 16;
-
-struct KvPool {
-  void* base;
-  KvType type;
-  int64_t num_layers, num_blocks, num_kv_heads, head_dim;
-};
-
 struct AttentionArgs {
   KvPool pool;
   // kBFloat16 lets queries and softmax weights be rounded to bfloat16 where the machine multiplies it and the
-  // pool holds it; sums, scores and the softmax itself are float32 either way.
+  // pool is not float32; sums, scores and the softmax itself are float32 either way.
   ComputeType compute;
   int64_t layer;
   int64_t num_heads, num_kv_heads, head_dim;

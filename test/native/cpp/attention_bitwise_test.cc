@@ -137,6 +137,20 @@ void check_bfloat16(fdq::Isa isa) {
   check_later_tokens({3, 1, 16, 31, 0, false, false, kType, kCompute}, isa);
 }
 
+// Quantized pools: groups of 3, 8 and 1 rows a token, odd heads and windows, with both products.
+void check_quantized(fdq::Isa isa) {
+  for (KvType type : {KvType::kInt8, KvType::kFp8, KvType::kInt4}) {
+    const auto compute =
+        isa >= fdq::Isa::kAvx512Bf16 ? fdq::ComputeType::kBFloat16 : fdq::ComputeType::kFloat32;
+    check_shape({6, 2, 20, 33, 8, true, true, type, compute}, isa);
+    check_later_tokens({4, 2, 32, 0, 0, false, false, type, compute}, isa);
+    check_later_tokens({3, 1, 17, 31, 0, false, false, type, compute}, isa);
+    if (isa == fdq::Isa::kScalar) continue;
+    check_shape({8, 1, 7, 0, 6, false, false, type, compute}, isa);
+    check_shape({2, 2, 128, 150, 128, false, true, type, compute}, isa);
+  }
+}
+
 }  // namespace
 }  // namespace fdq_test
 
@@ -144,6 +158,7 @@ int main() {
   for (fdq::Isa isa : fdq_test::machine_isas()) {
     if (isa <= fdq::Isa::kAvx512) fdq_test::check_float(isa);  // later sets share AVX-512's code
     if (isa == fdq::Isa::kAvx512Bf16) fdq_test::check_bfloat16(isa);
+    if (isa <= fdq::Isa::kAvx512Bf16) fdq_test::check_quantized(isa);
   }
   return fdq_test::finish("attention_bitwise");
 }

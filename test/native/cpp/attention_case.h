@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "fdq/ops.h"
+#include "kv_reference.h"
 
 namespace fdq_test {
 
@@ -66,10 +67,8 @@ class AttentionCase {
     num_blocks_ += 3;  // owned by nobody
     for (int64_t b = 0; b < num_blocks_; ++b) blocks.push_back(static_cast<int32_t>(b));
     std::shuffle(blocks.begin(), blocks.end(), random_);
-    const size_t element = shape.type == fdq::KvType::kFloat32 ? 4 : 2;
-    pool_.resize(static_cast<size_t>(kLayers * num_blocks_ * 2 * shape.num_kv_heads * fdq::kKvBlockSize *
-                                     shape.head_dim) *
-                 element);
+    const int64_t record = fdq::kv_record_bytes(shape.type, shape.head_dim);
+    pool_.resize(static_cast<size_t>(kLayers * num_blocks_ * 2 * shape.num_kv_heads * record));
     clear();
     q_norm_ = draw(shape.head_dim, 0.3f, 1.0f);
     k_norm_ = draw(shape.head_dim, 0.3f, 1.0f);
@@ -98,7 +97,15 @@ class AttentionCase {
   int64_t width() const { return (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim; }
   int64_t out_width() const { return shape_.num_heads * shape_.head_dim; }
   std::vector<Sequence>& sequences() { return sequences_; }
-  const std::vector<uint8_t>& pool() const { return pool_; }
+  fdq::KvPool pool_view() const {
+    auto* base = const_cast<uint8_t*>(pool_.data());
+    return {base, shape_.type, kLayers, num_blocks_, shape_.num_kv_heads, shape_.head_dim};
+  }
+  // The key (or value) of a token that has been run, as the pool holds it.
+  KvHead stored(const Sequence& s, int64_t token, int64_t kv_head, bool value) const {
+    const int64_t block = s.table[static_cast<size_t>(token / fdq::kKvBlockSize)];
+    return read_kv_head(pool_view(), {kLayer, block, kv_head, value}, token % fdq::kKvBlockSize);
+  }
   float scale() const { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim))); }
 
   // Forgets all outputs and fills the pool with NaN, so that a read of anything never written shows.
@@ -132,9 +139,9 @@ class AttentionCase {
     }
     std::vector<float> output(static_cast<size_t>(starts.back() * out_width()));
     fdq::AttentionArgs args{};
-    args.pool = {pool_.data(), shape_.type, kLayers, num_blocks_, shape_.num_kv_heads, shape_.head_dim};
+    args.pool = pool_view();
     args.compute = shape_.compute;
-    args.layer = 1;
+    args.layer = kLayer;
     args.num_heads = shape_.num_heads;
     args.num_kv_heads = shape_.num_kv_heads;
     args.head_dim = shape_.head_dim;
@@ -165,7 +172,8 @@ class AttentionCase {
     }
   }
 
-  // Double precision, keys and values rounded once as the pool stores them. [length, heads * head_dim]
+  // Double precision over keys and values as the pool stores them: float types rounded here, quantized ones
+  // read from the pool, so the sequence must have been run. [length, heads * head_dim]
   std::vector<double> reference(const Sequence& s) const {
     const int64_t n = shape_.head_dim, group = shape_.num_heads / shape_.num_kv_heads;
     std::vector<std::vector<double>> heads;  // of each token: queries, keys, values
@@ -175,8 +183,11 @@ class AttentionCase {
         std::vector<double> y(x, x + n);
         const bool query = h < shape_.num_heads, value = h >= shape_.num_heads + shape_.num_kv_heads;
         if (!value) prepare(&y, query ? q_norm_ : k_norm_, s.rotary.data() + t * shape_.rotary_dim);
-        if (!query) {
-          for (double& v : y) v = stored(v);
+        if (!query && fdq::is_quantized(shape_.type)) {
+          const int64_t kv_head = (h - shape_.num_heads) % shape_.num_kv_heads;
+          y = stored(s, t, kv_head, value).decoded();
+        } else if (!query) {
+          for (double& v : y) v = round(v);
         }
         heads.push_back(y);
       }
@@ -210,7 +221,7 @@ class AttentionCase {
   }
 
  private:
-  static constexpr int64_t kLayers = 2;
+  static constexpr int64_t kLayers = 2, kLayer = 1;
 
   std::vector<float> draw(int64_t count, float spread, float mean) {
     std::normal_distribution<float> normal(mean, spread);
@@ -219,7 +230,7 @@ class AttentionCase {
     return values;
   }
 
-  double stored(double value) const {
+  double round(double value) const {
     const float single = static_cast<float>(value);
     if (shape_.type == fdq::KvType::kFloat32) return single;
     uint32_t bits;
