@@ -44,7 +44,7 @@ export async function planCheckpoint(
 ): Promise<CheckpointPlan> {
   const model = await buildModel(checkpoint.config, checkpoint.tensors);
   const unused = model.unusedTensors.length > 0 ? [describeUnused(model.unusedTensors)] : [];
-  const quantization = (await options.chooseQuantization?.(checkpoint, model.graph)) ?? options;
+  const quantization = (await options.chooseQuantization?.(checkpoint, model.graph)) ?? pickFlags(options);
   // The type of the cache may be said by a flag, a key or the C part of a precision name.
   const { kvCacheDtype } = requestOf(quantization);
   const arithmetic = chooseArithmetic(model.graph, { dtype: options.dtype, kv: kvCacheDtype, isa });
@@ -58,6 +58,17 @@ export async function planCheckpoint(
     weightBytes: weightBytesOf(quantized.graph),
     arithmetic,
     warnings: [...checkpoint.warnings, ...unused, ...quantized.plan.warnings],
+  };
+}
+
+function pickFlags(options: PlanOptions): QuantizationFlags {
+  const { quantization, quantizationConfig, quantizeLmHead, quantizeEmbeddings, kvCacheDtype } = options;
+  return {
+    ...(quantization === undefined ? {} : { quantization }),
+    ...(quantizationConfig === undefined ? {} : { quantizationConfig }),
+    ...(quantizeLmHead === undefined ? {} : { quantizeLmHead }),
+    ...(quantizeEmbeddings === undefined ? {} : { quantizeEmbeddings }),
+    ...(kvCacheDtype === undefined ? {} : { kvCacheDtype }),
   };
 }
 
