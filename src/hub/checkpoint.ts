@@ -1,8 +1,12 @@
-import { UnsupportedError, UserError } from '../errors.js';
+import { UserError } from '../errors.js';
 import { listNames, quote } from './quote.js';
 import { readSafetensorsHeader } from './safetensors.js';
 import type { SafetensorsHeader, TensorInfo } from './safetensors.js';
-import { isJsonObject, parseStrictJsonObject } from './strict-json.js';
+import { parseQuantizationConfig, QUANTIZATION_FILES } from './stored/quantization-config.js';
+import type { QuantizationConfig } from './stored/quantization-config.js';
+import { readStoredTensors } from './stored/stored-checkpoint.js';
+import type { ModelTensor } from './stored/stored-checkpoint.js';
+import { parseStrictJsonObject } from './strict-json.js';
 import { openWeightFile, readSmallFile } from './weight-file.js';
 import type { FileIdentity } from './weight-file.js';
 import { findWeightFiles, INDEX_FILE, listFolder, resolveModelFile, SINGLE_FILE } from './weight-files.js';
@@ -24,7 +28,10 @@ export interface CheckpointLocation {
 export interface Checkpoint extends CheckpointLocation {
   readonly config: Readonly<Record<string, unknown>>;
   readonly generationConfig: Readonly<Record<string, unknown>> | undefined;
-  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** As a model sees them: the parts of a weight that is stored quantized are one tensor. */
+  readonly tensors: ReadonlyMap<string, ModelTensor>;
+  /** `quant_method`, when weights are stored quantized. */
+  readonly quantMethod?: string;
   /** Bytes of all tensors. */
   readonly totalBytes: number;
   /** The weight files, as they were when their headers were checked. */
@@ -44,8 +51,6 @@ const MAX_CONFIG_DEPTH = 32;
 const MAX_TENSORS = 1 << 20;
 /** Headers read at the same time. */
 const HEADER_READERS = 8;
-/** Where older tools write what newer ones put in config.json's quantization_config. */
-const QUANTIZATION_FILES = ['quantize_config.json', 'quant_config.json', 'hf_quant_config.json'];
 const CODE_FILE = /\.py$/i;
 const PICKLE_FILE = /\.(?:bin|pt|pth|pkl|pickle|ckpt)$/i;
 
@@ -72,39 +77,21 @@ export async function readConfig(
   return readJsonFile(dir, 'config.json');
 }
 
-/** The method's name when the checkpoint's weights are quantized already. */
-function findQuantization(
+/**
+ * How the weights are stored, from config.json and the files some tools write beside it; undefined when they are not
+ * quantized.
+ * @throws UnsupportedError `unsupported_model` naming a method or a field that fdq does not load.
+ */
+export async function readQuantizationConfig(
+  { reference, dir }: Pick<CheckpointLocation, 'reference' | 'dir'>,
   config: Readonly<Record<string, unknown>>,
   names: readonly string[],
-): string | undefined {
-  const nested = [config, config['text_config']].filter(isJsonObject);
-  for (const holder of nested) {
-    const found = holder['quantization_config'] ?? holder['compression_config'];
-    if (found === undefined || found === null) continue;
-    const method = isJsonObject(found) ? found['quant_method'] : undefined;
-    return typeof method === 'string' ? quote(method) : 'not named';
+): Promise<QuantizationConfig | undefined> {
+  const files = new Map<string, Readonly<Record<string, unknown>>>();
+  for (const file of QUANTIZATION_FILES.keys()) {
+    if (names.includes(file)) files.set(file, await readJsonFile(dir, file));
   }
-  const file = names.find((name) => QUANTIZATION_FILES.includes(name));
-  return file === undefined ? undefined : `described in ${file}`;
-}
-
-/** @throws UnsupportedError `unsupported_model` naming the quantization method. */
-export function assertNotQuantized(
-  reference: string,
-  config: Readonly<Record<string, unknown>>,
-  names: readonly string[],
-): void {
-  const method = findQuantization(config, names);
-  if (method === undefined) return;
-  throw new UnsupportedError(
-    'unsupported_model',
-    `The weights of ${quote(reference)} are already quantized (quant_method ${method}); ` +
-      'this version of fdq loads BF16, FP16 and FP32 checkpoints, and would quantize them a second time.',
-    {
-      param: 'quantization_config',
-      suggestions: ['Use the unquantized checkpoint this one was made from: fdq quantizes it while loading.'],
-    },
-  );
+  return parseQuantizationConfig(reference, config, files);
 }
 
 function listIgnored(config: Readonly<Record<string, unknown>>, names: readonly string[]): readonly string[] {
@@ -230,33 +217,37 @@ function checkTensorCount(dir: string, count: number): void {
 }
 
 /**
- * Reads config.json, generation_config.json and the headers of all weight files; no tensor data.
+ * Reads config.json, generation_config.json and the headers of all weight files; of tensors only those small ones of a
+ * quantized checkpoint that decide about its graph.
  *
  * @throws UserError `invalid_checkpoint` naming the file and what is wrong with it; UnsupportedError
- *   `unsupported_model` for weights in another format or quantized already.
+ *   `unsupported_model` for weights in another format, or quantized in a way that fdq does not load.
  */
 export async function openCheckpoint(location: CheckpointLocation): Promise<Checkpoint> {
   const { reference, dir, revision } = location;
   const names = await listFolder(dir);
   const found = await findWeightFiles(dir, names);
   const config = await readConfig(dir, names);
-  assertNotQuantized(reference, config, names);
+  const quantization = await readQuantizationConfig(location, config, names);
   const generationConfig = names.includes('generation_config.json')
     ? await readJsonFile(dir, 'generation_config.json')
     : undefined;
 
   const { tensors, files, warnings } = await readWeights(location, found, names);
   checkTensorCount(dir, tensors.size);
+  const stored =
+    quantization === undefined ? undefined : await readStoredTensors(quantization, tensors, files);
   return {
     reference,
     dir,
     ...(revision === undefined ? {} : { revision }),
     config,
     generationConfig,
-    tensors,
+    tensors: stored?.tensors ?? tensors,
+    ...(quantization === undefined ? {} : { quantMethod: quantization.method.name }),
     totalBytes: sumBytes(tensors),
     files,
-    warnings: [...warnings, ...listIgnored(config, names)],
+    warnings: [...warnings, ...(stored?.warnings ?? []), ...listIgnored(config, names)],
   };
 }
 

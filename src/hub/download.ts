@@ -5,7 +5,7 @@ import { listFiles, modelInfo } from '@huggingface/hub';
 import { FdqError, UserError } from '../errors.js';
 import { getRepoCache } from './cache-layout.js';
 import type { RepoCache, Snapshot } from './cache-layout.js';
-import { assertNotQuantized, readConfig } from './checkpoint.js';
+import { readConfig, readQuantizationConfig } from './checkpoint.js';
 import { createHubClient, retry } from './hub-client.js';
 import type { FirstContactPolicy, HubClient, RetryPolicy } from './hub-client.js';
 import type { HubSettings } from './hub-environment.js';
@@ -51,7 +51,7 @@ const PARALLEL_FILES = 4;
 const ETAG = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 /** Beside the weights, what serving reads; no code, no pickles, nothing in subfolders. */
 const SMALL_FILE =
-  /^(?:config|generation_config|tokenizer[\w.-]*|chat_template[\w.-]*)\.json$|^chat_template[\w.-]*\.jinja$/;
+  /^(?:config|generation_config|quantize_config|quant_config|hf_quant_config|tokenizer[\w.-]*|chat_template[\w.-]*)\.json$|^chat_template[\w.-]*\.jinja$/;
 const WEIGHT_FILE = /^[^/\\\p{Cc}]+\.safetensors(?:\.index\.json)?$/u;
 
 function describeOddAnswer({ endpoint, repo }: HubClient, problem: string): UserError {
@@ -305,7 +305,7 @@ export async function downloadModel(
   await fetchAll(download, small, () => undefined);
   const weights = await selectWeights(download, listing);
   const config = await readConfig(snapshot.dir, listing.names, repo.id);
-  assertNotQuantized(repo.id, config, listing.names);
+  await readQuantizationConfig({ reference: repo.id, dir: snapshot.dir }, config, listing.names);
   await options.checkConfig?.(config);
 
   await checkFreeSpace(download, weights);

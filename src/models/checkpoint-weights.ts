@@ -1,6 +1,6 @@
 import { BugError, UnsupportedError, UserError } from '../errors.js';
 
-import type { DataType, WeightSource } from '../graph/ir.js';
+import type { DataType, StoredWeight, WeightSource } from '../graph/ir.js';
 import type { ModelConfig, TensorSpec, WeightLookup } from './architecture.js';
 
 /** What the header of a checkpoint says of one tensor. */
@@ -13,6 +13,8 @@ export interface CheckpointTensor {
   readonly file: string;
   readonly offset: number;
   readonly byteLength: number;
+  /** Present when it is stored quantized; type and shape are then those of the float weight it stands for. */
+  readonly stored?: StoredWeight;
 }
 
 export interface CheckedWeights {
@@ -88,7 +90,13 @@ function checkTensor(spec: TensorSpec, tensor: CheckpointTensor): WeightSource {
     throw new UnsupportedError(
       'invalid_checkpoint',
       `Expected tensor "${name}" to be of type ${types} but the checkpoint has ${tensor.dtype}.`,
-      { param: name, suggestions: ['Give the unquantized checkpoint: fdq quantizes it while loading.'] },
+      {
+        param: name,
+        suggestions: [
+          'Check that config.json still has the quantization_config the checkpoint was published with.',
+          'Or give the unquantized checkpoint: fdq quantizes it while loading.',
+        ],
+      },
     );
   }
   if (tensor.shape.join() !== spec.shape.join()) {
@@ -98,8 +106,18 @@ function checkTensor(spec: TensorSpec, tensor: CheckpointTensor): WeightSource {
       { param: name, suggestions: ['Check that config.json and the weights are of the same model.'] },
     );
   }
-  const { shape, file, offset, byteLength } = tensor;
-  return { name, dataType, shape, file, offset, byteLength };
+  const { shape, file, offset, byteLength, stored } = tensor;
+  if (stored === undefined) return { name, dataType, shape, file, offset, byteLength };
+  if (spec.role !== 'linear' && spec.role !== 'lm_head') throw refuseStored(name, spec.role, stored.method);
+  return { name, dataType, shape, file, offset, byteLength, stored };
+}
+
+function refuseStored(name: string, role: string, method: string): UnsupportedError {
+  return new UnsupportedError(
+    'unsupported_model',
+    `Tensor "${name}" is stored quantized (${method}), which fdq loads for linear layers and lm_head, not for ${role} tensors.`,
+    { param: name, suggestions: ['Give the unquantized checkpoint: fdq quantizes it while loading.'] },
+  );
 }
 
 function refuseMissing(spec: TensorSpec, count: number, tensors: ReadonlyMap<string, CheckpointTensor>): UserError {

@@ -32,7 +32,6 @@ const NEUTRAL_VALUES: Readonly<Record<string, readonly unknown[]>> = {
   position_embedding_type: ['rope', 'rotary'],
   qk_layernorm: [false],
   qk_norm: [false],
-  quantization_config: [],
   query_pre_attn_scalar: [],
   residual_multiplier: [1],
   rope_interleave: [false],

@@ -212,10 +212,10 @@ const CHECKPOINTS: readonly Case[] = [
   },
   {
     what: 'quantized weights',
-    spoil: (folder) => folder.config({ quantization_config: { quant_method: 'gptq' } }),
+    spoil: (folder) => folder.config({ quantization_config: { quant_method: 'bitsandbytes' } }),
     code: 3,
     name: 'unsupported_model',
-    says: ['gptq', 'already quantized'],
+    says: ['bitsandbytes', 'already quantized'],
   },
   {
     what: 'more weights than memory',

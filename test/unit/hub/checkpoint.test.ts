@@ -154,27 +154,41 @@ describe('openCheckpoint refuses', () => {
   it.each([
     [
       'quantization_config',
-      { quantization_config: { quant_method: 'gptq', bits: 4 } },
-      /quant_method "gptq"/,
+      { quantization_config: { quant_method: 'hqq' } },
+      /quantization_config has quant_method "hqq"/,
     ],
-    ['compression_config', { compression_config: {} }, /quant_method not named/],
-    ['nested', { text_config: { quantization_config: { quant_method: 'fp8' } } }, /quant_method "fp8"/],
-  ])('a checkpoint that is quantized already (%s)', async (_, config, message) => {
+    ['compression_config', { compression_config: {} }, /quantization_config has no quant_method/],
+    ['nested', { text_config: { quantization_config: { quant_method: 'eetq' } } }, /quant_method "eetq"/],
+    [
+      'FastDeploy',
+      { quantization_config: { quantization: 'wint4', is_quantized: true } },
+      /FastDeploy's is_quantized/,
+    ],
+  ])('a checkpoint quantized in a way that is not loaded (%s)', async (_, config, message) => {
     const dir = await createTempDir();
     await writeModel(dir, config);
     const error = await catchError(open(dir));
     expect(error).toBeInstanceOf(UnsupportedError);
     expect(error.code).toBe('unsupported_model');
     expect(error.message).toMatch(message);
-    expect(error.message).toContain('BF16, FP16 and FP32');
+    expect(error.message).toContain('fp8, compressed-tensors, gptq, awq, modelopt');
   });
 
   it('a checkpoint that an older tool has quantized', async () => {
     const dir = await createTempDir();
     await writeModel(dir, { quantization_config: null });
     await expect(open(dir)).resolves.toBeDefined();
-    await writeFile(join(dir, 'quantize_config.json'), '{}');
-    expect((await catchError(open(dir))).message).toMatch(/described in quantize_config\.json/);
+    await writeFile(join(dir, 'quantize_config.json'), '{"bits": 3}');
+    expect((await catchError(open(dir))).message).toMatch(
+      /^quantize_config\.json\.bits is 3; .* gptq .* 4 or 8/,
+    );
+  });
+
+  it('a config that quantizes tensors which are not quantized', async () => {
+    const dir = await createTempDir();
+    await writeModel(dir, { quantization_config: { quant_method: 'gptq', bits: 4, group_size: 128 } });
+    const error = await catchError(open(dir));
+    expect(error).toMatchObject({ code: 'invalid_checkpoint', param: 'quantization_config' });
   });
 
   it.each(['pytorch_model.bin', 'model.pt', 'model-Q4_K_M.gguf', 'model.onnx'])(

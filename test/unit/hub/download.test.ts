@@ -472,10 +472,10 @@ describe('answers of the hub', () => {
 describe('before the weights', () => {
   it.each<[string, Record<string, string>, string, RegExp]>([
     [
-      'a quantized model',
-      { 'config.json': '{"quantization_config":{"quant_method":"awq"}}' },
+      'a model quantized in a way that is not loaded',
+      { 'config.json': '{"quantization_config":{"quant_method":"hqq"}}' },
       'unsupported_model',
-      /"awq"/,
+      /"hqq"/,
     ],
     ['a broken config', { 'config.json': '{' }, 'invalid_checkpoint', /config\.json/],
   ])('refuses %s', async (_, files, code, message) => {

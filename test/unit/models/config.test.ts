@@ -72,7 +72,6 @@ describe.each(architectureNames)('config of %s', (architecture) => {
     ['num_local_experts', 8],
     ['position_embedding_type', 'alibi'],
     ['is_causal', false],
-    ['quantization_config', { quant_method: 'gptq' }],
   ];
   it.each(unsupported)('refuses %s %j by name', async (key, value) => {
     const error = await refusalOf(architecture, { [key]: value });

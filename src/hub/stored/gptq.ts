@@ -1,0 +1,108 @@
+import { UnsupportedError } from '../../errors.js';
+import type { StoredFormat, StoredPart } from '../../graph/ir.js';
+import { parseColumnOrder } from './column-order.js';
+import type { ConfigFields } from './config-fields.js';
+import { countGroups } from './stored-method.js';
+import type { StoredMatrix, StoredMethod } from './stored-method.js';
+import type { StoredModule } from './stored-module.js';
+
+const WORD_BITS = 32;
+
+interface GptqConfig {
+  readonly bits: 4 | 8;
+  /** 0: one group a row. */
+  readonly groupK: number;
+  readonly symmetric: boolean;
+  readonly actOrder: boolean;
+  /** Version 1 stores zero points minus one. */
+  readonly minusOne: boolean;
+}
+
+/**
+ * GPTQ as AutoGPTQ, GPTQModel and transformers write it: int32 words along k, `qzeros` minus one in version 1
+ * (modulo 2^bits, so that 15 means 0), `g_idx` with the group of each column. https://arxiv.org/abs/2210.17323
+ */
+export const gptq: StoredMethod = {
+  name: 'gptq',
+
+  parse(config) {
+    const gptqConfig: GptqConfig = {
+      bits: config.choose('bits', [4, 8] as const),
+      groupK: config.groupSize('group_size'),
+      symmetric: config.boolean('sym', true),
+      actOrder: config.boolean('desc_act', false),
+      minusOne: config.choose('checkpoint_format', ['gptq', 'gptq_v2'] as const, 'gptq') === 'gptq',
+    };
+    config.choose('pack_dtype', ['int32'], 'int32');
+    config.choose('is_marlin_format', [false], false);
+    if (gptqConfig.bits === 8) config.choose('sym', [true], true);
+    refuseOverrides(config);
+    return {
+      valueSuffixes: ['g_idx'],
+      warnings: [],
+      describe: (module) => (module.peek('qweight') === undefined ? undefined : describe(module, gptqConfig)),
+    };
+  },
+};
+
+/** GPTQModel's `dynamic`: `-:pattern` leaves modules unquantized, anything else quantizes them in another way. */
+function refuseOverrides(config: ConfigFields): void {
+  const pattern = config
+    .object('dynamic')
+    ?.keys()
+    .find((key) => !key.startsWith('-:'));
+  if (pattern !== undefined) {
+    throw new UnsupportedError(
+      'unsupported_model',
+      `quantization_config.dynamic quantizes "${pattern}" in another way than the rest; fdq loads gptq checkpoints ` +
+        'with one setting for all quantized layers.',
+      {
+        param: 'quantization_config.dynamic',
+        suggestions: [
+          'Use the unquantized checkpoint this one was made from: fdq quantizes it while loading.',
+        ],
+      },
+    );
+  }
+}
+
+function describe(module: StoredModule, config: GptqConfig): StoredMatrix {
+  const { bits, groupK, symmetric } = config;
+  const perWord = WORD_BITS / bits;
+  const { part, size } = module.matrix('qweight', ['I32'], [perWord, 1]);
+  const [k, n] = size;
+  const groups = countGroups(k, groupK);
+  const scales = module.scales('scales', [[groups, n]]);
+  const zeros = readZeros(module, [groups, Math.ceil(n / perWord)]);
+  const columnOrder = readOrder(module, { k, groupK, required: config.actOrder });
+  const native: StoredFormat['native'] = {
+    format: bits === 4 ? 'int4' : 'int8',
+    groupN: 1,
+    groupK,
+    ...(symmetric ? {} : { asymmetric: true as const }),
+  };
+  return {
+    n,
+    k,
+    format: { native, activation: 'none', ...(columnOrder === undefined ? {} : { columnOrder }) },
+    parts: {
+      codes: { ...part, layout: 'gptq', rowBytes: 0, offsetBinary: true },
+      scales: { ...scales.part, layout: 'columns', type: scales.type, reciprocal: false },
+      zeroPoints: { ...zeros, layout: 'gptq', minusOne: config.minusOne },
+    },
+  };
+}
+
+function readZeros(module: StoredModule, shape: readonly number[]): StoredPart {
+  const { name, file, offset, byteLength } = module.part('qzeros', { dtypes: ['I32'], shapes: [shape] });
+  return { name, file, offset, byteLength };
+}
+
+/** Without act-order old files may lack g_idx: columns are in order then. */
+function readOrder(
+  module: StoredModule,
+  { k, groupK, required }: { readonly k: number; readonly groupK: number; readonly required: boolean },
+): Int32Array | undefined {
+  if (!required && module.peek('g_idx') === undefined) return undefined;
+  return parseColumnOrder(module, 'g_idx', { k, groupK });
+}
