@@ -90,3 +90,31 @@ export function roundActivations(scheme: QuantScheme, x: Float32Array, k: number
   const codes = quantizeActivation(key, { name: 'x', rows: x.length / k, k, values: x });
   return dequantizeActivation(key, codes, k);
 }
+
+/** What two arrays first differ in, for arrays that are too long for `toEqual`; undefined when they are equal. */
+export function findDifference(
+  actual: Uint8Array | Uint32Array | undefined,
+  expected: Uint8Array | Uint32Array,
+): string | undefined {
+  if (actual?.length !== expected.length) return `length ${actual?.length}, expected ${expected.length}`;
+  const at = expected.findIndex((value, i) => actual[i] !== value);
+  return at === -1 ? undefined : `${actual[at]} at ${at}, expected ${expected[at]}`;
+}
+
+/** The same for the parts of a weight; floats are compared by their bits. */
+export function findPartDifference(actual: QuantizedParts, expected: QuantizedParts): string | undefined {
+  const bits = ({ buffer, byteOffset, length }: Float32Array): Uint32Array =>
+    new Uint32Array(buffer, byteOffset, length);
+  const differences = {
+    codes: findDifference(actual.codes, expected.codes),
+    scales: findDifference(bits(actual.scales), bits(expected.scales)),
+    blockScales: findDifference(
+      actual.blockScales ?? new Uint8Array(),
+      expected.blockScales ?? new Uint8Array(),
+    ),
+  };
+  const found = Object.entries(differences).flatMap(([part, text]) =>
+    text === undefined ? [] : [`${part}: ${text}`],
+  );
+  return found.length === 0 ? undefined : found.join('; ');
+}

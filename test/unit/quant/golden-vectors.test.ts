@@ -2,15 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { ACTIVATIONS, quantizeActivation } from '../../../src/quant/activation.js';
 import { signExtend, unpackCodes } from '../../../src/quant/numerics/packing.js';
 import { resolveScheme, SCHEMES } from '../../../src/quant/registry.js';
-import {
-  bf16Tensor,
-  bitsOf,
-  findDifference,
-  goldenCases,
-  goldenFloats,
-  goldenTensor,
-  readGolden,
-} from './golden-vectors.js';
+import { findDifference } from '../../helpers/native-weights.js';
+import { bf16Tensor, bitsOf, goldenCases, goldenFloats, goldenTensor, readGolden } from './golden-vectors.js';
 
 const WEIGHT_FILES = [
   { file: 'wint8', scheme: 'wint8', codes: 'q' },

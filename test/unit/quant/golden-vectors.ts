@@ -61,13 +61,3 @@ export function bf16Tensor(name: string, shape: readonly number[]): WeightTensor
 export function bitsOf(values: Float32Array): Uint32Array {
   return new Uint32Array(Float32Array.from(values).buffer);
 }
-
-/** What two arrays first differ in, for arrays that are too long for `toEqual`; undefined when they are equal. */
-export function findDifference(
-  actual: Uint8Array | Uint32Array | undefined,
-  expected: Uint8Array | Uint32Array,
-): string | undefined {
-  if (actual?.length !== expected.length) return `length ${actual?.length}, expected ${expected.length}`;
-  const at = expected.findIndex((value, i) => actual[i] !== value);
-  return at === -1 ? undefined : `${actual[at]} at ${at}, expected ${expected[at]}`;
-}
