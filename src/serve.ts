@@ -5,10 +5,10 @@ import { performance } from 'node:perf_hooks';
 import type { ServeOptions } from './cli/serve-options.js';
 import type { ServeUi } from './cli/serve-ui.js';
 import { createEngine } from './engine/engine.js';
+import { requestOf, type QuantizationFlags } from './load/apply-quantization.js';
 import { loadModel, type LoadedModel, type LoadObserver, type LoadOptions } from './load/load-model.js';
 import { loadText, type LoadedText } from './load/load-text.js';
 import { collectEosIds, readGenerationConfig } from './load/generation-config.js';
-import { parseQuantization } from './quant/config.js';
 import { loadRuntime } from './runtime/load-addon.js';
 import type { ModelRunner } from './runtime/model-runner.js';
 import { startServer, type ServerHandle, type ServerOptions } from './server/server.js';
@@ -53,7 +53,7 @@ const MAX_WAITING_CONTEXTS = 16;
  */
 export async function serve(options: ServeOptions, ui: ServeUi): Promise<RunningServer> {
   // Here as well as when loading: a mistyped scheme must not cost a download.
-  parseQuantization({ quantization: options.quantization, config: options.quantizationConfig });
+  requestOf(quantizationFlags(options));
   const { onnxruntime } = loadRuntime();
   const name = options.http.servedModelNames[0] ?? nameOf(options.model);
   const server = await startServer(serverOptions(options, ui, { name, onnxruntime: onnxruntime.version }));
@@ -227,6 +227,22 @@ function nameOf(model: string): string {
   return path.basename(path.resolve(model.replace(/@[^@/]*$/, '')));
 }
 
+function quantizationFlags({
+  quantization,
+  quantizationConfig,
+  quantizeLmHead,
+  quantizeEmbeddings,
+  memory,
+}: ServeOptions): QuantizationFlags & Pick<LoadOptions, 'kvCacheDtype'> {
+  return {
+    ...(quantization === undefined ? {} : { quantization }),
+    ...(quantizationConfig === undefined ? {} : { quantizationConfig }),
+    ...(quantizeLmHead === undefined ? {} : { quantizeLmHead }),
+    ...(quantizeEmbeddings === undefined ? {} : { quantizeEmbeddings }),
+    kvCacheDtype: memory.kvCacheDtype,
+  };
+}
+
 function loadOptions(options: ServeOptions, signal: AbortSignal): LoadOptions {
   const { memory } = options;
   return {
@@ -236,10 +252,8 @@ function loadOptions(options: ServeOptions, signal: AbortSignal): LoadOptions {
       signal,
       ...(options.revision === undefined ? {} : { revision: options.revision }),
     },
-    ...(options.quantization === undefined ? {} : { quantization: options.quantization }),
-    ...(options.quantizationConfig === undefined ? {} : { quantizationConfig: options.quantizationConfig }),
+    ...quantizationFlags(options),
     dtype: options.dtype,
-    kvCacheDtype: memory.kvCacheDtype,
     threads: options.threads ?? os.availableParallelism(),
     isa: options.isa,
     memory: {

@@ -38,6 +38,8 @@ export interface FlagRow {
   readonly max?: number;
   /** A boolean with a `--no-` form. */
   readonly negatable?: boolean;
+  /** Keys of a `json` flag whose own keys are names with dots: `--flag.<key>.<name>` is not split further. */
+  readonly nameKeys?: readonly string[];
   /** A list that takes every word up to the next flag. */
   readonly greedy?: boolean;
   /** Never printed. */
@@ -79,10 +81,10 @@ export function toOclifFlags(table: FlagTable): OclifFlags {
 
 /**
  * The table as oclif parses it: strings from the command line only. Environment, config file, defaults and
- * conversion happen in settings.ts, which remembers where each value came from.
+ * conversion happen in settings.ts, which remembers where each value came from. Objects may be given in parts.
  */
 export function toParserFlags(table: FlagTable): OclifFlags {
-  return mapRows(table, () => ({}));
+  return mapRows(table, (_, row) => (row.kind === 'json' ? { multiple: true, multipleNonGreedy: true } : {}));
 }
 
 function defaultForHelp(row: FlagRow): object {

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { UnsupportedError, UserError } from '../errors.js';
 import type { FlagRow } from './flag-row.js';
+import { parseJsonObject } from './json-values.js';
 import { nearest } from './nearest.js';
 
 /** Where a setting came from, strongest first. */
@@ -144,48 +144,4 @@ function parseUnits(
   const value = match === null || unit === undefined ? Number.NaN : Math.round(Number(match[1]) * unit);
   if (value >= (row.min ?? 0) && value <= Number.MAX_SAFE_INTEGER) return value;
   throw expected(setting, what, text);
-}
-
-/**
- * Inline JSON, or `@file` with it.
- * @throws UserError `usage`
- */
-export function parseJsonObject(text: string, setting: string): Readonly<Record<string, unknown>> {
-  const source = text.startsWith('@') ? readJsonFile(text.slice(1), setting) : text;
-  let value: unknown;
-  try {
-    value = JSON.parse(source);
-  } catch (cause) {
-    throw new UserError(
-      'usage',
-      `Expected ${setting} to be a JSON object but it does not parse: ${reason(cause)}.`,
-      {
-        param: setting,
-        cause,
-        suggestions: [
-          'Quote the object for the shell: \'{"key": "value"}\', or name a file: @settings.json.',
-        ],
-      },
-    );
-  }
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
-    return value as Readonly<Record<string, unknown>>;
-  }
-  throw expected(setting, 'a JSON object', source);
-}
-
-function readJsonFile(path: string, setting: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new UserError('usage', `Expected ${setting} to name a readable file but received @${path}.`, {
-      param: setting,
-      cause,
-      suggestions: [reason(cause)],
-    });
-  }
-}
-
-function reason(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -112,12 +112,24 @@ export const QUANTIZATION_FLAGS = {
     group: 'QUANTIZATION',
     char: 'q',
     summary:
-      'Scheme the weights are quantized to while loading (none, wint8, wint4, wint4:g128, block_wise_fp8 ...), or a JSON object.',
+      'Scheme (wint8, wint4:g128, w8a8 ...) or precision name (W4A16C8) the weights are quantized to while loading, or a JSON object, or @file.',
   },
   'quantization-config': {
     kind: 'json',
     group: 'QUANTIZATION',
-    summary: 'Scheme and layers to leave out: {"quantization": "wint8", "ignore": ["re:.*o_proj"]}.',
+    nameKeys: ['targets'],
+    summary:
+      'What is quantized how: {"linear": "wint8", "moe": "wint4", "ignore": ["re:.*o_proj"], "targets": {...}}; also key by key: --quantization-config.ignore+ o_proj.',
+  },
+  'quantize-lm-head': {
+    kind: 'boolean',
+    group: 'QUANTIZATION',
+    summary: 'Quantize the output head too; with tied weights that is the embedding as well.',
+  },
+  'quantize-embeddings': {
+    kind: 'boolean',
+    group: 'QUANTIZATION',
+    summary: 'Quantize the token embeddings too; with tied weights that is the output head as well.',
   },
 } as const satisfies FlagTable;
 

@@ -2,9 +2,7 @@ import process from 'node:process';
 import { UserError, UnsupportedError } from '../errors.js';
 import type { FlagValues } from './flag-row.js';
 import type { SERVE_FLAGS } from './flags.js';
-import { parseJsonObject } from './flag-values.js';
-
-type JsonObject = Readonly<Record<string, unknown>>;
+import { parseJsonObject, type JsonObject } from './json-values.js';
 
 /** Everything the serving service needs to know, checked: sizes in bytes, times in milliseconds. */
 export interface ServeOptions {
@@ -14,9 +12,11 @@ export interface ServeOptions {
   /** Folder; absent: the model's own. */
   readonly tokenizer?: string;
   readonly offline: boolean;
-  /** Scheme name or alias as typed; absent: as stored, or what quantizationConfig says. */
+  /** Scheme or precision name as typed, or a JSON object; absent: as stored, or what quantizationConfig says. */
   readonly quantization?: string;
   readonly quantizationConfig?: JsonObject;
+  readonly quantizeLmHead?: boolean;
+  readonly quantizeEmbeddings?: boolean;
   readonly dtype: 'auto' | 'float32' | 'bfloat16';
   readonly device: 'auto' | 'cpu';
   /** Absent: chosen by the service. */
@@ -152,23 +152,20 @@ function requireModel(model: string | undefined): string {
 
 function quantizationOptions(
   flags: ServeFlagValues,
-): Pick<ServeOptions, 'quantization' | 'quantizationConfig'> {
-  const name = flags.quantization;
-  const config = flags['quantization-config'];
-  if (name?.trimStart().startsWith('{') !== true) {
-    return defined({ quantization: name, quantizationConfig: config });
-  }
-  if (config !== undefined) {
-    throw new UserError(
-      'usage',
-      'Expected one JSON object but --quantization and --quantization-config are.',
-      {
-        param: 'quantization',
-        suggestions: ['Keep the object in --quantization-config and a scheme name in --quantization.'],
-      },
-    );
-  }
-  return { quantizationConfig: parseJsonObject(name, '--quantization') };
+): Pick<ServeOptions, 'quantization' | 'quantizationConfig' | 'quantizeLmHead' | 'quantizeEmbeddings'> {
+  return defined({
+    quantization: flags.quantization === undefined ? undefined : quantizationText(flags.quantization),
+    quantizationConfig: flags['quantization-config'],
+    quantizeLmHead: flags['quantize-lm-head'],
+    quantizeEmbeddings: flags['quantize-embeddings'],
+  });
+}
+
+/** A name as it is; an object, also one in a file, as JSON. */
+function quantizationText(text: string): string {
+  const trimmed = text.trim();
+  if (!trimmed.startsWith('{') && !trimmed.startsWith('@')) return text;
+  return JSON.stringify(parseJsonObject(trimmed, '--quantization'));
 }
 
 function memoryOptions(flags: ServeFlagValues): MemoryOptions {

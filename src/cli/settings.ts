@@ -2,6 +2,7 @@ import { UserError } from '../errors.js';
 import { locateConfigFile, readConfigFile, type ConfigEntry } from './config-file.js';
 import { environmentName, type FlagRow, type FlagTable, type FlagValues } from './flag-row.js';
 import { convertValue, describeSetting, type Origin } from './flag-values.js';
+import { mergeJsonObjects, parseJsonObject } from './json-values.js';
 
 export interface Setting {
   readonly value: unknown;
@@ -108,6 +109,12 @@ function fromDefault(row: FlagRow): Candidate {
 function convertAll(row: FlagRow, setting: string, texts: readonly string[] | undefined): unknown {
   if (texts === undefined) return undefined;
   if (row.kind === 'list') return texts.filter((text) => text !== '');
+  if (row.kind === 'json') {
+    return mergeJsonObjects(
+      texts.map((text) => parseJsonObject(text, setting)),
+      setting,
+    );
+  }
   const [text] = texts;
   if (text === undefined || texts.length > 1) {
     throw new UserError('usage', `Expected one value for ${setting} but received ${texts.length}.`, {

@@ -61,3 +61,86 @@ describe('normaliseArgv', () => {
     expect(() => normalise('--json=1')).toThrow('--json takes no value');
   });
 });
+
+describe('flags with keys', () => {
+  const FLAG = '--quantization-config';
+
+  /** The object that a command line gives the flag. */
+  function objectOf(...argv: string[]): unknown {
+    const words = normalise(...argv);
+    expect(words).toHaveLength(2);
+    expect(words[0]).toBe(FLAG);
+    return JSON.parse(words[1] ?? '');
+  }
+
+  it.each<[readonly string[], object]>([
+    [[`${FLAG}.quantization`, 'wint8'], { quantization: 'wint8' }],
+    [[`${FLAG}.quantization=wint8`], { quantization: 'wint8' }],
+    [['--quantization_config.modules_to_not_convert', 'a'], { modules_to_not_convert: 'a' }],
+    [[`${FLAG}.quantize_lm_head`, 'true'], { quantize_lm_head: true }],
+    [[`${FLAG}.ignore+`, 're:.*o_proj', `${FLAG}.ignore+=b,c`], { ignore: ['re:.*o_proj', 'b', 'c'] }],
+    [[`${FLAG}.ignore+`, 're:.{1,3}proj,b'], { ignore: ['re:.{1,3}proj', 'b'] }],
+    [[`${FLAG}.ignore+`, '["a,b", "c"]'], { ignore: ['a,b', 'c'] }],
+    [[`${FLAG}.ignore`, '["a", "b"]'], { ignore: ['a', 'b'] }],
+    [[`${FLAG}.targets.re:.*down_proj`, 'wint8'], { targets: { 're:.*down_proj': 'wint8' } }],
+    [
+      [`${FLAG}.targets.model.layers.0.mlp.up_proj=W4A16`, `${FLAG}.targets.re:a.+`, 'wint8'],
+      { targets: { 'model.layers.0.mlp.up_proj': 'W4A16', 're:a.+': 'wint8' } },
+    ],
+    [
+      [`${FLAG}.targets.re:(?=.*q)(?!.*k)(?<=x)(?<!y)=wint8`],
+      { targets: { 're:(?=.*q)(?!.*k)(?<=x)(?<!y)': 'wint8' } },
+    ],
+    [[`${FLAG}.a.b.c`, '1', `${FLAG}.a.b.d+`, '2,x'], { a: { b: { c: 1, d: [2, 'x'] } } }],
+    [[`${FLAG}.moe`, '--wint8'], { moe: '--wint8' }],
+    [[`${FLAG}.__proto__.b`, '1'], JSON.parse('{"__proto__": {"b": 1}}') as object],
+  ])('%j', (argv, expected) => {
+    expect(objectOf(...argv)).toEqual(expected);
+  });
+
+  it('stand beside the object itself and other words', () => {
+    expect(
+      normalise(
+        'm',
+        `${FLAG}.moe`,
+        'wint4',
+        FLAG,
+        '{}',
+        '--override_generation_config.top_p',
+        '0.5',
+        '--',
+        'x',
+      ),
+    ).toEqual([
+      'm',
+      FLAG,
+      '{}',
+      FLAG,
+      '{"moe":"wint4"}',
+      '--override-generation-config',
+      '{"top_p":0.5}',
+      '--',
+      'x',
+    ]);
+  });
+
+  it.each([
+    [[`${FLAG}.moe`], '--quantization-config.moe expects a value.'],
+    [[`${FLAG}.`, 'a'], 'Expected keys between the dots of --quantization-config..'],
+    [[`${FLAG}.a..b`, 'a'], 'Expected keys between the dots'],
+    [[`${FLAG}.+`, 'a'], 'Expected keys between the dots'],
+    [[`${FLAG}.targets.`, 'a'], 'Expected keys between the dots'],
+    [['--port.number', '1'], '--port takes one value and has no keys, but received .number.'],
+    [['--offline.x', '1'], '--offline takes one value and has no keys'],
+    [['--quantisation-config.moe', 'wint8'], 'Unknown flag --quantisation-config.'],
+    [['--enforce-eager.x', '1'], '--enforce-eager is not supported'],
+    [
+      [`${FLAG}.moe`, 'a', `${FLAG}.moe`, 'b'],
+      'Expected one value for "moe" of --quantization-config but received "a" and "b".',
+    ],
+    [[`${FLAG}.ignore`, 'a', `${FLAG}.ignore+`, 'b'], 'Expected one value for "ignore"'],
+  ])('refuses %j', (argv, message) => {
+    expect(() => normalise(...argv)).toThrow(message);
+    expect(() => normalise(...argv)).toThrow(expect.objectContaining({ code: 'usage' }));
+  });
+});

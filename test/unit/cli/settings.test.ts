@@ -129,11 +129,44 @@ describe('toServeOptions', () => {
     expect(options({})).not.toHaveProperty('quantization');
   });
 
-  it('reads a JSON object given as --quantization', () => {
-    expect(options({ quantization: '{"linear": "wint4"}' })).toMatchObject({
-      quantizationConfig: { linear: 'wint4' },
+  it('passes on a JSON object given as --quantization, and one beside it', () => {
+    expect(options({ quantization: ' {"linear": "wint4"}' })).toMatchObject({
+      quantization: '{"linear":"wint4"}',
     });
     expect(options({ quantization: 'wint8' })).toMatchObject({ quantization: 'wint8' });
+    expect(options({ quantization: '{}', 'quantization-config': ['{"ignore": []}'] })).toMatchObject({
+      quantization: '{}',
+      quantizationConfig: { ignore: [] },
+    });
+  });
+
+  it('reads --quantization from a file', () => {
+    const file = path.join(folder, 'q.yaml');
+    writeFileSync(file, 'quantization: wint4:g128\nignore: [re:.*o_proj]\n');
+    expect(options({ quantization: `@${file}` }).quantization).toBe(
+      '{"quantization":"wint4:g128","ignore":["re:.*o_proj"]}',
+    );
+  });
+
+  it('says what else to quantize only when asked', () => {
+    expect(options({})).not.toHaveProperty('quantizeLmHead');
+    expect(options({ 'quantize-lm-head': true, 'quantize-embeddings': true })).toMatchObject({
+      quantizeLmHead: true,
+      quantizeEmbeddings: true,
+    });
+    expect(options({}, { FDQ_QUANTIZE_LM_HEAD: '1' })).toMatchObject({ quantizeLmHead: true });
+  });
+
+  it('adds up the parts of a JSON flag, and refuses parts that disagree', () => {
+    const parts = ['{"linear": "wint8", "ignore": ["a"]}', '{"moe": "wint4", "ignore": ["b"]}'];
+    expect(options({ 'quantization-config': parts }).quantizationConfig).toEqual({
+      linear: 'wint8',
+      ignore: ['a', 'b'],
+      moe: 'wint4',
+    });
+    expect(() => options({ 'quantization-config': [...parts, '{"moe": "wint8"}'] })).toThrow(
+      'Expected one value for "moe" of --quantization-config but received "wint4" and "wint8".',
+    );
   });
 
   it.each<[ParsedFlags, string]>([
@@ -148,7 +181,8 @@ describe('toServeOptions', () => {
     [{ 'max-num-seqs': '9', 'max-num-batched-tokens': '8' }, 'at least --max-num-seqs (9)'],
     [{ 'gpu-memory-utilization': '1.1' }, 'from 0.01 to 1'],
     [{ model: '' }, 'Expected a model'],
-    [{ quantization: '{}', 'quantization-config': '{}' }, 'Expected one JSON object'],
+    [{ quantization: '{wint8}' }, 'Expected --quantization to be a JSON object but it does not parse'],
+    [{ quantization: '@/no/such.json' }, 'Expected --quantization to name a readable file'],
   ])('refuses %j', (flags, message) => {
     expect(() => options(flags)).toThrow(message);
     expect(() => options(flags)).toThrow(UserError);
