@@ -66,7 +66,7 @@ void plan_panel_job(LinearPlan* plan) {
   job.codes = static_cast<const uint8_t*>(plan->weight.data);
   job.panel_bytes = shape.format == WeightFormat::kInt4 ? codes / 2 : codes;
   job.panels = plan->panels.data();
-  job.block_k = shape.group_k == 0 ? kTile : std::gcd<int64_t>(kTile, shape.group_k);
+  job.block_k = shape.group_k == 0 ? kMaxBlockK : std::gcd<int64_t>(kTile, shape.group_k);
   job.k_end = std::min(round_up(shape.k, job.block_k), padded_k(shape.k));
   job.group_blocks = shape.group_k == 0 ? ceil_div(job.k_end, job.block_k) : shape.group_k / job.block_k;
   job.tile_scales = shape.group_n != 1;

@@ -16,6 +16,9 @@
 
 namespace fdq {
 
+// k of the longest block: sums of products that start at 0.
+constexpr int64_t kMaxBlockK = 512;
+
 // One panel of 16 output rows.
 struct Panel {
   const float* scales;  // of its first group; see PanelJob::scale_stride
@@ -29,7 +32,7 @@ struct PanelJob {
   int64_t panel_bytes;
   const Panel* panels;
   int64_t k_end;          // multiple of 32: where the last block ends
-  int64_t block_k;        // 32, 64 or 128
+  int64_t block_k;        // 32, 64, 128, or kMaxBlockK where one scale covers a row
   int64_t group_blocks;   // blocks a scale covers
   bool tile_scales;       // one scale for the 16 rows instead of 16
   const void* x;          // [blocks][x_tokens][block] float32, or bfloat16 for the kernels that multiply it
@@ -55,11 +58,19 @@ struct RowJob {
 };
 constexpr int64_t kRowAlign = 32;
 
+// How x becomes the kernels' element.
+struct ConvertX {
+  void (*round)(const float* x, int64_t count, bool to_bfloat16, void* out);
+  // out = value of the code * factor, which the element holds exactly.
+  void (*decode_e4m3)(const uint8_t* codes, int64_t count, float factor, void* out);
+};
+
 struct LinearKernels {
   bool bfloat16;        // element type of x
   int64_t token_tile;   // x_tokens is a multiple of this
   bool paired_rows;     // RowJob::x is [x_tokens / 16][x_stride / 2][16 tokens][2 k]
   float e4m3_x_factor;  // kernels that decode e4m3 as w / 256 want x * 256: both are exact
+  ConvertX convert;
   void (*panels)(const PanelJob& job, int64_t first, int64_t last);
   void (*rows)(const RowJob& job, int64_t first, int64_t last);
 };

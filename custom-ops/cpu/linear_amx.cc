@@ -42,6 +42,7 @@ struct Tiles {
 }  // namespace fdq
 
 // The kernels are written over the tiles and the policy above.
+#include "cpu/linear_convert.h"
 #include "cpu/linear_tiles.h"
 
 namespace fdq {
@@ -52,6 +53,7 @@ LinearKernels linear_kernels_amx() {
   kernels.token_tile = kTileSide;
   kernels.paired_rows = true;
   kernels.e4m3_x_factor = 1.0f;
+  kernels.convert = kConvertX;
   kernels.panels = run_tile_panels;
   kernels.rows = run_tile_rows;
   return kernels;

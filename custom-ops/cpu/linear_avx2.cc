@@ -1,5 +1,6 @@
 #include "cpu/linear_ops_avx2.h"
 // The kernels are written over the policy above.
+#include "cpu/linear_convert.h"
 #include "cpu/linear_panels.h"
 #include "cpu/linear_rows.h"
 
@@ -18,6 +19,7 @@ LinearKernels linear_kernels_avx2() {
   LinearKernels kernels{};
   kernels.token_tile = 1;
   kernels.e4m3_x_factor = 256.0f;
+  kernels.convert = kConvertX;
   kernels.panels = run_panels_of_format;
   kernels.rows = run_rows_of_format;
   return kernels;

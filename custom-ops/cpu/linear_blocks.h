@@ -9,7 +9,6 @@
 namespace fdq {
 namespace {
 
-constexpr int64_t kMaxBlockK = 128;
 // Elements between decoded panels: a cache line more than a panel, or all panels of a block would share cache
 // sets.
 constexpr int64_t kDecodedPanel = kMaxBlockK * kPanelRows + 64 / static_cast<int64_t>(sizeof(Element));

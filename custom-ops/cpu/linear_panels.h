@@ -12,7 +12,7 @@
 namespace fdq {
 namespace {
 
-constexpr int64_t kTokenChunk = 240;  // tokens whose totals are kept beside a decoded block
+constexpr int64_t kTokenChunk = 516;  // tokens whose totals are kept beside a decoded block
 
 // Apart from what is done with the partial sums: in a loop too large to unroll, gcc would keep `sum` in
 // memory and store it at every step.
@@ -104,28 +104,34 @@ void run_few_tokens(const PanelJob& job, int64_t first, int64_t last) {
   }
 }
 
-// One block of NP decoded panels times MT tokens, added to totals [MT][NP * 16].
+// One block of NP decoded panels times MT tokens, added to totals [MT][NP * 16]. Unrolled by request, or gcc
+// would keep the sums in memory.
 template <int NP, int MT>
 void run_tile(const PanelJob& job, const Element* w, const Element* x, int64_t length, const Rows* scales,
               int64_t x_group, int64_t token, float* totals) {
   Sum sum[MT][NP];
+#pragma GCC unroll 8
   for (int t = 0; t < MT; ++t) {
+#pragma GCC unroll 8
     for (int p = 0; p < NP; ++p) sum[t][p] = Sum::zero();
   }
   for (int64_t k = 0; k < length; k += 2) {
     Weights weights[NP];
+#pragma GCC unroll 8
     for (int p = 0; p < NP; ++p) weights[p] = Weights::load(w + p * kDecodedPanel + k * kPanelRows);
+#pragma GCC unroll 8
     for (int t = 0; t < MT; ++t) {
       const KPair pair = KPair::load(x + t * length + k);
+#pragma GCC unroll 8
       for (int p = 0; p < NP; ++p) sum[t][p].multiply_add(weights[p], pair);
     }
   }
-  Rows partial[MT][NP];
-  finish_sums<NP, MT>(sum, partial);
+#pragma GCC unroll 8
   for (int t = 0; t < MT; ++t) {
+#pragma GCC unroll 8
     for (int p = 0; p < NP; ++p) {
       float* total = totals + (t * NP + p) * kPanelRows;
-      Rows::store(total, fold(job, partial[t][p], scales[p], x_group, token + t, Rows::load(total)));
+      Rows::store(total, fold(job, sum[t][p].finish(), scales[p], x_group, token + t, Rows::load(total)));
     }
   }
 }

@@ -24,26 +24,13 @@ struct Destination {
       std::memset(static_cast<float*>(data) + index, 0, static_cast<size_t>(count) * 4);
     }
   }
+  void* at(int64_t index) const { return static_cast<char*>(data) + index * (bfloat16 ? 2 : 4); }
 };
 
-void convert(const float* x, int64_t count, bool round, const Destination& to, int64_t index) {
-  if (to.bfloat16) {
-    uint16_t* out = static_cast<uint16_t*>(to.data) + index;
-    for (int64_t i = 0; i < count; ++i) out[i] = float_to_bfloat16(x[i]);
-  } else if (round) {
-    float* out = static_cast<float*>(to.data) + index;
-    for (int64_t i = 0; i < count; ++i) out[i] = bfloat16_to_float(float_to_bfloat16(x[i]));
-  } else {
-    std::memcpy(static_cast<float*>(to.data) + index, x, static_cast<size_t>(count) * sizeof(float));
-  }
-}
-
-// Values of up to 128 consecutive k of one token, after the activation rule. Returns their scale.
-float round_group(const float* x, int64_t count, float factor, float* values) {
-  uint8_t codes[kTile];
+// e4m3 codes of up to 128 consecutive k of one token. Returns their scale.
+float quantize_group(const float* x, int64_t count, uint8_t* codes) {
   float scale;
   quantize_activation_e4m3(x, 1, count, codes, &scale);
-  for (int64_t i = 0; i < count; ++i) values[i] = e4m3_to_float(codes[i]) * factor;
   return scale;
 }
 
@@ -53,27 +40,32 @@ void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, 
   const int64_t k = plan.weight.shape.k;
   const bool quantized = plan.rule == ActivationRule::kE4M3Group128;
   const float factor = job.format == WeightFormat::kE4M3 ? plan.kernels.e4m3_x_factor : 1.0f;
+  const ConvertX& convert = plan.kernels.convert;
+  uint8_t codes[kTile];
   float values[kTile];
   for (int64_t group = 0; group * kTile < job.k_end; ++group) {
     const int64_t start = group * kTile;
     const int64_t count = std::min<int64_t>(kTile, k - start);
     const float* source = x + start;
-    bool round = plan.round_x;
     if (quantized) {
-      scales[group * tokens + token] = round_group(source, count, factor, values);
-      source = values;
-      round = false;
+      scales[group * tokens + token] = quantize_group(source, count, codes);
     } else if (factor != 1.0f) {
       for (int64_t i = 0; i < count; ++i) values[i] = source[i] * factor;
       source = values;
     }
     const int64_t end = std::min(start + kTile, job.k_end);
-    for (int64_t block = start; block < end; block += job.block_k) {
+    for (int64_t part = start, count = 0; part < end; part += count) {
+      const int64_t block = part / job.block_k * job.block_k;
       const int64_t length = std::min(job.block_k, job.k_end - block);
-      const int64_t filled = std::clamp<int64_t>(k - block, 0, length);
-      const int64_t index = block * x_tokens + token * length;
-      convert(source + (block - start), filled, round, to, index);
-      to.zero(index + filled, length - filled);
+      count = std::min(block + length, end) - part;
+      const int64_t filled = std::clamp<int64_t>(k - part, 0, count);
+      const int64_t index = block * x_tokens + token * length + (part - block);
+      if (quantized) {
+        convert.decode_e4m3(codes + (part - start), filled, factor, to.at(index));
+      } else {
+        convert.round(source + (part - start), filled, plan.round_x, to.at(index));
+      }
+      to.zero(index + filled, count - filled);
     }
   }
 }
@@ -81,19 +73,20 @@ void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, 
 void prepare_row_token(const LinearPlan& plan, const float* x, int64_t token, const Destination& to) {
   const RowJob& job = plan.row_job;
   const bool quantized = plan.rule == ActivationRule::kE4M3Group128;
+  uint8_t codes[kTile];
   float values[kTile];
   for (int64_t start = 0; start < job.x_stride; start += kTile) {
     const int64_t length = std::min<int64_t>(kTile, job.x_stride - start);
     const int64_t count = std::clamp<int64_t>(job.k - start, 0, length);
     const float* source = x + start;
     if (quantized && count > 0) {
-      const float scale = round_group(source, count, 1.0f, values);
-      for (int64_t i = 0; i < count; ++i) values[i] *= scale;
+      const float scale = quantize_group(source, count, codes);
+      for (int64_t i = 0; i < count; ++i) values[i] = e4m3_to_float(codes[i]) * scale;
       source = values;
     }
     if (!plan.kernels.paired_rows) {
       const int64_t index = token * job.x_stride + start;
-      convert(source, count, plan.round_x, to, index);
+      plan.kernels.convert.round(source, count, plan.round_x, to.at(index));
       to.zero(index + count, length - count);
       continue;
     }

@@ -1,6 +1,7 @@
 // The tile kernels over emulated tiles: they run on machines that have none.
 #include "linear_tile_emulated.h"
 // The kernels are written over the tiles above.
+#include "cpu/linear_convert.h"
 #include "cpu/linear_tiles.h"
 #include "linear_case.h"
 
@@ -13,6 +14,7 @@ LinearKernels emulated_kernels() {
   kernels.token_tile = kTileSide;
   kernels.paired_rows = true;
   kernels.e4m3_x_factor = 1.0f;
+  kernels.convert = kConvertX;
   kernels.panels = run_tile_panels;
   kernels.rows = run_tile_rows;
   return kernels;
