@@ -15,6 +15,7 @@ const ROOMS = {
   text: [],
   server: ['engine', 'text'],
   load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text'],
+  convert: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'version.ts'],
 };
 
 const roomZones = Object.entries(ROOMS).map(([room, allowed]) => ({

@@ -24,6 +24,9 @@ const ERRORS = {
   addon_unavailable: { exitCode: 1, httpStatus: 500 },
   out_of_memory: { exitCode: 1, httpStatus: 503 },
   runtime_failed: { exitCode: 1, httpStatus: 500 },
+  output_exists: { exitCode: 2, httpStatus: 500 },
+  write_failed: { exitCode: 1, httpStatus: 500 },
+  check_failed: { exitCode: 4, httpStatus: 500 },
   aborted: { exitCode: 130, httpStatus: 499 },
   // Requests
   invalid_request: { exitCode: 1, httpStatus: 400 },

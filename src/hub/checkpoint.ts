@@ -59,6 +59,14 @@ async function readJsonFile(dir: string, name: string): Promise<Record<string, u
   return parseStrictJsonObject(bytes, { what: name, maxDepth: MAX_CONFIG_DEPTH });
 }
 
+/** generation_config.json, which a model need not have. */
+export async function readGenerationFile(
+  dir: string,
+  names: readonly string[],
+): Promise<Record<string, unknown> | undefined> {
+  return names.includes('generation_config.json') ? readJsonFile(dir, 'generation_config.json') : undefined;
+}
+
 /** @throws UserError `invalid_checkpoint`, which calls the folder `label`. */
 export async function readConfig(
   dir: string,
@@ -229,9 +237,7 @@ export async function openCheckpoint(location: CheckpointLocation): Promise<Chec
   const found = await findWeightFiles(dir, names);
   const config = await readConfig(dir, names);
   const quantization = await readQuantizationConfig(location, config, names);
-  const generationConfig = names.includes('generation_config.json')
-    ? await readJsonFile(dir, 'generation_config.json')
-    : undefined;
+  const generationConfig = await readGenerationFile(dir, names);
 
   const { tensors, files, warnings } = await readWeights(location, found, names);
   checkTensorCount(dir, tensors.size);

@@ -18,6 +18,8 @@ export interface QuantizationFlags {
   readonly quantizeLmHead?: boolean;
   readonly quantizeEmbeddings?: boolean;
   readonly kvCacheDtype?: KvCacheType;
+  /** The weights are written to files, not served: every scheme may be chosen. */
+  readonly offline?: boolean;
 }
 
 export interface QuantizedModel {

@@ -6,7 +6,7 @@ import type { QuantizationPlan } from '../quant/plan.js';
 import type { LayerReport } from '../quant/report.js';
 import type { IsaName } from '../runtime/addon.js';
 import { applyQuantization, requestOf, weightBytesOf, type QuantizationFlags } from './apply-quantization.js';
-import { chooseArithmetic, type Arithmetic, type DtypeChoice } from './arithmetic.js';
+import { chooseArithmetic, isBfloat16Model, type Arithmetic, type DtypeChoice } from './arithmetic.js';
 
 export interface PlanOptions extends QuantizationFlags {
   readonly dtype: DtypeChoice;
@@ -14,22 +14,26 @@ export interface PlanOptions extends QuantizationFlags {
   readonly chooseQuantization?: (checkpoint: Checkpoint, graph: Graph) => Promise<QuantizationFlags>;
 }
 
-/** What headers and flags say about a checkpoint, whatever the machine's memory. */
-export interface CheckpointPlan {
+/** What it takes to serve a model, whatever the machine's memory and wherever its weights come from. */
+export interface ServingPlan {
   readonly checkpoint: Checkpoint;
   readonly decoder: DecoderInfo;
-  /** Before quantization. */
-  readonly floatGraph: Graph;
   readonly graph: Graph;
-  /** What was planned from, `chooseQuantization` included. */
-  readonly quantization: QuantizationFlags;
   readonly scheme: string;
-  readonly plan: QuantizationPlan;
   readonly layers: readonly LayerReport[];
   readonly weightBytes: number;
   readonly arithmetic: Arithmetic;
   /** Whole sentences, for the user. */
   readonly warnings: readonly string[];
+}
+
+/** What headers and flags say about a checkpoint. */
+export interface CheckpointPlan extends ServingPlan {
+  /** Before quantization. */
+  readonly floatGraph: Graph;
+  /** What was planned from, `chooseQuantization` included. */
+  readonly quantization: QuantizationFlags;
+  readonly plan: QuantizationPlan;
 }
 
 /**
@@ -47,7 +51,8 @@ export async function planCheckpoint(
   const quantization = (await options.chooseQuantization?.(checkpoint, model.graph)) ?? pickFlags(options);
   // The type of the cache may be said by a flag, a key or the C part of a precision name.
   const { kvCacheDtype } = requestOf(quantization);
-  const arithmetic = chooseArithmetic(model.graph, { dtype: options.dtype, kv: kvCacheDtype, isa });
+  const isBfloat16 = isBfloat16Model(model.graph);
+  const arithmetic = chooseArithmetic({ isBfloat16, dtype: options.dtype, kv: kvCacheDtype, isa });
   const quantized = applyQuantization(model.graph, quantization, arithmetic);
   return {
     checkpoint,
@@ -62,13 +67,15 @@ export async function planCheckpoint(
 }
 
 function pickFlags(options: PlanOptions): QuantizationFlags {
-  const { quantization, quantizationConfig, quantizeLmHead, quantizeEmbeddings, kvCacheDtype } = options;
+  const { quantization, quantizationConfig, quantizeLmHead, quantizeEmbeddings, kvCacheDtype, offline } =
+    options;
   return {
     ...(quantization === undefined ? {} : { quantization }),
     ...(quantizationConfig === undefined ? {} : { quantizationConfig }),
     ...(quantizeLmHead === undefined ? {} : { quantizeLmHead }),
     ...(quantizeEmbeddings === undefined ? {} : { quantizeEmbeddings }),
     ...(kvCacheDtype === undefined ? {} : { kvCacheDtype }),
+    ...(offline === undefined ? {} : { offline }),
   };
 }
 

@@ -11,8 +11,10 @@ import type {
 } from '../graph/ir.js';
 import { memberSlices, type MemberSlice } from '../quant/packed-layout.js';
 import { resolveScheme } from '../quant/registry.js';
-import type { NativeAddon, NativeInitializer, QuantizeJob, QuantizeResult } from '../runtime/addon.js';
+import { schemeOfStored } from '../quant/stored-scheme.js';
+import type { NativeAddon, NativeInitializer, RepackJob } from '../runtime/addon.js';
 import { checkResult, floatType, unreadable } from './read-problems.js';
+import { filesOfSource, rangesOfSource, repackStored } from './repack-stored.js';
 
 /** Tensors in flight: one at work, one whose hand-over to JS overlaps it. */
 const CONCURRENCY = 2;
@@ -29,10 +31,13 @@ export interface WeightStream {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The descriptor of an open file. */
+type FdOf = (file: string) => number;
+
 /** One tensor to be read into its final place. */
 interface Task {
   readonly source: WeightSource;
-  readonly run: (fd: number) => Promise<QuantizeResult>;
+  readonly run: (fdOf: FdOf) => Promise<void>;
 }
 
 type LayerParts = Partial<Record<QuantizedPart, ArrayBuffer>>;
@@ -40,7 +45,8 @@ type WeightData = Extract<Initializer['data'], { kind: 'weight' }>;
 
 /**
  * Produces every large initializer of a graph: maps what is used as stored, widens what the graph wants as
- * float32, and quantizes the rest straight into its final buffer, in the order of the files.
+ * float32, repacks what is stored quantized, and quantizes the rest straight into its final buffer, in the order of
+ * the files.
  * @throws UserError `non_finite_weight` naming tensor, row and column; `invalid_checkpoint` when a file ends
  *   early or cannot be read.
  */
@@ -66,7 +72,7 @@ export async function streamWeights(
       const { data } = initializer;
       if (data.kind === 'quantized') {
         layers.set(data.layer, { ...layers.get(data.layer), [data.part]: memory });
-      } else if (data.kind === 'weight' && !isMapped(initializer.dataType, data)) {
+      } else if (data.kind === 'weight' && !isMapped(initializer)) {
         tasks.push(...readTasks(stream.addon, initializer.dataType, data, memory));
       }
     }
@@ -83,8 +89,9 @@ function filesOf(graph: Graph): ReadonlySet<string> {
   const files = new Set<string>();
   for (const { data } of graph.initializers.values()) {
     if (data.kind === 'external') files.add(data.file);
-    if (data.kind === 'weight') data.members.forEach((member) => files.add(member.file));
-    if (data.kind === 'quantized') data.layer.members.forEach((member) => files.add(member.file));
+    const members =
+      data.kind === 'weight' ? data.members : data.kind === 'quantized' ? data.layer.members : [];
+    for (const file of members.flatMap(filesOfSource)) files.add(file);
   }
   return files;
 }
@@ -92,16 +99,18 @@ function filesOf(graph: Graph): ReadonlySet<string> {
 /** Checkpoint bytes that are read rather than mapped. */
 export function streamedBytes(graph: Graph): number {
   const members = new Set<WeightSource>();
-  for (const { dataType, data } of graph.initializers.values()) {
+  for (const initializer of graph.initializers.values()) {
+    const { data } = initializer;
     if (data.kind === 'quantized') data.layer.members.forEach((member) => members.add(member));
-    if (data.kind === 'weight' && !isMapped(dataType, data))
+    if (data.kind === 'weight' && !isMapped(initializer))
       data.members.forEach((member) => members.add(member));
   }
   return [...members].reduce((sum, member) => sum + member.byteLength, 0);
 }
 
 /** One tensor used as it lies in its file is mapped, never copied. */
-function isMapped(dataType: DataType, data: WeightData): boolean {
+export function isMapped({ dataType, data }: Initializer): boolean {
+  if (data.kind !== 'weight') return data.kind === 'external';
   return data.members.length === 1 && data.members[0]?.dataType === dataType && (data.addend ?? 0) === 0;
 }
 
@@ -112,8 +121,7 @@ function placeInitializer(
 ): ArrayBuffer {
   const { data, dataType, shape, name } = initializer;
   const [only] = data.kind === 'weight' ? data.members : [];
-  const mapped =
-    data.kind === 'external' ? data : data.kind === 'weight' && isMapped(dataType, data) ? only : undefined;
+  const mapped = data.kind === 'external' ? data : isMapped(initializer) ? only : undefined;
   if (mapped === undefined) return allocate(addon, name, byteLengthOf(dataType, shape));
   try {
     // By descriptor, not by name: the file mapped is the one whose identity `open` compared.
@@ -163,18 +171,19 @@ function* readTasks(
     const range = { offset: source.offset, byteLength: source.byteLength, target };
     yield {
       source,
-      run: (fd) =>
-        addon.read(
-          widen === undefined
-            ? { fd, ...range }
-            : { fd, ...range, widen: { from: widen, addend: data.addend ?? 0 } },
-        ),
+      run: async (fdOf) => {
+        const fd = fdOf(source.file);
+        const job =
+          widen === undefined ? range : { ...range, widen: { from: widen, addend: data.addend ?? 0 } };
+        checkResult(source, await addon.read({ fd, ...job }));
+      },
     };
   }
 }
 
 function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: LayerParts): Generator<Task> {
-  const { native } = resolveScheme(layer.scheme);
+  const stored = layer.members[0]?.stored;
+  const { native } = stored === undefined ? resolveScheme(layer.scheme) : schemeOfStored(stored);
   if (native === null) throw new BugError(`${layer.node} is quantized to ${layer.scheme}`);
   const k = layer.members[0]?.shape[1] ?? 0;
   const rows = layer.members.map((member) => member.shape[0] ?? 0);
@@ -183,29 +192,27 @@ function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: Laye
     const slice = slices[index];
     if (slice === undefined) throw new BugError(`no slice for ${source.name}`);
     const target = memberParts(layer, parts, slice);
+    if (source.stored !== undefined) {
+      const request = { source: { ...source, stored: source.stored }, target, threads: stream.threads };
+      yield { source, run: (fdOf) => repackStored(stream.addon, { ...request, fdOf }) };
+      continue;
+    }
+    const job = { n: rows[index] ?? 0, k, ...native, packed: true, ...target, threads: stream.threads };
     yield {
       source,
-      run: (fd) =>
-        stream.addon.quantize({
-          source: { fd, offset: source.offset },
-          dataType: floatType(source),
-          n: rows[index] ?? 0,
-          k,
-          ...native,
-          packed: true,
-          ...target,
-          threads: stream.threads,
-        }),
+      run: async (fdOf) => {
+        const from = { fd: fdOf(source.file), offset: source.offset };
+        checkResult(
+          source,
+          await stream.addon.quantize({ source: from, dataType: floatType(source), ...job }),
+        );
+      },
     };
   }
 }
 
 /** Where the parts of one member go; a part that the format does not have is empty or absent. */
-function memberParts(
-  layer: QuantizedLayer,
-  parts: LayerParts,
-  slice: MemberSlice,
-): Pick<QuantizeJob, 'weight' | 'scales' | 'blockScales'> {
+function memberParts(layer: QuantizedLayer, parts: LayerParts, slice: MemberSlice): RepackJob['target'] {
   const place = (part: QuantizedPart): ArrayBuffer => {
     const memory = parts[part];
     if (memory === undefined) throw new BugError(`${layer.node} (${layer.scheme}) lacks its ${part}`);
@@ -223,6 +230,9 @@ function memberParts(
       : {
           blockScales: new Uint8Array(place('block_scales'), slice.blockScaleOffset, slice.blockScaleBytes),
         }),
+    ...(slice.zeroPointCount === 0
+      ? {}
+      : { zeroPoints: new Int8Array(place('zero_points'), slice.zeroPointOffset, slice.zeroPointCount) }),
   };
 }
 
@@ -230,11 +240,7 @@ function memberParts(
  * Runs tasks in file order, a few at once. A failure stops the rest; of several the first in file order is thrown,
  * so that a damaged file is always reported the same way.
  */
-async function runTasks(
-  unordered: readonly Task[],
-  stream: WeightStream,
-  fdOf: (file: string) => number,
-): Promise<void> {
+async function runTasks(unordered: readonly Task[], stream: WeightStream, fdOf: FdOf): Promise<void> {
   const tasks = [...unordered].sort(
     (a, b) => a.source.file.localeCompare(b.source.file) || a.source.offset - b.source.offset,
   );
@@ -244,9 +250,11 @@ async function runTasks(
   const runTask = async (index: number): Promise<void> => {
     stream.signal?.throwIfAborted();
     const ahead = tasks[index + READ_AHEAD]?.source;
-    if (ahead !== undefined) stream.addon.prefetch(fdOf(ahead.file), ahead.offset, ahead.byteLength);
+    for (const { file, offset, byteLength } of ahead === undefined ? [] : rangesOfSource(ahead)) {
+      stream.addon.prefetch(fdOf(file), offset, byteLength);
+    }
     const { source, run } = tasks[index] as Task;
-    checkResult(source, await run(fdOf(source.file)));
+    await run(fdOf);
     bytesDone += source.byteLength;
     stream.onProgress(bytesDone);
   };

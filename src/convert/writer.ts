@@ -1,0 +1,39 @@
+import type { CheckpointPlan } from '../load/plan.js';
+import type { Runtime } from '../runtime/load-addon.js';
+
+/** What a writer is given: a model whose every layer is decided, and an empty folder. */
+export interface ConvertJob {
+  readonly plan: CheckpointPlan;
+  readonly runtime: Runtime;
+  readonly threads: number;
+  /** Absolute; the writer puts its files directly into it, and only whole folders ever reach the target. */
+  readonly dir: string;
+  /** Bytes of weights written so far, and of how many. */
+  readonly onProgress: (doneBytes: number, totalBytes: number) => void;
+  readonly signal: AbortSignal;
+}
+
+export interface WriteReport {
+  /** Bytes of all weights written, padding included. */
+  readonly weightBytes: number;
+}
+
+/** One `--format`. */
+export interface FormatWriter {
+  readonly name: string;
+  /** One line for help and documentation. */
+  readonly summary: string;
+  /** Most bytes the output takes, from headers alone: compared with the free space before anything is read. */
+  estimateBytes(plan: CheckpointPlan): number;
+  /**
+   * Refuses by name what the format cannot hold, before a weight is read.
+   * @throws UnsupportedError
+   */
+  check(plan: CheckpointPlan): void;
+  /**
+   * Writes every file but config.json, generation_config.json and those of the tokenizer, which the frame copies
+   * unless the writer wrote its own.
+   * @throws UserError `write_failed`, and what reading the checkpoint throws
+   */
+  write(job: ConvertJob): Promise<WriteReport>;
+}
