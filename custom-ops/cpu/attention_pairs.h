@@ -177,6 +177,10 @@ struct PairProducts {
   static __m512i pair_keys(const E* block, int64_t d, int64_t) {
     return join(load_keys(block, d), load_keys(block, d + 1));
   }
+  static __m512i pair_keys(const Int4Codes* block, int64_t d, int64_t) {
+    const __m512i both = _mm512_cvtepu8_epi32(load_sixteen(block + d / 2 * kKvBlockSize));
+    return join(nibble_values(both), nibble_values(_mm512_srli_epi32(both, 4)));
+  }
   template <typename E>
   static __m512i pair_values(const E* block, int p, int64_t stride, int) {
     const E* row = block + p * stride;

@@ -32,6 +32,8 @@ export interface FlagRow {
   readonly default?: string;
   /** What a `choice` accepts. */
   readonly options?: readonly string[];
+  /** Names other programs have for some of the options, lower case. With them, case does not matter. */
+  readonly spellings?: Readonly<Record<string, string>>;
   /** Values other servers have and this version refuses, with the reason. */
   readonly refused?: Readonly<Record<string, string>>;
   readonly min?: number;

@@ -87,7 +87,11 @@ function expected(setting: string, what: string, received: string, suggestion?: 
 function parseChoice(row: FlagRow, setting: string, text: string): string {
   const options = row.options ?? [];
   if (options.includes(text)) return text;
-  const reason = row.refused?.[text];
+  const lower = text.toLowerCase();
+  if (row.spellings !== undefined && options.includes(lower)) return lower;
+  const spelled = ownValue(row.spellings, lower);
+  if (spelled !== undefined) return spelled;
+  const reason = ownValue(row.refused, text);
   if (reason !== undefined) {
     throw new UnsupportedError('usage', `${setting} ${text} is not supported: ${reason}.`, {
       param: setting,
@@ -100,6 +104,10 @@ function parseChoice(row: FlagRow, setting: string, text: string): string {
       : `one of ${options.join(', ')}`;
   const guess = nearest(text, options);
   throw expected(setting, list, text, guess === undefined ? undefined : `Did you mean ${guess}?`);
+}
+
+function ownValue(table: Readonly<Record<string, string>> | undefined, key: string): string | undefined {
+  return table !== undefined && Object.hasOwn(table, key) ? table[key] : undefined;
 }
 
 function parseBoolean(setting: string, text: string): boolean {

@@ -49,7 +49,7 @@ export const REFUSED_FLAGS: Readonly<Record<string, string>> = {
   'tokenizer-mode': LATER,
   'skip-tokenizer-init': LATER,
   'scheduling-policy': 'requests run in order of their priority field, then of arrival',
-  'calculate-kv-scales': 'the KV cache is not quantized in this version',
+  'calculate-kv-scales': 'scales of the KV cache are computed for each token and head',
   'sliding-window': "the model's config.json says it",
   'rope-scaling': "the model's config.json says it",
   'rope-theta': "the model's config.json says it",

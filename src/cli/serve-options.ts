@@ -40,7 +40,7 @@ export interface MemoryOptions {
   /** Share of the machine's memory, 0..1, when kvCacheBytes is absent. */
   readonly memoryUtilization: number;
   readonly kvCacheBytes?: number;
-  readonly kvCacheDtype: 'auto' | 'float32' | 'bfloat16';
+  readonly kvCacheDtype: 'auto' | 'float32' | 'bfloat16' | 'int8' | 'fp8' | 'int4';
   /** Positions of a KV block. */
   readonly blockSize: number;
   readonly numBlocksOverride?: number;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 
 #include "attention_case.h"
 #include "fdq/bandwidth.h"
@@ -95,8 +96,7 @@ double peak_flops(const fdq::Parallel& parallel) {
 struct Problem {
   Problem(int64_t layers, int64_t tokens, int64_t context, fdq::KvType type) {
     const int64_t blocks = fdq::ceil_div(context, fdq::kKvBlockSize);
-    const int64_t element = type == fdq::KvType::kFloat32 ? 4 : 2;
-    bytes = static_cast<double>(blocks * fdq::kKvBlockSize * 2 * kKvHeads * kHeadDim * element);
+    bytes = static_cast<double>(blocks * 2 * kKvHeads * fdq::kv_record_bytes(type, kHeadDim));
     pool.assign(static_cast<size_t>(layers * static_cast<int64_t>(bytes)), 0);
     for (int64_t b = 0; b < blocks; ++b) table.push_back(static_cast<int32_t>(b));
     std::mt19937 random(1);
@@ -136,38 +136,61 @@ struct Problem {
   fdq::AttentionArgs args{};
 };
 
-void bench(fdq::Isa isa, const fdq::Parallel& parallel, double bandwidth, double flops) {
-  for (fdq::KvType type : {fdq::KvType::kFloat32, fdq::KvType::kBFloat16}) {
-    const char* name = type == fdq::KvType::kFloat32 ? "float32" : "bfloat16";
-    const auto compute =
-        isa == fdq::Isa::kAvx512Bf16 ? fdq::ComputeType::kBFloat16 : fdq::ComputeType::kFloat32;
-    // More layers than the last cache holds, visited in turn, so that each call reads memory.
-    constexpr int64_t kLayers = 6;
-    Problem decode(kLayers, 1, 4096, type);
-    decode.args.compute = compute;
-    double best = 1e9;
-    for (int pass = 0; pass < 12; ++pass) {
-      for (decode.args.layer = 0; decode.args.layer < kLayers; ++decode.args.layer) {
+constexpr fdq::KvType kTypes[] = {fdq::KvType::kFloat32, fdq::KvType::kBFloat16, fdq::KvType::kInt8,
+                                  fdq::KvType::kFp8, fdq::KvType::kInt4};
+constexpr const char* kTypeNames[] = {"float32", "bfloat16", "int8", "fp8", "int4"};
+constexpr int kNumTypes = 5, kBFloat16 = 1;
+
+struct Result {
+  double seconds, bytes;
+};
+
+// The best time of each type of pool, measured in turn. Their layers are more than the last cache holds, so
+// that each call of a decode reads memory.
+std::vector<Result> measure(fdq::Isa isa, const fdq::Parallel& parallel, int64_t tokens, int64_t context,
+                            int passes) {
+  const auto compute =
+      isa == fdq::Isa::kAvx512Bf16 ? fdq::ComputeType::kBFloat16 : fdq::ComputeType::kFloat32;
+  std::vector<std::unique_ptr<Problem>> problems;
+  std::vector<Result> best;
+  for (fdq::KvType type : kTypes) {
+    const int64_t layers = tokens == 1 ? 12 * fdq::kv_record_bytes(kTypes[kBFloat16], kHeadDim) /
+                                             fdq::kv_record_bytes(type, kHeadDim)
+                                       : 1;
+    problems.push_back(std::make_unique<Problem>(layers, tokens, context, type));
+    problems.back()->args.compute = compute;
+    best.push_back({1e9, problems.back()->bytes});
+  }
+  for (int pass = 0; pass < passes; ++pass) {
+    for (size_t i = 0; i < problems.size(); ++i) {
+      fdq::AttentionArgs& args = problems[i]->args;
+      for (args.layer = 0; args.layer < args.pool.num_layers; ++args.layer) {
         const double start = seconds();
-        fdq::paged_attention(decode.args, isa, parallel);
-        best = std::min(best, seconds() - start);
+        fdq::paged_attention(args, isa, parallel);
+        best[i].seconds = std::min(best[i].seconds, seconds() - start);
       }
     }
-    std::printf("%s decode, 4096 positions, %s: %.0f us, %.1f GB/s = %.0f %% of read bandwidth\n",
-                fdq::isa_name(isa), name, best * 1e6, decode.bytes / best * 1e-9,
-                100 * decode.bytes / best / bandwidth);
-    for (int64_t tokens : {64, 512, 2048}) {
-      Problem prefill(1, tokens, tokens, type);
-      prefill.args.compute = compute;
-      best = 1e9;
-      for (int pass = 0; pass < 12; ++pass) {
-        const double start = seconds();
-        fdq::paged_attention(prefill.args, isa, parallel);
-        best = std::min(best, seconds() - start);
-      }
-      const double work = 4.0 * kHeads * kHeadDim * static_cast<double>(tokens * (tokens + 1) / 2);
-      std::printf("%s prefill, %d tokens, %s: %.2f ms, %.0f GFLOP/s = %.0f %% of peak\n", fdq::isa_name(isa),
-                  static_cast<int>(tokens), name, best * 1e3, work / best * 1e-9, 100 * work / best / flops);
+  }
+  return best;
+}
+
+void bench(fdq::Isa isa, const fdq::Parallel& parallel, double bandwidth, double flops) {
+  const std::vector<Result> decode = measure(isa, parallel, 1, 4096, 20);
+  for (int i = 0; i < kNumTypes; ++i) {
+    const double rate = decode[i].bytes / decode[i].seconds;
+    std::printf(
+        "%s decode, 4096 positions, %s: %.0f us = %.2f x bfloat16, %.1f GB/s = %.0f %% of read bandwidth\n",
+        fdq::isa_name(isa), kTypeNames[i], decode[i].seconds * 1e6,
+        decode[i].seconds / decode[kBFloat16].seconds, rate * 1e-9, 100 * rate / bandwidth);
+  }
+  for (int64_t tokens : {64, 512, 2048}) {
+    const std::vector<Result> prefill = measure(isa, parallel, tokens, tokens, tokens > 1000 ? 4 : 12);
+    const double work = 4.0 * kHeads * kHeadDim * static_cast<double>(tokens * (tokens + 1) / 2);
+    for (int i = 0; i < kNumTypes; ++i) {
+      const double rate = work / prefill[i].seconds;
+      std::printf("%s prefill, %d tokens, %s: %.2f ms = %.2f x bfloat16, %.0f GFLOP/s = %.0f %% of peak\n",
+                  fdq::isa_name(isa), static_cast<int>(tokens), kTypeNames[i], prefill[i].seconds * 1e3,
+                  prefill[i].seconds / prefill[kBFloat16].seconds, rate * 1e-9, 100 * rate / flops);
     }
   }
 }

@@ -174,7 +174,7 @@ describe('toServeOptions', () => {
     [{ 'enable-chunked-prefill': false }, '--no-enable-chunked-prefill is not supported'],
     [{ 'tensor-parallel-size': '2' }, '--tensor-parallel-size'],
     [{ 'block-size': '64' }, 'Expected --block-size to be 16'],
-    [{ 'kv-cache-dtype': 'fp8' }, '--kv-cache-dtype fp8 is not supported'],
+    [{ 'kv-cache-dtype': 'fp8_e5m2' }, '--kv-cache-dtype fp8_e5m2 is not supported'],
     [{ host: '0.0.0.0' }, '--host 0.0.0.0 lets other machines in'],
     [{ 'ssl-keyfile': 'a' }, '--ssl-certfile is missing'],
     [{ 'ssl-certfile': 'a' }, '--ssl-keyfile is missing'],
