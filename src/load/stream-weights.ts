@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { BugError, UserError } from '../errors.js';
+import { BugError, UnsupportedError, UserError } from '../errors.js';
 import { byteLengthOf, elementTypeOf } from '../graph/data-types.js';
 import type {
   DataType,
@@ -7,6 +7,7 @@ import type {
   Initializer,
   QuantizedLayer,
   QuantizedPart,
+  StoredWeight,
   WeightSource,
 } from '../graph/ir.js';
 import { memberSlices, type MemberSlice } from '../quant/packed-layout.js';
@@ -182,7 +183,7 @@ function* readTasks(
 }
 
 function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: LayerParts): Generator<Task> {
-  const stored = layer.members[0]?.stored;
+  const stored = storedAs(layer);
   const { native } = stored === undefined ? resolveScheme(layer.scheme) : schemeOfStored(stored);
   if (native === null) throw new BugError(`${layer.node} is quantized to ${layer.scheme}`);
   const k = layer.members[0]?.shape[1] ?? 0;
@@ -209,6 +210,23 @@ function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: Laye
       },
     };
   }
+}
+
+/**
+ * How the members are stored, when that is the scheme of the layer.
+ * @throws UnsupportedError `unsupported_model` for stored weights that are to have another scheme.
+ */
+function storedAs({ scheme, members }: QuantizedLayer): StoredWeight | undefined {
+  const found = members.find(({ stored }) => stored !== undefined);
+  if (found?.stored === undefined || found.stored.scheme === scheme) return found?.stored;
+  throw new UnsupportedError(
+    'unsupported_model',
+    `${found.name} is stored as ${found.stored.scheme} (${found.stored.method}) and cannot be made ${scheme}.`,
+    {
+      param: found.name,
+      suggestions: ['Quantize the BF16 checkpoint that this one was made from: rounding twice loses accuracy.'],
+    },
+  );
 }
 
 /** Where the parts of one member go; a part that the format does not have is empty or absent. */

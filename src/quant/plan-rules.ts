@@ -6,6 +6,7 @@ import type { LayerMember } from './linear-layers.js';
 import type { LayerKind, PlanLayer } from './plan-layers.js';
 import { resolveScheme } from './registry.js';
 import type { QuantScheme } from './scheme.js';
+import { schemeOfStored } from './stored-scheme.js';
 
 /** What a rule says about a member, and why. */
 export interface Verdict {
@@ -101,7 +102,8 @@ export function storedRule(): PlanRule {
   };
 }
 
-function storedVerdict({ names, obstacle }: PlanLayer, { method, scheme }: StoredWeight): Verdict {
+function storedVerdict({ names, obstacle }: PlanLayer, stored: StoredWeight): Verdict {
+  const { method, scheme } = stored;
   if (obstacle !== undefined) {
     throw new UnsupportedError(
       'unsupported_model',
@@ -109,7 +111,7 @@ function storedVerdict({ names, obstacle }: PlanLayer, { method, scheme }: Store
       { param: names[0] ?? '', suggestions: ['Take the checkpoint in BF16.'] },
     );
   }
-  return { scheme: resolveScheme(scheme), reason: `stored as ${scheme} by the checkpoint (${method})` };
+  return { scheme: schemeOfStored(stored), reason: `stored as ${scheme} by the checkpoint (${method})` };
 }
 
 export function ignoreRule({ pattern, key, members }: IgnoredLayers): PlanRule {

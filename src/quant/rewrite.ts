@@ -107,24 +107,26 @@ function replaceLayer(
   const folder = folderOf(layer.node);
   const output = layer.node.outputs[0] as string;
   const whole = runs.length === 1;
+  const outputs: string[] = [];
   const nodes = runs.map((run) => {
     const label = whole ? '' : `/${labelOf(layer, run)}`;
     const name = claimName(draft, `${folder}${label}/${QUANT_LINEAR}`);
     const target = whole ? output : claimName(draft, `${name}_output_0`);
     if (!whole) addValue(draft, graph, { output, target, rows: countRows(layer, run.start, run.end) });
     for (let member = run.start; member < run.end; member++) nodeOf.set(memberKey(layer, member), name);
+    outputs.push(target);
     return emitRun(draft, layer, run, { node: name, output: target });
   });
-  if (whole) return nodes;
+  if (whole) return nodes.flat();
   const concat: GraphNode = {
     name: claimName(draft, `${folder}/Concat`),
     domain: '',
     opType: 'Concat',
-    inputs: nodes.map((node) => node.outputs[0] as string),
+    inputs: outputs,
     outputs: [output],
     attributes: { axis: { type: 'int', value: 1 } },
   };
-  return [...nodes, concat];
+  return [...nodes.flat(), concat];
 }
 
 /** A QuantGather in place of a Gather and the Cast behind it. */
@@ -134,15 +136,16 @@ function replaceTable(draft: Draft, table: EmbeddingTable, { plan, nodeOf }: Lay
   const node = claimName(draft, `${folderOf(table.node)}/${QUANT_GATHER}`);
   nodeOf.set(memberKey(table, 0), node);
   const layer = { ...table, x: table.ids, bias: undefined };
-  return asQuantGather(emitRun(draft, layer, run, { node, output: table.output }));
+  return asQuantGather(emitRun(draft, layer, run, { node, output: table.output }).at(-1) as GraphNode);
 }
 
+/** The node of a run, behind those that prepare its input. */
 function emitRun(
   draft: Draft,
   layer: LayerParts,
   run: Run,
   { node, output }: { readonly node: string; readonly output: string },
-): GraphNode {
+): readonly GraphNode[] {
   const { scheme } = run;
   const key = `${layer.weight.name}\n${run.start}-${run.end}\n${scheme.name}`;
   const shared = draft.weights.get(key);
@@ -164,7 +167,7 @@ function emitRun(
       draft.names.add(initializer.name);
     }
   }
-  return result.node;
+  return [...(result.before ?? []), result.node];
 }
 
 /** The float weight of a run: the layer's own initializer when it is all of it. */
@@ -182,7 +185,7 @@ function sliceWeight(layer: LayerParts, run: Run, name: string | undefined): Ini
 }
 
 /** Initializers that a quantized weight may have beside it. */
-const PARTS = ['scales', 'block_scales', 'zero_points'] as const;
+const PARTS = ['scales', 'block_scales', 'zero_points', 'column_order'] as const;
 
 /** Gives the weight a name that no other initializer has; one used as it is stored keeps the one it has. */
 function claimWeight(draft: Draft, weight: Initializer, scheme: QuantScheme): Initializer {

@@ -90,6 +90,8 @@ export type ComputeType = 'float32' | 'bfloat16';
 
 export interface EmitResult {
   readonly node: GraphNode;
+  /** Nodes that prepare its input, in order; absent: it reads x. */
+  readonly before?: readonly GraphNode[];
   readonly initializers: readonly Initializer[];
 }
 

@@ -382,7 +382,8 @@ describe('lm_head and embeddings', () => {
 });
 
 describe('weights that lie quantized in the checkpoint', () => {
-  const stored = { method: 'gptq', scheme: 'wint4:g128' } as StoredWeight;
+  const format = { native: { format: 'int4', groupN: 1, groupK: 128 }, activation: 'none' } as const;
+  const stored = { method: 'gptq', scheme: 'wint4:g128', format } as StoredWeight;
   const graph = (...names: readonly string[]): Graph =>
     expertGraph((name) => (names.some((part) => name.endsWith(part)) ? stored : undefined));
 
