@@ -55,7 +55,9 @@ export function matchesNothing(
   key: string,
 ): UserError {
   const names = [...new Set(subjects.flatMap(({ members, layerNames }) => [...members, ...layerNames]))];
-  const nearest = nearestNames(pattern.text.replace(/^re:/, ''), names, NEAREST);
+  const isShort = /^\w+$/.test(pattern.text);
+  const comparable = isShort ? names.map((name) => name.slice(name.lastIndexOf('.') + 1)) : names;
+  const nearest = nearestNames(pattern.text.replace(/^re:/, ''), comparable, NEAREST);
   return new UserError(
     'pattern_matches_nothing',
     `Expected every entry of "${key}" to match a layer but ${JSON.stringify(pattern.text)} matches none of ${names.length} names.`,
@@ -159,6 +161,7 @@ function checkExperts({ moe }: PlanRequest, layers: readonly PlanLayer[]): reado
 function checkStored({ layers, patterns, wanted }: Draft): readonly string[] {
   const conflicts: { readonly member: LayerMember; readonly asked: Verdict }[] = [];
   const kept = new Set<string>();
+  const keeping = [...patterns.ignored, ...patterns.targets.filter(({ scheme }) => scheme === NONE)];
   for (const layer of layers) {
     for (const member of layer.members) {
       const { stored } = member.source;
@@ -167,13 +170,14 @@ function checkStored({ layers, patterns, wanted }: Draft): readonly string[] {
       if (asked !== undefined && asked.scheme !== NONE && asked.scheme.name !== stored.scheme) {
         conflicts.push({ member, asked });
       }
-      for (const { pattern, members } of patterns.ignored) if (members.has(member)) kept.add(pattern.text);
+      for (const { pattern, members } of keeping) if (members.has(member)) kept.add(pattern.text);
     }
   }
   const [conflict] = conflicts;
   if (conflict !== undefined) throw alreadyQuantized(conflict, conflicts.length);
   return [...kept].map(
-    (text) => `The ignored ${text} means layers that the checkpoint stores quantized: they stay as stored.`,
+    (text) =>
+      `${JSON.stringify(text)} is to stay unquantized, but the checkpoint stores it quantized: it is used as stored.`,
   );
 }
 

@@ -1,7 +1,7 @@
 import { UnsupportedError } from '../errors.js';
 import type { KvCacheType } from './kv-cache-type.js';
 import { kvTypeOf, parsePrecision, schemeNameOf } from './precision.js';
-import { resolveScheme, SCHEMES } from './registry.js';
+import { resolveScheme, SCHEME_FAMILIES, SCHEMES } from './registry.js';
 import type { QuantScheme } from './scheme.js';
 
 /** What a name stands for. */
@@ -28,9 +28,9 @@ export function chooseScheme(text: string, offline: boolean): SchemeChoice {
     {
       param: 'quantization',
       suggestions: [
-        `fdq convert <model> --quantization ${name} --output <folder>, then fdq serve <folder>.`,
-        `Online are: ${SCHEMES.filter(({ online }) => online)
-          .map((scheme) => scheme.name)
+        `Run fdq convert <model> --quantization ${name} --output <folder>, then fdq serve <folder> without --quantization.`,
+        `Or choose one of ${SCHEME_FAMILIES.filter(({ variants }) => variants[0].online)
+          .map((family) => family.name)
           .join(', ')}.`,
       ],
     },

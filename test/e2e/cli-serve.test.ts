@@ -173,6 +173,13 @@ describe('fdq serve', () => {
     [[DEMO, '-q', 'wint88'], 2, 'unknown_scheme'],
     [['org/absent', '--offline', '-q', 'wint88'], 2, 'unknown_scheme'],
     [['org/absent', '--offline', '--quantization-config', '{"ignroe": []}'], 2, 'invalid_config'],
+    [['org/absent', '--offline', '--quantization-config.ignroe', 'lm_head'], 2, 'invalid_config'],
+    [['org/absent', '--offline', '-q', 'W4A4'], 2, 'unknown_scheme'],
+    [['org/absent', '--offline', '-q', 'W8A16C8', '--kv-cache-dtype', 'bfloat16'], 2, 'invalid_config'],
+    [['org/absent', '--offline', '-q', 'wint2'], 2, 'unknown_scheme'],
+    [['org/absent', '--offline', '--quantize-lm-head'], 2, 'invalid_config'],
+    [[DEMO, '--quantization-config.moe', 'wint8'], 2, 'pattern_matches_nothing'],
+    [[DEMO, '-q', 'wint8', '--quantization-config.targets.q_porj', 'wint4'], 2, 'pattern_matches_nothing'],
     [[path.join(ROOT, 'models', 'demoo')], 3, 'model_not_found'],
   ])('refuses %j with exit code %d', async (args, code, name) => {
     const env = { HF_HUB_CACHE: folder };

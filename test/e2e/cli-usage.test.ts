@@ -102,6 +102,22 @@ describe('settings', () => {
     expect(lines).toContain('# revision:');
   });
 
+  it('reads JSON flags in parts, from files and key by key', async () => {
+    const file = path.join(folder, 'plan.yaml');
+    await writeFile(file, 'linear: wint8\nignore: [lm_head]\n');
+    const result = await runCli([
+      ...['serve', 'm', '--print-config', '--json', '-q', 'W4A16C8', '--quantization-config', `@${file}`],
+      ...['--quantization_config.ignore+', 're:.*o_proj', '--quantization-config.targets.*.v_proj=wint4'],
+    ]);
+    const json = JSON.parse(result.stdout) as { result: Record<string, { value: unknown }> };
+    expect(json.result['quantization']?.value).toBe('W4A16C8');
+    expect(json.result['quantization-config']?.value).toEqual({
+      linear: 'wint8',
+      ignore: ['lm_head', 're:.*o_proj'],
+      targets: { '*.v_proj': 'wint4' },
+    });
+  });
+
   it('prints settings as JSON, and warns about flags it does not use', async () => {
     const args = ['serve', 'm', '--print-config', '--json', '--engine_worker_queue_port', '8182'];
     const result = await runCli(args);

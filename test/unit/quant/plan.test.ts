@@ -230,6 +230,9 @@ describe('targets', () => {
     });
     const { suggestions } = failureOf({ targets: [target('model.layers.0.mlp.upproj', 'wint8')] });
     expect(suggestions.join()).toContain('model.layers.0.mlp.up_proj');
+    expect(failureOf({ targets: [target('upproj', 'wint8')] }).suggestions).toEqual([
+      'The nearest layer names are up_proj, q_proj, k_proj.',
+    ]);
   });
 
   it.each<[string, Rules, string]>([
@@ -427,10 +430,12 @@ describe('weights that lie quantized in the checkpoint', () => {
   });
 
   it('cannot be ignored, which is a warning', () => {
-    const { warnings } = plan({ scheme: 'none', ignore: ['o_proj', 'lm_head'] }, graph('o_proj'));
-    expect(warnings).toEqual([
-      'The ignored o_proj means layers that the checkpoint stores quantized: they stay as stored.',
-    ]);
+    const warnings = [
+      '"o_proj" is to stay unquantized, but the checkpoint stores it quantized: it is used as stored.',
+    ];
+    const stores = graph('o_proj');
+    expect(plan({ scheme: 'none', ignore: ['o_proj', 'lm_head'] }, stores).warnings).toEqual(warnings);
+    expect(plan({ scheme: 'none', targets: [target('o_proj', 'none')] }, stores).warnings).toEqual(warnings);
   });
 
   it('are planned like all others to be quantized again', () => {
