@@ -2,21 +2,17 @@ import process from 'node:process';
 import { UserError, UnsupportedError } from '../errors.js';
 import type { FlagValues } from './flag-row.js';
 import type { SERVE_FLAGS } from './flags.js';
-import { parseJsonObject, type JsonObject } from './json-values.js';
+import type { JsonObject } from './json-values.js';
+import { quantizationOptions, type QuantizationOptions } from './quantization-options.js';
 
 /** Everything the serving service needs to know, checked: sizes in bytes, times in milliseconds. */
-export interface ServeOptions {
+export interface ServeOptions extends QuantizationOptions {
   /** Folder, or Hugging Face id with an optional `@revision`. */
   readonly model: string;
   readonly revision?: string;
   /** Folder; absent: the model's own. */
   readonly tokenizer?: string;
   readonly offline: boolean;
-  /** Scheme or precision name as typed, or a JSON object; absent: as stored, or what quantizationConfig says. */
-  readonly quantization?: string;
-  readonly quantizationConfig?: JsonObject;
-  readonly quantizeLmHead?: boolean;
-  readonly quantizeEmbeddings?: boolean;
   readonly dtype: 'auto' | 'float32' | 'bfloat16';
   readonly device: 'auto' | 'cpu';
   /** Absent: chosen by the service. */
@@ -148,24 +144,6 @@ function requireModel(model: string | undefined): string {
     });
   }
   return model;
-}
-
-function quantizationOptions(
-  flags: ServeFlagValues,
-): Pick<ServeOptions, 'quantization' | 'quantizationConfig' | 'quantizeLmHead' | 'quantizeEmbeddings'> {
-  return defined({
-    quantization: flags.quantization === undefined ? undefined : quantizationText(flags.quantization),
-    quantizationConfig: flags['quantization-config'],
-    quantizeLmHead: flags['quantize-lm-head'],
-    quantizeEmbeddings: flags['quantize-embeddings'],
-  });
-}
-
-/** A name as it is; an object, also one in a file, as JSON. */
-function quantizationText(text: string): string {
-  const trimmed = text.trim();
-  if (!trimmed.startsWith('{') && !trimmed.startsWith('@')) return text;
-  return JSON.stringify(parseJsonObject(trimmed, '--quantization'));
 }
 
 function memoryOptions(flags: ServeFlagValues): MemoryOptions {
