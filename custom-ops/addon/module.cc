@@ -3,6 +3,7 @@
 #include "addon/instance.h"
 #include "addon/memory.h"
 #include "addon/napi_util.h"
+#include "addon/repack.h"
 #include "addon/session_object.h"
 #include "addon/weights.h"
 
@@ -43,6 +44,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("prefetch", Napi::Function::New<prefetch>(env, "prefetch"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
   exports.Set("read", Napi::Function::New<read>(env, "read"));
+  exports.Set("repackWeight", Napi::Function::New<repack_weight>(env, "repackWeight"));
   exports.Set("createSession", Napi::Function::New<SessionObject::create>(env, "createSession"));
   exports.Set("runLinear", Napi::Function::New<run_linear_job>(env, "runLinear"));
   exports.Set("measureReadBandwidth", Napi::Function::New<measure_read_bandwidth>(env, "measureReadBandwidth"));
