@@ -73,7 +73,7 @@ function describeTiles(module: StoredModule): StoredMatrix {
   return {
     n,
     k,
-    format: FP8_TILES,
+    format: { native: { format: 'e4m3', groupN: TILE, groupK: TILE }, activation: 'e4m3_group128' },
     parts: { codes, scales: { ...part, layout: 'tiles', type, reciprocal: false } },
   };
 }
@@ -89,11 +89,6 @@ function describePlain(module: StoredModule, isStatic: boolean): StoredMatrix {
 function inputScaleOf(module: StoredModule): string {
   return INPUT_SCALES.find((suffix) => module.peek(suffix) !== undefined) ?? INPUT_SCALES[0];
 }
-
-export const FP8_TILES: StoredFormat = {
-  native: { format: 'e4m3', groupN: TILE, groupK: TILE },
-  activation: 'e4m3_group128',
-};
 
 type Activation = Pick<StoredFormat, 'activation' | 'activationScale'>;
 

@@ -1,0 +1,145 @@
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import type { Graph, StoredFormat } from '../../src/graph/ir.js';
+import type { LoadedModel, LoadOptions } from '../../src/load/load-model.js';
+import {
+  argMax,
+  blockRange,
+  fixtureFolder,
+  loadFixture,
+  maxAbsDifference,
+  readFloatTensors,
+  readGolden,
+  runStep,
+} from '../helpers/fixture-model.js';
+
+const BLOCKS = 12;
+/** Least cosine of logits whose inputs were rounded: one rounding that falls the other way moves them visibly. */
+const MIN_COSINE = 0.995;
+/** Mean distance from them, in that between rounded and unrounded logits. */
+const MAX_MEAN_RATIO = 0.35;
+
+const FOLDERS: Readonly<Record<string, string>> = {
+  qwen3_fp8_block: 'block_wise_fp8',
+  llama_fp8_block_bf16_scales: 'block_wise_fp8',
+  qwen3_gptq_g128: 'wint4:g128',
+  llama_gptq_g32_asym_actorder: 'wint4:g32:asymmetric:act-order',
+  qwen3_awq_g128: 'wint4:g128:asymmetric',
+  qwen3_ct_w4a16_g128: 'wint4:g128',
+  llama_ct_fp8_dynamic: 'fp8_per_channel',
+  llama_ct_w8a8_int8: 'w8a8',
+};
+const ROUNDED = [
+  'qwen3_fp8_block',
+  'llama_fp8_block_bf16_scales',
+  'llama_ct_fp8_dynamic',
+  'llama_ct_w8a8_int8',
+];
+
+function offline(name: string): string {
+  return path.join('..', 'offline', name);
+}
+
+/** The golden logits are those of inputs that are not rounded, which no checkpoint here asks for. */
+async function withoutRounding(_: unknown, graph: Graph): Promise<Record<string, never>> {
+  for (const { data } of graph.initializers.values()) {
+    for (const { stored } of data.kind === 'weight' ? data.members : []) {
+      if (stored !== undefined)
+        (stored.format as { activation: StoredFormat['activation'] }).activation = 'none';
+    }
+  }
+  return {};
+}
+
+function load(name: string, options: Partial<LoadOptions> = {}): Promise<LoadedModel> {
+  return loadFixture(offline(name), options);
+}
+
+async function lastLogits(model: LoadedModel, ids: readonly number[]): Promise<Float32Array> {
+  const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: [ids.length - 1] };
+  const [row] = await runStep(model, [chunk]);
+  return row ?? new Float32Array();
+}
+
+async function continueGreedily(
+  model: LoadedModel,
+  ids: readonly number[],
+  steps: number,
+): Promise<readonly number[]> {
+  const blocks = blockRange(0, BLOCKS);
+  const greedy: number[] = [];
+  let next = argMax(await lastLogits(model, ids));
+  for (let position = ids.length; greedy.length < steps; position++) {
+    greedy.push(next);
+    const [row] = await runStep(model, [{ ids: [next], start: position, blocks, rows: [0] }]);
+    next = argMax(row ?? new Float32Array());
+  }
+  return greedy;
+}
+
+function cosine(a: Float32Array, b: Float32Array): number {
+  const dot = (x: Float32Array, y: Float32Array): number =>
+    x.reduce((sum, value, i) => sum + value * (y[i] ?? NaN), 0);
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+}
+
+function meanDistance(a: Float32Array, b: Float32Array): number {
+  return a.reduce((sum, value, i) => sum + Math.abs(value - (b[i] ?? NaN)), 0) / a.length;
+}
+
+describe.each(Object.entries(FOLDERS))('%s', (name, scheme) => {
+  const golden = readGolden(offline(name));
+  const readReference = () => readFloatTensors(path.join(fixtureFolder(offline(name)), 'golden.safetensors'));
+
+  it('computes the logits of its dequantized weights and continues as they do', async () => {
+    const reference = await readReference();
+    const model = await load(name, { chooseQuantization: withoutRounding });
+    for (const prompt of golden.prompts) {
+      const rows = await runStep(model, [
+        { ids: prompt.ids, start: 0, blocks: blockRange(0, BLOCKS), rows: prompt.logit_positions },
+      ]);
+      const actual = Float32Array.from(rows.flatMap((row) => [...row]));
+      const expected = reference.get(`logits.${prompt.index}`) ?? new Float32Array();
+      expect(maxAbsDifference(actual, expected)).toBeLessThanOrEqual(golden.tolerance.atol_float32);
+      const greedy = await continueGreedily(model, prompt.ids, prompt.greedy.length);
+      expect(greedy).toEqual(prompt.greedy);
+    }
+    await model.runner.close();
+  });
+
+  it(`says that its layers are ${scheme}, and which it left as they are`, async () => {
+    const model = await load(name);
+    const linear = model.layers.filter((layer) => /_proj$/.test(layer.name));
+    const kept = linear.filter((layer) => layer.scheme === 'none').map((layer) => layer.name);
+    const expected =
+      name === 'llama_fp8_block_bf16_scales'
+        ? ['model.layers.0.mlp.down_proj', 'model.layers.2.self_attn.o_proj']
+        : [];
+    expect(kept).toEqual(expected);
+    expect(new Set(linear.map((layer) => layer.scheme))).toEqual(
+      new Set(expected.length > 0 ? [scheme, 'none'] : [scheme]),
+    );
+    for (const layer of linear) {
+      if (layer.scheme !== 'none') expect(layer.reason).toMatch(/stored as .* by the checkpoint/);
+    }
+    await model.runner.close();
+  });
+});
+
+describe.each(ROUNDED)('%s', (name) => {
+  const golden = readGolden(offline(name));
+
+  it('rounds the inputs of its layers as the checkpoint asks', async () => {
+    const reference = await readFloatTensors(path.join(fixtureFolder(offline(name)), 'golden.safetensors'));
+    const model = await load(name);
+    for (const { index, ids } of golden.prompts) {
+      const actual = await lastLogits(model, ids);
+      const rounded = reference.get(`actquant.logits.${index}`) ?? new Float32Array();
+      const unrounded = (reference.get(`logits.${index}`) ?? new Float32Array()).slice(-rounded.length);
+      expect(cosine(actual, rounded)).toBeGreaterThan(MIN_COSINE);
+      const ratio = meanDistance(actual, rounded) / meanDistance(unrounded, rounded);
+      expect(ratio).toBeLessThan(MAX_MEAN_RATIO);
+    }
+    await model.runner.close();
+  });
+});
