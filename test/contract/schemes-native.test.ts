@@ -20,6 +20,7 @@ const EDGES: readonly Matrix[] = [
   makeMatrix([3, 70], () => SMALLEST_SUBNORMAL, 'float32'),
   makeMatrix([3, 70], (at) => (at % 5) * SMALLEST_SUBNORMAL, 'float32'),
   makeMatrix([2, 130], (at) => (at % 2 === 0 ? 1 : -1) * LARGEST_FLOAT32 * 2 ** -(at % 3), 'float32'),
+  makeMatrix([2, 130], (at) => (at % 2 === 0 ? 1 : -1) * LARGEST_FLOAT32, 'float32'),
   makeMatrix([2, 130], (at) => noise(at) * 2 ** (240 * Math.sin(at) - 115), 'float32'),
   makeMatrix([5, 65], (at) => (at % 3 === 0 ? -0 : noise(at)), 'float32'),
   makeMatrix([5, 65], () => -0, 'float32'),
