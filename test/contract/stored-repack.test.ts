@@ -1,46 +1,17 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { StoredWeight, WeightSource } from '../../src/graph/ir.js';
-import { openCheckpoint } from '../../src/hub/checkpoint.js';
-import type { Checkpoint } from '../../src/hub/checkpoint.js';
+import { UserError } from '../../src/errors.js';
 import { openWeightFile } from '../../src/hub/weight-file.js';
 import { repackStored } from '../../src/load/repack-stored.js';
 import { memberSlices, unpackPanels } from '../../src/quant/packed-layout.js';
 import { schemeOfStored } from '../../src/quant/stored-scheme.js';
+import type { RepackJob } from '../../src/runtime/addon.js';
 import { openAddon } from '../helpers/addon.js';
 import { STORED_CASES } from '../helpers/stored-cases.js';
 import { createRandom, INPUT_SCALE } from '../helpers/stored-formats.js';
-import type { StoredCase, StoredSample } from '../helpers/stored-formats.js';
-import { createTempDir } from '../helpers/temp-dir.js';
-import { writeSafetensors } from '../helpers/write-safetensors.js';
+import { openSample, sampleWeight, SAMPLE_MODULE, storedCase } from '../helpers/stored-sample.js';
+import type { StoredSource } from '../helpers/stored-sample.js';
 
 const { addon } = openAddon();
-const MODULE = 'model.layers.0.mlp.up_proj';
-const FLOATS = { dtype: 'BF16', shape: [64, 64] };
-
-/** A checkpoint of one quantized module and a float tensor. */
-async function openSample(stored: StoredCase, { tensors }: StoredSample): Promise<Checkpoint> {
-  const dir = path.join(await createTempDir(), 'model');
-  await mkdir(dir);
-  const config = stored.file === undefined ? { quantization_config: stored.config } : {};
-  await writeFile(path.join(dir, 'config.json'), JSON.stringify(config));
-  if (stored.file !== undefined) await writeFile(path.join(dir, stored.file), JSON.stringify(stored.config));
-  const named = Object.entries(tensors).map(([suffix, tensor]) => [`${MODULE}.${suffix}`, tensor] as const);
-  await writeSafetensors(path.join(dir, 'model.safetensors'), {
-    'lm_head.weight': FLOATS,
-    ...Object.fromEntries(named),
-  });
-  return openCheckpoint({ reference: 'sample', dir });
-}
-
-type StoredSource = WeightSource & { readonly stored: StoredWeight };
-
-function weightOf(checkpoint: Checkpoint): StoredSource {
-  const tensor = checkpoint.tensors.get(`${MODULE}.weight`);
-  if (tensor?.stored === undefined) throw new Error('the weight is not stored quantized');
-  return { ...tensor, dataType: 'bfloat16', stored: tensor.stored };
-}
 
 /** The floats that the repacked panels of a stored weight stand for. */
 async function repackedWeights(source: StoredSource, threads: number): Promise<Float32Array> {
@@ -81,7 +52,7 @@ describe.each(STORED_CASES.map((stored) => [stored.name, stored] as const))('%s'
 
   it.each(shapes)('[%i, %i] keeps its values bit for bit, on any number of threads', async (n, k) => {
     const sample = stored.write(n, k, createRandom(n * 1000 + k));
-    const source = weightOf(await openSample(stored, sample));
+    const source = sampleWeight(await openSample({ ...stored, tensors: sample.tensors }));
     expect(source.shape).toEqual([n, k]);
     for (const threads of [1, 3]) {
       const values = await repackedWeights(source, threads);
@@ -91,12 +62,166 @@ describe.each(STORED_CASES.map((stored) => [stored.name, stored] as const))('%s'
 
   it('is named and rounds inputs as its config says', async () => {
     const [n, k] = shapes[3]!;
-    const checkpoint = await openSample(stored, stored.write(n, k, createRandom(7)));
-    const { scheme, format } = weightOf(checkpoint).stored;
+    const { tensors } = stored.write(n, k, createRandom(7));
+    const checkpoint = await openSample({ ...stored, tensors });
+    const { scheme, format } = sampleWeight(checkpoint).stored;
     expect(scheme).toBe(stored.scheme);
     expect(format.activation).toBe(stored.activation);
     expect(format.activationScale).toBe(stored.activation.endsWith('static') ? INPUT_SCALE : undefined);
-    expect([...checkpoint.tensors.keys()]).toEqual(['lm_head.weight', `${MODULE}.weight`]);
+    expect([...checkpoint.tensors.keys()]).toEqual(['lm_head.weight', `${SAMPLE_MODULE}.weight`]);
     expect(checkpoint.warnings).toEqual([]);
+  });
+});
+
+/** What is wrong with a stored weight of which the tensor `suffix` has `bytes` from `at` on. */
+async function problemOf(
+  name: string,
+  [suffix, at, bytes]: readonly [suffix: string, at: number, bytes: readonly number[]],
+): Promise<UserError> {
+  const stored = storedCase(name);
+  const { tensors } = stored.write(32, 96, createRandom(3));
+  const { data, ...rest } = tensors[suffix]!;
+  const spoiled = Uint8Array.from(data!);
+  spoiled.set(bytes, at);
+  const checkpoint = await openSample({
+    ...stored,
+    tensors: { ...tensors, [suffix]: { ...rest, data: spoiled } },
+  });
+  return failureOf(sampleWeight(checkpoint));
+}
+
+async function failureOf(source: StoredSource): Promise<UserError> {
+  try {
+    await repackedWeights(source, 2);
+  } catch (error) {
+    if (error instanceof UserError) return error;
+    throw error;
+  }
+  throw new Error('nothing was refused');
+}
+
+describe('a stored weight', () => {
+  it.each<[string, readonly [string, number, readonly number[]], string, string]>([
+    [
+      'fp8, tiles',
+      ['weight', 5 * 96 + 7, [0x7f]],
+      'non_finite_weight',
+      'weight holds a NaN for row 5, column 7',
+    ],
+    [
+      'fp8, tiles',
+      ['weight', 31 * 96, [0xff]],
+      'non_finite_weight',
+      'weight holds a NaN for row 31, column 0',
+    ],
+    [
+      'fp8, tiles',
+      ['weight_scale_inv', 0, [0, 0, 0x80, 0x7f]],
+      'non_finite_weight',
+      'weight_scale_inv holds a scale that is no finite number for row 0, group 0',
+    ],
+    [
+      'gptq v1, 4 bits, symmetric',
+      ['scales', 2 * (2 * 32 + 9), [0x01, 0x7e]],
+      'non_finite_weight',
+      'scales holds a scale that is no finite number for row 9, group 2',
+    ],
+    [
+      'int-quantized',
+      ['weight_scale', 2 * 17, [0x80, 0xff]],
+      'non_finite_weight',
+      'weight_scale holds a scale that is no finite number for row 17, group 0',
+    ],
+    [
+      'modelopt NVFP4',
+      ['weight_scale', 3 * 6 + 2, [0xb8]],
+      'non_finite_weight',
+      'weight_scale holds a scale that is negative or NaN for row 3, group 2',
+    ],
+    [
+      'gptq v1, 4 bits, symmetric',
+      ['qzeros', 4 * 4 + 1, [0x79]],
+      'invalid_checkpoint',
+      'qzeros holds a zero point for row 2, group 1 that is 2 above the middle',
+    ],
+    [
+      'gptq v1, 8 bits',
+      ['qzeros', 3, [0x7e]],
+      'invalid_checkpoint',
+      'qzeros holds a zero point for row 3, group 0 that is 1 below the middle',
+    ],
+  ])('of %s with %j is refused: %s', async (name, spoil, code, message) => {
+    const error = await problemOf(name, spoil);
+    expect(error.code).toBe(code);
+    expect(error.message).toContain(`${SAMPLE_MODULE}.${message}`);
+  });
+
+  it.each(['codes', 'scales', 'zeroPoints', 'blockScales'] as const)(
+    'whose file ends before its %s is refused',
+    async (part) => {
+      const stored = storedCase(part === 'blockScales' ? 'nvfp4-pack-quantized' : 'awq');
+      const { tensors } = stored.write(32, 96, createRandom(3));
+      const source = sampleWeight(await openSample({ ...stored, tensors }));
+      const { parts } = source.stored;
+      const cut = { ...parts[part]!, offset: 1 << 20 };
+      const error = await failureOf({
+        ...source,
+        stored: { ...source.stored, parts: { ...parts, [part]: cut } },
+      });
+      expect(error).toMatchObject({ code: 'invalid_checkpoint', param: cut.name });
+      expect(error.message).toContain('the file ended early');
+    },
+  );
+
+  it('that the system cannot read is refused', async () => {
+    const stored = storedCase('awq');
+    const { tensors } = stored.write(32, 96, createRandom(3));
+    const source = sampleWeight(await openSample({ ...stored, tensors }));
+    const target = {
+      weight: new Uint8Array((32 * 128) / 2),
+      scales: new Float32Array(96),
+      zeroPoints: new Int8Array(96),
+    };
+    const request = { source, target, threads: 1, fdOf: () => 1 << 20 };
+    await expect(repackStored(addon, request)).rejects.toMatchObject({
+      code: 'invalid_checkpoint',
+      message: expect.stringContaining('the system reported error') as string,
+    });
+  });
+});
+
+describe('repackWeight checks what would corrupt memory', () => {
+  const range = { fd: 0, offset: 0 };
+  const job: RepackJob = {
+    n: 16,
+    k: 64,
+    format: 'int4',
+    groupN: 1,
+    groupK: 32,
+    codes: { ...range, layout: 'gptq', rowBytes: 0, offsetBinary: true },
+    scales: { ...range, layout: 'columns', type: 'float16', reciprocal: false },
+    target: { weight: new Uint8Array(512), scales: new Float32Array(32) },
+    threads: 1,
+  };
+
+  it.each<[string, Partial<RepackJob>, RegExp]>([
+    ['too small a weight', { target: { ...job.target, weight: new Uint8Array(511) } }, /exactly the size/],
+    ['too few scales', { target: { ...job.target, scales: new Float32Array(16) } }, /exactly the size/],
+    [
+      'zero points from nowhere',
+      { target: { ...job.target, zeroPoints: new Int8Array(32) } },
+      /exactly the size/,
+    ],
+    ['half a word', { k: 60 }, /whole words/],
+    ['rows of the wrong length', { codes: { ...job.codes, layout: 'rows', rowBytes: 31 } }, /rowBytes/],
+    ['tiles for rows', { scales: { ...job.scales, layout: 'tiles' } }, /geometry/],
+    ['a column out of range', { columnOrder: new Int32Array(64).fill(64) }, /0 to k - 1/],
+    ['too few columns', { columnOrder: new Int32Array(63) }, /0 to k - 1/],
+    ['no rows', { n: 0 }, /out of range/],
+    ['no threads', { threads: 0 }, /threads/],
+    ['a negative offset', { scales: { ...job.scales, offset: -1 } }, /negative/],
+    ['groups of a tensor', { groupN: 0 }, /groupK/],
+  ])('%s', (_, changes, message) => {
+    expect(() => addon.repackWeight({ ...job, ...changes })).toThrow(message);
   });
 });
