@@ -1,5 +1,7 @@
 #include "addon/napi_util.h"
 
+#include "ort/linear_size.h"
+
 namespace fdq::addon {
 
 void throw_type_error(Napi::Env env, const std::string& message) { throw Napi::TypeError::New(env, message); }
@@ -34,7 +36,8 @@ int64_t get_int(const Napi::Object& object, const char* key) {
 
 int get_int32(const Napi::Object& object, const char* key) {
   const int64_t value = get_int(object, key);
-  if (value < INT32_MIN || value > INT32_MAX) throw_type_error(object.Env(), std::string(key) + " is out of range");
+  if (value < INT32_MIN || value > INT32_MAX)
+    throw_type_error(object.Env(), std::string(key) + " is out of range");
   return static_cast<int>(value);
 }
 
@@ -88,13 +91,9 @@ Bytes get_bytes(const Napi::Object& object, const char* key, Pins& pins) {
 }
 
 WeightFormat parse_weight_format(Napi::Env env, const std::string& name) {
-  if (name == "int8") return WeightFormat::kInt8;
-  if (name == "int4") return WeightFormat::kInt4;
-  if (name == "e4m3") return WeightFormat::kE4M3;
-  if (name == "bfloat16") return WeightFormat::kBFloat16;
-  if (name == "float16") return WeightFormat::kFloat16;
-  if (name == "float32") return WeightFormat::kFloat32;
-  throw_type_error(env, "unknown weight format " + name);
+  WeightFormat format;
+  if (!parse_weight_format_name(name, &format)) throw_type_error(env, "unknown weight format " + name);
+  return format;
 }
 
 ElementType parse_element_type(Napi::Env env, const std::string& name) {

@@ -30,6 +30,18 @@ int get_threads(const Napi::Object& job) {
   return static_cast<int>(threads);
 }
 
+// `block` of a job: { columns, type }.
+void parse_block(const Napi::Object& object, BlockScaleType* type, int* columns) {
+  if (!has(object, "block")) return;
+  const Napi::Value value = get(object, "block");
+  if (!value.IsObject()) throw_type_error(object.Env(), "block must be an object");
+  const auto block = value.As<Napi::Object>();
+  *columns = get_int32(block, "columns");
+  if (!parse_block_scale_type(get_string(block, "type"), type) || *type == BlockScaleType::kNone) {
+    throw_type_error(object.Env(), "block.type must be e4m3, e8m0 or bfloat16");
+  }
+}
+
 struct QuantizeJob {
   QuantizeArgs args{};
   int fd = -1;
@@ -39,19 +51,56 @@ struct QuantizeJob {
   Isa isa = Isa::kScalar;
 };
 
-size_t packed_bytes(const QuantizeArgs& a) {
-  const int64_t codes = num_panels(a.n) * kPanelRows * padded_k(a.k);
-  return static_cast<size_t>(a.format == WeightFormat::kInt4 ? codes / 2 : codes);
+// The shape of the parts that the job writes, for their sizes.
+WeightShape shape_of(const QuantizeArgs& a) {
+  return {a.format, {a.n}, a.k, a.group_n, a.group_k, a.block_type, a.block_k};
 }
 
-size_t canonical_bytes(const QuantizeArgs& a) {
-  return static_cast<size_t>(a.format == WeightFormat::kInt4 ? a.n * ceil_div(a.k, 2) : a.n * a.k);
+size_t canonical_scales(const QuantizeArgs& a) {
+  if (a.group_n == 1) return static_cast<size_t>(a.n * num_groups(a.k, a.group_k));
+  return static_cast<size_t>(linear_scale_count(shape_of(a)));
 }
 
-size_t scale_floats(const QuantizeArgs& a) {
-  if (a.group_n == kTile) return static_cast<size_t>(ceil_div(a.n, kTile) * ceil_div(a.k, kTile));
-  const int64_t rows = a.packed ? num_panels(a.n) * kPanelRows : a.n;
-  return static_cast<size_t>(rows * num_groups(a.k, a.group_k));
+// Null when the quantizer knows the combination.
+const char* check_quantize_format(const QuantizeArgs& a) {
+  if (is_as_stored(a.format)) return "format must be int8, int4, int2, nf4, e2m1 or e4m3";
+  const char* wrong = check_scale_geometry(shape_of(a));
+  if (wrong != nullptr) return wrong;
+  const bool has_tensor_scale = a.group_n == 0;
+  if (a.format == WeightFormat::kE2M1 &&
+      a.block_type != (has_tensor_scale ? BlockScaleType::kE4M3 : BlockScaleType::kE8M0)) {
+    return "e2m1 is quantized with e4m3 block scales and groupN 0, or with e8m0 ones and groupN -1";
+  }
+  if (a.format == WeightFormat::kInt2 && a.block_type != BlockScaleType::kBFloat16) {
+    return "int2 is quantized with bfloat16 block scales";
+  }
+  if (a.search && a.format != WeightFormat::kInt2 && (a.format != WeightFormat::kInt4 || a.group_n != 1)) {
+    return "search is for int2, and for int4 with groupN 1";
+  }
+  return nullptr;
+}
+
+void parse_parts(const Napi::Object& object, QuantizeArgs& args, Pins& pins) {
+  const Span<uint8_t> weight = get_span<uint8_t>(object, "weight", pins);
+  const Span<float> scales = get_span<float>(object, "scales", pins);
+  Span<uint8_t> block_scales;
+  if (has(object, "blockScales")) block_scales = get_span<uint8_t>(object, "blockScales", pins);
+  const WeightShape shape = shape_of(args);
+  const int64_t weight_bytes = args.packed ? linear_weight_bytes(shape)
+                                           : args.n * canonical_row_bytes(args.format, args.k, args.block_k);
+  const size_t scale_count =
+      args.packed ? static_cast<size_t>(linear_scale_count(shape)) : canonical_scales(args);
+  const int64_t block_bytes =
+      args.packed ? linear_block_scale_bytes(shape)
+                  : args.n * num_blocks(args.k, args.block_k) * block_scale_bytes(args.block_type);
+  if (weight.size != static_cast<size_t>(weight_bytes) || scales.size != scale_count ||
+      block_scales.size != static_cast<size_t>(block_bytes)) {
+    throw_type_error(object.Env(),
+                     "weight, scales and blockScales must have exactly the size of n, k and the format");
+  }
+  args.weight = weight.data;
+  args.scales = scales.data;
+  args.block_scales = block_scales.data;
 }
 
 QuantizeJob parse_quantize_job(const Napi::Object& object, Pins& pins) {
@@ -64,22 +113,16 @@ QuantizeJob parse_quantize_job(const Napi::Object& object, Pins& pins) {
   args.format = parse_weight_format(env, get_string(object, "format"));
   args.group_n = get_int32(object, "groupN");
   args.group_k = get_int32(object, "groupK");
+  parse_block(object, &args.block_type, &args.block_k);
+  args.search = has(object, "search") && get_bool(object, "search");
   args.packed = get_bool(object, "packed");
   job.threads = get_threads(object);
   job.isa = has(object, "isa") ? get_isa(object) : detect_isa();
-  if (args.n < 1 || args.k < 1 || args.n > (int64_t{1} << 40) / args.k) throw_type_error(env, "n and k are out of range");
-  if (args.format < WeightFormat::kInt8) throw_type_error(env, "format must be int8, int4 or e4m3");
-  const bool tiles = args.group_n == kTile && args.group_k == kTile;
-  if (!tiles && (args.group_n != 1 || args.group_k < 0 || args.group_k % 32 != 0)) {
-    throw_type_error(env, "groupN and groupK must be 128 and 128, or 1 and a multiple of 32");
-  }
-  const Span<uint8_t> weight = get_span<uint8_t>(object, "weight", pins);
-  const Span<float> scales = get_span<float>(object, "scales", pins);
-  if (weight.size != (args.packed ? packed_bytes(args) : canonical_bytes(args)) || scales.size != scale_floats(args)) {
-    throw_type_error(env, "weight and scales must have exactly the size of n, k and the format");
-  }
-  args.weight = weight.data;
-  args.scales = scales.data;
+  if (args.n < 1 || args.k < 1 || args.n > (int64_t{1} << 40) / args.k)
+    throw_type_error(env, "n and k are out of range");
+  const char* wrong = check_quantize_format(args);
+  if (wrong != nullptr) throw_type_error(env, wrong);
+  parse_parts(object, args, pins);
   const auto source = get(object, "source").As<Napi::Object>();
   if (has(source, "bytes")) {
     job.bytes = get_bytes(source, "bytes", pins);
@@ -93,14 +136,17 @@ QuantizeJob parse_quantize_job(const Napi::Object& object, Pins& pins) {
   return job;
 }
 
-Outcome run_quantize_job(const QuantizeJob& job) {
+// Runs work(args) for chunks of rows on all threads, each read just before. Returns the failure at the lowest
+// row.
+template <typename Work>
+Outcome for_each_chunk(const QuantizeJob& job, const Work& work) {
   const QuantizeArgs& whole = job.args;
   const int64_t row_bytes = whole.k * static_cast<int64_t>(element_size(whole.element));
   const int64_t unit = whole.group_n == kTile ? kTile : kPanelRows;
   const int64_t rows = std::max(unit, kChunkBytes / row_bytes / unit * unit);
   const int64_t chunks = ceil_div(whole.n, rows);
   std::mutex mutex;
-  Outcome first;  // the failure at the lowest row
+  Outcome first;
   int64_t first_row = whole.n;
   std::atomic<bool> stop{false};
   shared_pool(job.threads).parallel()(chunks, [&](int64_t chunk) {
@@ -114,11 +160,12 @@ Outcome run_quantize_job(const QuantizeJob& job) {
       args.source = job.bytes.data + args.first_row * row_bytes;
     } else {
       scratch.resize(static_cast<size_t>(args.rows * row_bytes));
-      outcome = read_exactly(job.fd, job.offset + args.first_row * row_bytes, scratch.data(), args.rows * row_bytes);
+      outcome = read_exactly(job.fd, job.offset + args.first_row * row_bytes, scratch.data(),
+                             args.rows * row_bytes);
       args.source = scratch.data();
     }
     if (outcome.status == Outcome::kOk) {
-      const NonFinite found = quantize_rows(args, job.isa);
+      const NonFinite found = work(args);
       if (!found.found) return;
       outcome = {Outcome::kNonFinite, found.row, found.column, 0};
     } else {
@@ -131,6 +178,29 @@ Outcome run_quantize_job(const QuantizeJob& job) {
     }
   });
   return first;
+}
+
+// Reads the matrix once for the largest magnitude, where all of it shares a scale.
+Outcome measure_tensor(const QuantizeJob& job) {
+  std::mutex mutex;
+  float largest = 0.0f;
+  const Outcome outcome = for_each_chunk(job, [&](const QuantizeArgs& args) {
+    float chunk = 0.0f;
+    const NonFinite found = measure_rows(args, job.isa, &chunk);
+    std::lock_guard<std::mutex> lock(mutex);
+    largest = std::max(largest, chunk);
+    return found;
+  });
+  *job.args.scales = tensor_scale(job.args.format, largest);
+  return outcome;
+}
+
+Outcome run_quantize_job(const QuantizeJob& job) {
+  if (job.args.group_n == 0) {
+    const Outcome outcome = measure_tensor(job);
+    if (outcome.status != Outcome::kOk) return outcome;
+  }
+  return for_each_chunk(job, [&](const QuantizeArgs& args) { return quantize_rows(args, job.isa); });
 }
 
 float widen_one(const uint8_t* source, ElementType from) {
@@ -152,7 +222,8 @@ float widen_one(const uint8_t* source, ElementType from) {
       const float magnitude = static_cast<float>(mantissa) * 5.9604644775390625e-8f;
       return sign != 0 ? -magnitude : magnitude;
     }
-    bits = exponent == 31 ? sign | 0x7f800000u | mantissa << 13 : sign | (exponent + 112) << 23 | mantissa << 13;
+    bits =
+        exponent == 31 ? sign | 0x7f800000u | mantissa << 13 : sign | (exponent + 112) << 23 | mantissa << 13;
   }
   float value;
   std::memcpy(&value, &bits, 4);
@@ -193,7 +264,8 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   if (size < 0 || offset < 0) throw_type_error(env, "offset and byteLength must not be negative");
   if (!has(object, "widen")) {
     if (target.size != static_cast<size_t>(size)) throw_type_error(env, "target must hold byteLength bytes");
-    return AsyncTask<Outcome>::run(env, pins.list(), [=] { return run_read_job(fd, offset, size, target); }, to_js);
+    return AsyncTask<Outcome>::run(
+        env, pins.list(), [=] { return run_read_job(fd, offset, size, target); }, to_js);
   }
   const auto widen = get(object, "widen").As<Napi::Object>();
   const ElementType from = parse_element_type(env, get_string(widen, "from"));
@@ -207,26 +279,57 @@ Napi::Value read(const Napi::CallbackInfo& info) {
       env, pins.list(), [=] { return run_widen_job(fd, offset, size, from, addend, target); }, to_js);
 }
 
-Napi::Value run_linear_job(const Napi::CallbackInfo& info) {
-  const auto object = info[0].As<Napi::Object>();
-  const Napi::Env env = info.Env();
-  Pins pins(env);
+namespace {
+
+ActivationRule get_activation(const Napi::Object& object) {
+  const std::string name = get_string(object, "activation");
+  ActivationRule rule;
+  if (!parse_activation_rule(name, &rule)) throw_type_error(object.Env(), "unknown activation rule " + name);
+  return rule;
+}
+
+LinearWeight parse_linear_weight(const Napi::Object& object, Pins& pins) {
+  const Napi::Env env = object.Env();
   LinearWeight weight{};
   weight.shape.format = parse_weight_format(env, get_string(object, "format"));
   weight.shape.member_rows = get_ints(object, "memberRows");
   weight.shape.k = get_int(object, "k");
   weight.shape.group_n = get_int32(object, "groupN");
   weight.shape.group_k = get_int32(object, "groupK");
-  Span<uint8_t> data = get_span<uint8_t>(object, "weight", pins);
+  parse_block(object, &weight.shape.block_type, &weight.shape.block_k);
+  const Span<uint8_t> data = get_span<uint8_t>(object, "weight", pins);
   Span<float> scales, bias;
+  Span<uint8_t> block_scales;
+  Span<int8_t> zero_points;
   if (has(object, "scales")) scales = get_span<float>(object, "scales", pins);
   if (has(object, "bias")) bias = get_span<float>(object, "bias", pins);
-  const char* wrong = check_linear_size(weight.shape, {data.size, scales.size, bias.size});
+  if (has(object, "blockScales")) block_scales = get_span<uint8_t>(object, "blockScales", pins);
+  if (has(object, "zeroPoints")) zero_points = get_span<int8_t>(object, "zeroPoints", pins);
+  const char* wrong = check_linear_size(
+      weight.shape, {data.size, scales.size, bias.size, block_scales.size, zero_points.size});
+  if (wrong == nullptr) wrong = check_zero_points(zero_points.data, zero_points.size);
   if (wrong != nullptr) throw_type_error(env, wrong);
   weight.data = data.data;
   weight.scales = scales.data;
   weight.bias = bias.data;
-  const bool rounds = get_string(object, "activation") == "e4m3_group128";
+  weight.block_scales = block_scales.data;
+  weight.zero_points = zero_points.data;
+  return weight;
+}
+
+}  // namespace
+
+Napi::Value run_linear_job(const Napi::CallbackInfo& info) {
+  const auto object = info[0].As<Napi::Object>();
+  const Napi::Env env = info.Env();
+  Pins pins(env);
+  const LinearWeight weight = parse_linear_weight(object, pins);
+  LinearActivation activation{};
+  activation.rule = get_activation(object);
+  if (has(object, "activationScale"))
+    activation.scale = static_cast<float>(get_number(object, "activationScale"));
+  const char* wrong = check_activation(activation);
+  if (wrong != nullptr) throw_type_error(env, wrong);
   const bool bf16 = get_string(object, "compute") == "bfloat16";
   const Isa isa = get_isa(object);
   const int threads = get_threads(object);
@@ -242,8 +345,7 @@ Napi::Value run_linear_job(const Napi::CallbackInfo& info) {
       [=] {
         auto y = std::make_shared<std::vector<float>>(static_cast<size_t>(tokens * n));
         const std::unique_ptr<LinearPlan, void (*)(LinearPlan*)> plan(
-            make_linear_plan(weight, rounds ? ActivationRule::kE4M3Group128 : ActivationRule::kNone,
-                             bf16 ? ComputeType::kBFloat16 : ComputeType::kFloat32, isa),
+            make_linear_plan(weight, activation, bf16 ? ComputeType::kBFloat16 : ComputeType::kFloat32, isa),
             free_linear_plan);
         run_linear(*plan, x.data, tokens, y->data(), shared_pool(threads).parallel());
         return y;
@@ -259,7 +361,8 @@ Napi::Value measure_read_bandwidth(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int threads = info[0].As<Napi::Number>().Int32Value();
   const int64_t size = info[1].As<Napi::Number>().Int64Value();
-  if (threads < 1 || threads > 1024 || size < 4096) throw_type_error(env, "threads and byteLength are out of range");
+  if (threads < 1 || threads > 1024 || size < 4096)
+    throw_type_error(env, "threads and byteLength are out of range");
   return AsyncTask<double>::run(
       env, Napi::Object::New(env), [=] { return read_bandwidth(size, shared_pool(threads).parallel()); },
       [](Napi::Env e, double& rate) -> Napi::Value { return Napi::Number::New(e, rate); });

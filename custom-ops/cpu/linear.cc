@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "cpu/linear_plan.h"
+#include "cpu/number_formats.h"
 
 namespace fdq {
 namespace {
@@ -34,9 +35,12 @@ LinearKernels choose_kernels(Isa isa, bool exact_in_bfloat16) {
   return float_kernels(isa);
 }
 
-bool in_panels(WeightFormat format) {
-  return format == WeightFormat::kInt8 || format == WeightFormat::kInt4 || format == WeightFormat::kE4M3;
-}
+constexpr float kNoScale = 1.0f;  // of formats whose block scales are all there is
+
+bool in_panels(WeightFormat format) { return format >= WeightFormat::kInt8; }
+
+// Of rounded activations.
+bool is_rounded(ActivationRule rule) { return rule != ActivationRule::kNone; }
 
 void plan_panels(LinearPlan* plan) {
   const WeightShape& shape = plan->weight.shape;
@@ -49,27 +53,48 @@ void plan_panels(LinearPlan* plan) {
       Panel panel;
       panel.column = column + row;
       panel.rows = static_cast<int>(std::min<int64_t>(rows - row, kPanelRows));
-      panel.scales = shape.group_n == 1 ? scales : scales + row / kTile * tiles_k;
+      panel.scales = shape.group_n < 0        ? &kNoScale
+                     : shape.group_n == kTile ? scales + row / kTile * tiles_k
+                                              : scales;
       if (shape.group_n == 1) scales += groups * kPanelRows;
       plan->panels.push_back(panel);
     }
-    if (shape.group_n != 1) scales += ceil_div(rows, kTile) * tiles_k;
+    if (shape.group_n == kTile) scales += ceil_div(rows, kTile) * tiles_k;
+    if (shape.group_n == 0) ++scales;
     column += rows;
   }
 }
 
+// k summed before a scale is applied. Blocks with narrow scales are decoded whole into the first level cache.
+int64_t choose_block_k(const LinearPlan& plan) {
+  const WeightShape& shape = plan.weight.shape;
+  if (shape.group_k != 0) return std::gcd<int64_t>(kTile, shape.group_k);
+  const bool grouped_x = plan.activation.rule == ActivationRule::kE4M3Group128;
+  return grouped_x || shape.block_k != 0 ? kTile : kMaxBlockK;
+}
+
 void plan_panel_job(LinearPlan* plan) {
   const WeightShape& shape = plan->weight.shape;
-  const int64_t codes = kPanelRows * padded_k(shape.k);
   PanelJob& job = plan->panel_job;
   job.format = shape.format;
   job.codes = static_cast<const uint8_t*>(plan->weight.data);
-  job.panel_bytes = shape.format == WeightFormat::kInt4 ? codes / 2 : codes;
+  job.panel_bytes = panel_bytes(shape.format, shape.k);
   job.panels = plan->panels.data();
-  job.block_k = shape.group_k == 0 ? kMaxBlockK : std::gcd<int64_t>(kTile, shape.group_k);
+  job.block_k = choose_block_k(*plan);
   job.k_end = std::min(round_up(shape.k, job.block_k), padded_k(shape.k));
   job.group_blocks = shape.group_k == 0 ? ceil_div(job.k_end, job.block_k) : shape.group_k / job.block_k;
   job.tile_scales = shape.group_n != 1;
+  job.block_scales = plan->weight.block_scales;
+  job.block_type = shape.block_type;
+  job.block_columns = shape.block_k;
+  job.row_blocks = num_blocks(shape.k, shape.block_k);
+  job.zero_points = plan->weight.zero_points;
+  job.groups = num_groups(shape.k, shape.group_k);
+  job.group_k = shape.group_k == 0 ? job.k_end : shape.group_k;
+  for (int i = 0; i < 16; ++i) {
+    plan->table[i] = plan->round_x ? bfloat16_to_float(float_to_bfloat16(kNF4Values[i])) : kNF4Values[i];
+  }
+  job.table = plan->table;
   job.bias = plan->weight.bias;
   job.n = plan->n;
 }
@@ -96,16 +121,19 @@ void run_ranges(int64_t count, int64_t unit, int64_t most, const Parallel& paral
 
 }  // namespace
 
-LinearPlan* make_linear_plan(const LinearWeight& weight, ActivationRule rule, ComputeType compute, Isa isa) {
+LinearPlan* make_linear_plan(const LinearWeight& weight, const LinearActivation& activation,
+                             ComputeType compute, Isa isa) {
   auto* plan = new LinearPlan;
   plan->weight = weight;
-  plan->rule = rule;
+  plan->activation = activation;
   plan->n = std::accumulate(weight.shape.member_rows.begin(), weight.shape.member_rows.end(), int64_t{0});
   plan->panels_format = in_panels(weight.shape.format);
-  // Rounded activations and all codes are exact in bfloat16. A float32 or float16 weight is not.
-  const bool rounded = rule == ActivationRule::kE4M3Group128 && plan->panels_format;
-  const bool exact = plan->panels_format || weight.shape.format == WeightFormat::kBFloat16;
   plan->round_x = compute == ComputeType::kBFloat16;
+  // Rounded activations and all values of codes but those of nf4 are exact in bfloat16. A float32 or float16
+  // weight is not.
+  const WeightFormat format = weight.shape.format;
+  const bool rounded = is_rounded(activation.rule) && plan->panels_format && format != WeightFormat::kNF4;
+  const bool exact = plan->panels_format || format == WeightFormat::kBFloat16;
   plan->kernels = choose_kernels(isa, exact && (plan->round_x || rounded));
   if (plan->panels_format) {
     plan_panels(plan);
@@ -125,6 +153,7 @@ void run_linear(const LinearPlan& plan, const float* x, int64_t tokens, float* y
     PanelJob job = plan.panel_job;
     job.x = prepared.data;
     job.x_scales = prepared.scales;
+    job.x_scale_stride = prepared.scale_stride;
     job.x_tokens = prepared.tokens;
     job.tokens = tokens;
     job.y = y;

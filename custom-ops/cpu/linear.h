@@ -31,13 +31,22 @@ struct PanelJob {
   const uint8_t* codes;
   int64_t panel_bytes;
   const Panel* panels;
-  int64_t k_end;          // multiple of 32: where the last block ends
-  int64_t block_k;        // 32, 64, 128, or kMaxBlockK where one scale covers a row
-  int64_t group_blocks;   // blocks a scale covers
-  bool tile_scales;       // one scale for the 16 rows instead of 16
-  const void* x;          // [blocks][x_tokens][block] float32, or bfloat16 for the kernels that multiply it
-  int64_t x_tokens;       // tokens, rounded up where the kernel wants whole tiles
-  const float* x_scales;  // [ceil(k / 128)][tokens], or null
+  int64_t k_end;                // multiple of 32: where the last block ends
+  int64_t block_k;              // 32, 64, 128, or kMaxBlockK where one scale covers a row
+  int64_t group_blocks;         // blocks a scale covers
+  bool tile_scales;             // one scale for the 16 rows instead of 16
+  const uint8_t* block_scales;  // [panels][columns of blocks][16] of block_type, or null
+  BlockScaleType block_type;
+  int64_t block_columns;      // k a block scale covers
+  int64_t row_blocks;         // block scales of a row
+  const int8_t* zero_points;  // [panels][groups][16], or null
+  int64_t group_k;            // k a zero point covers
+  int64_t groups;
+  const float* table;      // [16] values of nf4 codes, as ComputeType has them
+  const void* x;           // [blocks][x_tokens][block] float32, or bfloat16 for the kernels that multiply it
+  int64_t x_tokens;        // tokens, rounded up where the kernel wants whole tiles
+  const float* x_scales;   // [ceil(k / 128)][tokens], [tokens], or null
+  int64_t x_scale_stride;  // from one 128-wide group to the next: tokens, or 0
   int64_t tokens;
   const float* bias;  // [n] or null
   float* y;           // [tokens, n]
@@ -63,6 +72,7 @@ struct ConvertX {
   void (*round)(const float* x, int64_t count, bool to_bfloat16, void* out);
   // out = value of the code * factor, which the element holds exactly.
   void (*decode_e4m3)(const uint8_t* codes, int64_t count, float factor, void* out);
+  void (*decode_int8)(const uint8_t* codes, int64_t count, float factor, void* out);
 };
 
 struct LinearKernels {
@@ -81,6 +91,6 @@ LinearKernels linear_kernels_avx512();
 LinearKernels linear_kernels_avx512bf16();
 LinearKernels linear_kernels_amx();
 
-inline int64_t bytes_per_4k(WeightFormat format) { return format == WeightFormat::kInt4 ? 32 : 64; }
+constexpr int64_t bytes_per_4k(WeightFormat format) { return 4 * kPanelRows / codes_per_byte(format); }
 
 }  // namespace fdq

@@ -38,7 +38,7 @@ inline int64_t block_length(const PanelJob& job, int64_t block) {
 
 inline Rows fold(const PanelJob& job, Rows partial, Rows scale, int64_t x_group, int64_t token, Rows total) {
   if (job.x_scales != nullptr) {
-    scale = Rows::mul(scale, Rows::set(job.x_scales[x_group * job.tokens + token]));
+    scale = Rows::mul(scale, Rows::set(job.x_scales[x_group * job.x_scale_stride + token]));
   }
   return Rows::fma(partial, scale, total);
 }
@@ -61,26 +61,45 @@ inline CodeBlock find_codes(const PanelJob& job, int64_t panel, int64_t last, in
   return {codes + offset, exists ? codes + step * job.panel_bytes + next : codes + offset};
 }
 
-// NP panels' codes of one block to w [NP] x [kMaxBlockK / 2][16 rows][2 k], kDecodedPanel apart. What is
-// decoded next is prefetched.
-template <WeightFormat F, int NP>
-void decode_block(const Decoder<F>& decoder, const PanelJob& job, int64_t first, int64_t last, int64_t block,
-                  Element* w) {
-  constexpr int64_t kStepBytes = F == WeightFormat::kInt4 ? 32 : 64;
-  const int64_t length = block_length(job, block);
-  for (int p = 0; p < NP; ++p) {
-    const CodeBlock codes = find_codes(job, first + p, last, block, NP);
-    Element* out = w + p * kDecodedPanel;
-    for (int64_t k = 0; k < length; k += 4) {
-      const int64_t at = k / 4 * kStepBytes;
-      prefetch(codes.ahead + at);
-      Weights w0, w1;
-      decoder.decode(codes.now + at, &w0, &w1);
-      w0.store(out + k * kPanelRows);
-      w1.store(out + (k + 2) * kPanelRows);
-    }
+template <WeightFormat F>
+Decoder<F> make_decoder(const PanelJob& job) {
+  if constexpr (F == WeightFormat::kNF4) {
+    return Decoder<F>(job.table);
+  } else {
+    (void)job;
+    return Decoder<F>();
   }
 }
+
+// A block of panels decoded. ScaledBlocks of linear_scaled.h is the same for formats with narrow scales.
+template <WeightFormat F>
+class PlainBlocks {
+ public:
+  explicit PlainBlocks(const PanelJob& job) : decoder_(make_decoder<F>(job)) {}
+
+  // NP panels' codes of one block to w [NP] x [kMaxBlockK / 2][16 rows][2 k], kDecodedPanel apart. What is
+  // decoded next is prefetched.
+  template <int NP>
+  void decode(const PanelJob& job, int64_t first, int64_t last, int64_t block, Element* w) const {
+    constexpr int64_t kStepBytes = bytes_per_4k(F);
+    const int64_t length = block_length(job, block);
+    for (int p = 0; p < NP; ++p) {
+      const CodeBlock codes = find_codes(job, first + p, last, block, NP);
+      Element* out = w + p * kDecodedPanel;
+      for (int64_t k = 0; k < length; k += 4) {
+        const int64_t at = k / 4 * kStepBytes;
+        prefetch(codes.ahead + at);
+        Weights w0, w1;
+        decoder_.decode(codes.now + at, &w0, &w1);
+        w0.store(out + k * kPanelRows);
+        w1.store(out + (k + 2) * kPanelRows);
+      }
+    }
+  }
+
+ private:
+  Decoder<F> decoder_;
+};
 
 }  // namespace
 }  // namespace fdq

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cpu/linear.h"
+#include "cpu/number_formats.h"
 
 namespace fdq {
 namespace {
@@ -107,6 +108,68 @@ struct Decoder {
       for (int i = 0; i < 4; i += 2) {
         e4m3_to_float(codes + 8 * i, &w0->v[i], &w0->v[i + 1]);
         e4m3_to_float(codes + 32 + 8 * i, &w1->v[i], &w1->v[i + 1]);
+      }
+    }
+  }
+};
+
+// 16 values by their index: eight and eight, and bit 3 chooses.
+class NibbleTable {
+ public:
+  explicit NibbleTable(const float* values)
+      : low_(_mm256_loadu_ps(values)), high_(_mm256_loadu_ps(values + 8)) {}
+  // 8 indices of 32 bits, of which four count.
+  __m256 look_up(__m256i index) const {
+    const __m256 choice = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low_, index), _mm256_permutevar8x32_ps(high_, index),
+                            choice);
+  }
+
+ private:
+  __m256 low_, high_;
+};
+
+inline __m256i widen_codes(const uint8_t* codes) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+}
+
+template <>
+struct Decoder<WeightFormat::kNF4> {
+  NibbleTable table;
+
+  explicit Decoder(const float* values) : table(values) {}
+  void decode(const uint8_t* codes, Weights* w0, Weights* w1) const {
+    for (int i = 0; i < 4; ++i) {
+      const __m256i wide = widen_codes(codes + 8 * i);
+      w0->v[i] = table.look_up(wide);
+      w1->v[i] = table.look_up(_mm256_srli_epi32(wide, 4));
+    }
+  }
+};
+
+template <WeightFormat F>
+struct ScaledDecoder {
+  static constexpr int kPairs = codes_per_byte(F);
+  struct Factor {
+    __m256 v[4];  // of each row twice
+
+    explicit Factor(const float* factors) {
+      for (int i = 0; i < 4; ++i) {
+        const __m256 four = _mm256_castps128_ps256(_mm_loadu_ps(factors + 4 * i));
+        v[i] = _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+      }
+    }
+  };
+
+  NibbleTable table{ScaledTable<F>().values};
+
+  void decode(const uint8_t* codes, const Factor& factor, Weights* w) const {
+    for (int i = 0; i < 4; ++i) {
+      const __m256i wide = widen_codes(codes + 8 * i);
+      for (int q = 0; q < kPairs; ++q) {
+        const __m256 value = table.look_up(_mm256_srli_epi32(wide, 8 / kPairs * q));
+        w[q].v[i] =
+            F == WeightFormat::kInt4 ? _mm256_sub_ps(value, factor.v[i]) : _mm256_mul_ps(value, factor.v[i]);
       }
     }
   }

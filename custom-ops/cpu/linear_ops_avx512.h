@@ -5,6 +5,7 @@
 
 #include "cpu/linear.h"
 #include "cpu/linear_vec_avx512.h"
+#include "cpu/number_formats.h"
 
 namespace fdq {
 namespace {
@@ -83,6 +84,39 @@ struct Decoder {
     } else {
       e4m3_to_float(codes, &w0->v[0], &w0->v[1]);
       e4m3_to_float(codes + 32, &w1->v[0], &w1->v[1]);
+    }
+  }
+};
+
+template <>
+struct Decoder<WeightFormat::kNF4> {
+  __m512 values;
+
+  explicit Decoder(const float* table) : values(_mm512_loadu_ps(table)) {}
+  void decode(const uint8_t* codes, Weights* w0, Weights* w1) const {
+    for (int i = 0; i < 2; ++i) {
+      const __m512i wide = widen_codes(codes + 16 * i);
+      w0->v[i] = _mm512_permutexvar_ps(wide, values);
+      w1->v[i] = _mm512_permutexvar_ps(_mm512_srli_epi32(wide, 4), values);
+    }
+  }
+};
+
+template <WeightFormat F>
+struct ScaledDecoder {
+  static constexpr int kPairs = codes_per_byte(F);
+  using Factor = PairFactor;
+
+  __m512 values = _mm512_loadu_ps(ScaledTable<F>().values);
+
+  void decode(const uint8_t* codes, const Factor& factor, Weights* w) const {
+    for (int i = 0; i < 2; ++i) {
+      const __m512i wide = widen_codes(codes + 16 * i);
+      for (int q = 0; q < kPairs; ++q) {
+        const __m512 value = _mm512_permutexvar_ps(_mm512_srli_epi32(wide, 8 / kPairs * q), values);
+        w[q].v[i] =
+            F == WeightFormat::kInt4 ? _mm512_sub_ps(value, factor.v[i]) : _mm512_mul_ps(value, factor.v[i]);
+      }
     }
   }
 };

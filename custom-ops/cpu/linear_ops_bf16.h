@@ -130,6 +130,74 @@ struct Decoder<WeightFormat::kInt4> {
   }
 };
 
+template <>
+struct Decoder<WeightFormat::kNF4> {
+  __m512i values;  // of 32 indices, as int4 has them
+
+  explicit Decoder(const float* nf4) {
+    alignas(64) uint16_t table[32];
+    for (unsigned i = 0; i < 32; ++i) table[i] = float_to_bfloat16(nf4[i & 15]);
+    values = _mm512_load_si512(table);
+  }
+  void decode(const uint8_t* codes, Weights* w0, Weights* w1) const {
+    const __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
+    w0->v = _mm512_permutexvar_epi16(wide, values);
+    w1->v = _mm512_permutexvar_epi16(_mm512_srli_epi16(wide, 4), values);
+  }
+};
+
+// Products of values and block scales have at most eight significant bits: rounding them changes nothing.
+template <WeightFormat F>
+struct ScaledDecoder {
+  static constexpr int kPairs = codes_per_byte(F);
+  using Factor = PairFactor;
+
+  __m512 values = _mm512_loadu_ps(ScaledTable<F>().values);
+
+  void decode(const uint8_t* codes, const Factor& factor, Weights* w) const {
+    const __m512i low = widen_codes(codes), high = widen_codes(codes + 16);
+    for (int q = 0; q < kPairs; ++q) {
+      const int shift = 8 / kPairs * q;
+      const __m512 first = _mm512_permutexvar_ps(_mm512_srli_epi32(low, shift), values);
+      const __m512 second = _mm512_permutexvar_ps(_mm512_srli_epi32(high, shift), values);
+      w[q].v = reinterpret_cast<__m512i>(
+          _mm512_cvtne2ps_pbh(_mm512_mul_ps(second, factor.v[1]), _mm512_mul_ps(first, factor.v[0])));
+    }
+  }
+};
+
+// code - zero point + 16 indexes a table of -16 .. 15.
+template <>
+struct ScaledDecoder<WeightFormat::kInt4> {
+  static constexpr int kPairs = 2;
+  struct Factor {
+    __m512i offset;  // 8 - zero point, of each row twice
+
+    explicit Factor(const float* zeros) {
+      const __m512i pairs = _mm512_cvtps_epi32(_mm512_sub_ps(_mm512_set1_ps(8.0f), _mm512_loadu_ps(zeros)));
+      offset =
+          _mm512_or_si512(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32(pairs, 16));
+    }
+  };
+
+  __m512i values;
+
+  ScaledDecoder() {
+    alignas(64) uint16_t table[32];
+    for (int i = 0; i < 32; ++i) table[i] = float_to_bfloat16(static_cast<float>(i - 16));
+    values = _mm512_load_si512(table);
+  }
+  // Two's complement to code + 8: the top bit of the nibble changes.
+  void decode(const uint8_t* codes, const Factor& factor, Weights* w) const {
+    const __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
+    const __m512i top = _mm512_set1_epi16(8);
+    const __m512i low = _mm512_and_si512(wide, _mm512_set1_epi16(15));
+    const __m512i high = _mm512_srli_epi16(wide, 4);
+    w[0].v = _mm512_permutexvar_epi16(_mm512_add_epi16(_mm512_xor_si512(low, top), factor.offset), values);
+    w[1].v = _mm512_permutexvar_epi16(_mm512_add_epi16(_mm512_xor_si512(high, top), factor.offset), values);
+  }
+};
+
 constexpr int64_t kDotLanes = 32;
 constexpr int kDotTokens = 6;
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "cpu/linear_blocks.h"
+#include "cpu/linear_scaled.h"
 
 namespace fdq {
 namespace {
@@ -26,8 +27,8 @@ void finish_sums(const Sum (&sum)[MT][NP], Rows (&partial)[MT][NP]) {
 // NP panels for MT tokens.
 template <WeightFormat F, int NP, int MT>
 void run_fused(const PanelJob& job, int64_t first, int64_t last, int64_t first_token) {
-  constexpr int64_t kStepBytes = F == WeightFormat::kInt4 ? 32 : 64;
-  const Decoder<F> decoder;
+  constexpr int64_t kStepBytes = bytes_per_4k(F);
+  const Decoder<F> decoder = make_decoder<F>(job);
   const auto* x_base = static_cast<const Element*>(job.x);
   const int64_t blocks = ceil_div(job.k_end, job.block_k);
   Rows total[MT][NP];
@@ -104,11 +105,23 @@ void run_few_tokens(const PanelJob& job, int64_t first, int64_t last) {
   }
 }
 
-// One block of NP decoded panels times MT tokens, added to totals [MT][NP * 16]. Unrolled by request, or gcc
-// would keep the sums in memory.
+// One block of k of a few panels, decoded.
+struct DecodedBlock {
+  const Element* w;    // see decode_block
+  const Rows* scales;  // of each panel
+  int64_t panel;       // the first
+  int64_t length;
+  int64_t x_group;
+  bool first, last;  // of k
+};
+
+// NP panels times MT tokens, added to totals [MT][NP * 16]. Unrolled by request, or gcc would keep the sums
+// in memory.
 template <int NP, int MT>
-void run_tile(const PanelJob& job, const Element* w, const Element* x, int64_t length, const Rows* scales,
-              int64_t x_group, int64_t token, float* totals) {
+void add_products(const PanelJob& job, const DecodedBlock& block, const Element* x, int64_t token,
+                  float* totals) {
+  const int64_t length = block.length;
+  const Element* w = block.w;
   Sum sum[MT][NP];
 #pragma GCC unroll 8
   for (int t = 0; t < MT; ++t) {
@@ -130,71 +143,105 @@ void run_tile(const PanelJob& job, const Element* w, const Element* x, int64_t l
   for (int t = 0; t < MT; ++t) {
 #pragma GCC unroll 8
     for (int p = 0; p < NP; ++p) {
-      float* total = totals + (t * NP + p) * kPanelRows;
-      Rows::store(total, fold(job, sum[t][p].finish(), scales[p], x_group, token + t, Rows::load(total)));
+      float* at = totals + (t * NP + p) * kPanelRows;
+      const Rows total = block.first ? Rows::set(0.0f) : Rows::load(at);
+      Rows::store(at, fold(job, sum[t][p].finish(), block.scales[p], block.x_group, token + t, total));
+    }
+  }
+}
+
+// The last block's products are the result: y, which nothing has touched yet, is fetched while they are
+// computed.
+template <int NP, int MT>
+void run_tile(const PanelJob& job, const DecodedBlock& block, const Element* x, int64_t token,
+              float* totals) {
+  const Panel* panels = job.panels + block.panel;
+  if (block.last) {
+    for (int t = 0; t < MT; ++t) {
+      for (int p = 0; p < NP; ++p) {
+        __builtin_prefetch(job.y + (token + t) * job.n + panels[p].column, 1);
+      }
+    }
+  }
+  add_products<NP, MT>(job, block, x, token, totals);
+  if (!block.last) return;
+  for (int t = 0; t < MT; ++t) {
+    for (int p = 0; p < NP; ++p) {
+      store_rows(job, panels[p], token + t, Rows::load(totals + (t * NP + p) * kPanelRows));
     }
   }
 }
 
 template <int NP, int MT>
-void run_tail(const PanelJob& job, const Element* w, const Element* x, int64_t length, const Rows* scales,
-              int64_t x_group, int64_t token, float* totals, int64_t tokens) {
+void run_tail(const PanelJob& job, const DecodedBlock& block, const Element* x, int64_t token, float* totals,
+              int64_t tokens) {
   if constexpr (MT > 0) {
     if (tokens == MT) {
-      run_tile<NP, MT>(job, w, x, length, scales, x_group, token, totals);
+      run_tile<NP, MT>(job, block, x, token, totals);
     } else {
-      run_tail<NP, MT - 1>(job, w, x, length, scales, x_group, token, totals, tokens);
+      run_tail<NP, MT - 1>(job, block, x, token, totals, tokens);
     }
   }
 }
 
-template <WeightFormat F, int NP>
+template <typename Blocks, int NP>
 void run_decoded(const PanelJob& job, int64_t first, int64_t last, int64_t first_token, int64_t last_token) {
   alignas(64) Element w[NP * kDecodedPanel];
   alignas(64) float totals[kTokenChunk * NP * kPanelRows];
-  const Decoder<F> decoder;
+  const Blocks decoder(job);
   const int64_t tokens = last_token - first_token;
-  std::memset(totals, 0, static_cast<size_t>(tokens * NP * kPanelRows) * sizeof(float));
   const int64_t blocks = ceil_div(job.k_end, job.block_k);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t length = block_length(job, b);
-    decode_block<F, NP>(decoder, job, first, last, b, w);
+    decoder.template decode<NP>(job, first, last, b, w);
     Rows scales[NP];
     for (int p = 0; p < NP; ++p) scales[p] = block_scale(job, job.panels[first + p], b / job.group_blocks);
+    const DecodedBlock block{w, scales, first, length, b * job.block_k / kTile, b == 0, b + 1 == blocks};
     const Element* x =
         static_cast<const Element*>(job.x) + b * job.block_k * job.x_tokens + first_token * length;
-    const int64_t x_group = b * job.block_k / kTile;
     int64_t t = 0;
     for (; t + kTileTokens <= tokens; t += kTileTokens) {
-      run_tile<NP, kTileTokens>(job, w, x + t * length, length, scales, x_group, first_token + t,
-                                totals + t * NP * kPanelRows);
+      run_tile<NP, kTileTokens>(job, block, x + t * length, first_token + t, totals + t * NP * kPanelRows);
     }
-    run_tail<NP, kTileTokens - 1>(job, w, x + t * length, length, scales, x_group, first_token + t,
-                                  totals + t * NP * kPanelRows, tokens - t);
+    run_tail<NP, kTileTokens - 1>(job, block, x + t * length, first_token + t, totals + t * NP * kPanelRows,
+                                  tokens - t);
   }
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int p = 0; p < NP; ++p) {
-      store_rows(job, job.panels[first + p], first_token + t, Rows::load(totals + (t * NP + p) * kPanelRows));
-    }
+}
+
+template <typename Blocks>
+void run_decoded_panels(const PanelJob& job, int64_t first, int64_t last) {
+  for (int64_t t = 0; t < job.tokens; t += kTokenChunk) {
+    const int64_t end = t + kTokenChunk < job.tokens ? t + kTokenChunk : job.tokens;
+    int64_t panel = first;
+    for (; panel + kTilePanels <= last; panel += kTilePanels)
+      run_decoded<Blocks, kTilePanels>(job, panel, last, t, end);
+    for (; panel < last; ++panel) run_decoded<Blocks, 1>(job, panel, last, t, end);
   }
 }
 
 template <WeightFormat F>
 void run_panels(const PanelJob& job, int64_t first, int64_t last) {
   if (job.tokens <= kMaxFusedTokens) return run_few_tokens<F>(job, first, last);
-  for (int64_t t = 0; t < job.tokens; t += kTokenChunk) {
-    const int64_t end = t + kTokenChunk < job.tokens ? t + kTokenChunk : job.tokens;
-    int64_t panel = first;
-    for (; panel + kTilePanels <= last; panel += kTilePanels)
-      run_decoded<F, kTilePanels>(job, panel, last, t, end);
-    for (; panel < last; ++panel) run_decoded<F, 1>(job, panel, last, t, end);
-  }
+  run_decoded_panels<PlainBlocks<F>>(job, first, last);
 }
 
 void run_panels_of_format(const PanelJob& job, int64_t first, int64_t last) {
-  if (job.format == WeightFormat::kInt8) return run_panels<WeightFormat::kInt8>(job, first, last);
-  if (job.format == WeightFormat::kInt4) return run_panels<WeightFormat::kInt4>(job, first, last);
-  run_panels<WeightFormat::kE4M3>(job, first, last);
+  switch (job.format) {
+    case WeightFormat::kInt8:
+      return run_panels<WeightFormat::kInt8>(job, first, last);
+    case WeightFormat::kInt4:
+      if (job.zero_points != nullptr)
+        return run_decoded_panels<ScaledBlocks<WeightFormat::kInt4>>(job, first, last);
+      return run_panels<WeightFormat::kInt4>(job, first, last);
+    case WeightFormat::kNF4:
+      return run_panels<WeightFormat::kNF4>(job, first, last);
+    case WeightFormat::kE2M1:
+      return run_decoded_panels<ScaledBlocks<WeightFormat::kE2M1>>(job, first, last);
+    case WeightFormat::kInt2:
+      return run_decoded_panels<ScaledBlocks<WeightFormat::kInt2>>(job, first, last);
+    default:
+      return run_panels<WeightFormat::kE4M3>(job, first, last);
+  }
 }
 
 }  // namespace

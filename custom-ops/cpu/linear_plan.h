@@ -11,7 +11,7 @@ namespace fdq {
 class LinearPlan {
  public:
   LinearWeight weight;
-  ActivationRule rule = ActivationRule::kNone;
+  LinearActivation activation{ActivationRule::kNone};
   bool panels_format = false;
   bool round_x = false;  // to bfloat16 before the product
   int64_t n = 0;
@@ -19,11 +19,13 @@ class LinearPlan {
   PanelJob panel_job{};  // all but x, tokens and y
   RowJob row_job{};
   std::vector<Panel> panels;
+  float table[16] = {};  // of nf4
 };
 
 struct PreparedX {
   const void* data;
   const float* scales;
+  int64_t scale_stride;
   int64_t tokens;  // rounded up to LinearKernels::token_tile
 };
 

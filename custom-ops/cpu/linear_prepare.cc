@@ -3,6 +3,7 @@
 
 #include "cpu/linear_plan.h"
 #include "cpu/number_formats.h"
+#include "cpu/quantize.h"
 #include "cpu/scratch.h"
 
 namespace fdq {
@@ -27,30 +28,60 @@ struct Destination {
   void* at(int64_t index) const { return static_cast<char*>(data) + index * (bfloat16 ? 2 : 4); }
 };
 
-// e4m3 codes of up to 128 consecutive k of one token. Returns their scale.
-float quantize_group(const float* x, int64_t count, uint8_t* codes) {
-  float scale;
-  quantize_activation_e4m3(x, 1, count, codes, &scale);
-  return scale;
-}
+// Codes of activations. A scale is of 128 consecutive k, of a token, or of the checkpoint.
+class Rounding {
+ public:
+  explicit Rounding(const LinearActivation& activation) : activation_(activation) {}
+
+  bool active() const { return activation_.rule != ActivationRule::kNone; }
+  bool grouped() const { return activation_.rule == ActivationRule::kE4M3Group128; }
+  bool to_int8() const {
+    return activation_.rule == ActivationRule::kInt8Token || activation_.rule == ActivationRule::kInt8Static;
+  }
+
+  // The scale that `count` values share: a group of a token, or all of it.
+  float scale(const float* x, int64_t count) const {
+    if (is_static(activation_.rule)) return activation_.scale;
+    const uint32_t magnitude = kernels().max_magnitude(x, ElementType::kFloat32, count);
+    return scale_of(bits_float(magnitude), format());
+  }
+  void encode(const float* x, int64_t count, float scale, uint8_t* codes) const {
+    kernels().encode(x, ElementType::kFloat32, count, format(), scale, codes);
+  }
+  float decode(uint8_t code) const {
+    return to_int8() ? static_cast<float>(static_cast<int8_t>(code)) : e4m3_to_float(code);
+  }
+
+ private:
+  WeightFormat format() const { return to_int8() ? WeightFormat::kInt8 : WeightFormat::kE4M3; }
+  static const QuantizeKernels& kernels() {
+    static const QuantizeKernels best = quantize_kernels(detect_isa());
+    return best;
+  }
+  const LinearActivation& activation_;
+};
 
 void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, int64_t tokens,
                          int64_t x_tokens, const Destination& to, float* scales) {
   const PanelJob& job = plan.panel_job;
   const int64_t k = plan.weight.shape.k;
-  const bool quantized = plan.rule == ActivationRule::kE4M3Group128;
+  const Rounding rounding(plan.activation);
+  const bool quantized = rounding.active();
   const float factor = job.format == WeightFormat::kE4M3 ? plan.kernels.e4m3_x_factor : 1.0f;
   const ConvertX& convert = plan.kernels.convert;
+  float scale = 1.0f;
+  if (quantized && !rounding.grouped()) scales[token] = scale = rounding.scale(x, k);
   uint8_t codes[kTile];
   float values[kTile];
   for (int64_t group = 0; group * kTile < job.k_end; ++group) {
     const int64_t start = group * kTile;
-    const int64_t count = std::min<int64_t>(kTile, k - start);
+    const int64_t filled_group = std::min<int64_t>(kTile, k - start);
     const float* source = x + start;
     if (quantized) {
-      scales[group * tokens + token] = quantize_group(source, count, codes);
+      if (rounding.grouped()) scales[group * tokens + token] = scale = rounding.scale(source, filled_group);
+      rounding.encode(source, filled_group, scale, codes);
     } else if (factor != 1.0f) {
-      for (int64_t i = 0; i < count; ++i) values[i] = source[i] * factor;
+      for (int64_t i = 0; i < filled_group; ++i) values[i] = source[i] * factor;
       source = values;
     }
     const int64_t end = std::min(start + kTile, job.k_end);
@@ -61,7 +92,8 @@ void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, 
       const int64_t filled = std::clamp<int64_t>(k - part, 0, count);
       const int64_t index = block * x_tokens + token * length + (part - block);
       if (quantized) {
-        convert.decode_e4m3(codes + (part - start), filled, factor, to.at(index));
+        const auto decode = rounding.to_int8() ? convert.decode_int8 : convert.decode_e4m3;
+        decode(codes + (part - start), filled, factor, to.at(index));
       } else {
         convert.round(source + (part - start), filled, plan.round_x, to.at(index));
       }
@@ -72,16 +104,19 @@ void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, 
 
 void prepare_row_token(const LinearPlan& plan, const float* x, int64_t token, const Destination& to) {
   const RowJob& job = plan.row_job;
-  const bool quantized = plan.rule == ActivationRule::kE4M3Group128;
+  const Rounding rounding(plan.activation);
+  float scale = 1.0f;
+  if (rounding.active() && !rounding.grouped()) scale = rounding.scale(x, job.k);
   uint8_t codes[kTile];
   float values[kTile];
   for (int64_t start = 0; start < job.x_stride; start += kTile) {
     const int64_t length = std::min<int64_t>(kTile, job.x_stride - start);
     const int64_t count = std::clamp<int64_t>(job.k - start, 0, length);
     const float* source = x + start;
-    if (quantized && count > 0) {
-      const float scale = quantize_group(source, count, codes);
-      for (int64_t i = 0; i < count; ++i) values[i] = e4m3_to_float(codes[i]) * scale;
+    if (rounding.active() && count > 0) {
+      if (rounding.grouped()) scale = rounding.scale(source, count);
+      rounding.encode(source, count, scale, codes);
+      for (int64_t i = 0; i < count; ++i) values[i] = rounding.decode(codes[i]) * scale;
       source = values;
     }
     if (!plan.kernels.paired_rows) {
@@ -125,10 +160,11 @@ PreparedX prepare_x(const LinearPlan& plan, const float* x, int64_t tokens, cons
                        plan.kernels.bfloat16};
   prepared.data = to.data;
   float* scales = nullptr;
-  if (plan.panels_format && plan.rule == ActivationRule::kE4M3Group128) {
-    scales = static_cast<float*>(
-        t_scales.bytes(ceil_div(k, kTile) * tokens * static_cast<int64_t>(sizeof(float))));
+  if (plan.panels_format && plan.activation.rule != ActivationRule::kNone) {
+    const bool grouped = plan.activation.rule == ActivationRule::kE4M3Group128;
+    scales = t_scales.floats((grouped ? ceil_div(k, kTile) : 1) * tokens);
     prepared.scales = scales;
+    prepared.scale_stride = grouped ? tokens : 0;
   }
   const auto prepare = [&](int64_t token) {
     if (token >= tokens) return zero_token(plan, token, prepared.tokens, to);

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "cpu/linear_blocks.h"
+#include "cpu/linear_scaled.h"
 
 namespace fdq {
 namespace {
@@ -72,17 +73,17 @@ void run_panel_tiles(const PanelJob& job, const Element* w, const Element* x, in
   }
 }
 
-template <WeightFormat F, int NP>
+template <typename Blocks, int NP>
 void run_panel_chunk(const PanelJob& job, int64_t first, int64_t last, int64_t first_token,
                      int64_t last_token) {
   alignas(64) Element w[NP * kDecodedPanel];
   alignas(64) float totals[kTileTokenChunk * NP * kPanelRows];
-  const Decoder<F> decoder;
+  const Blocks decoder(job);
   const int64_t tokens = last_token - first_token;
   std::memset(totals, 0, static_cast<size_t>(tokens * NP * kPanelRows) * sizeof(float));
   for (int64_t b = 0; b * job.block_k < job.k_end; ++b) {
     const int64_t length = block_length(job, b);
-    decode_block<F, NP>(decoder, job, first, last, b, w);
+    decoder.template decode<NP>(job, first, last, b, w);
     Rows scales[NP];
     for (int p = 0; p < NP; ++p) scales[p] = block_scale(job, job.panels[first + p], b / job.group_blocks);
     const Element* x =
@@ -105,25 +106,39 @@ void run_panel_chunk(const PanelJob& job, int64_t first, int64_t last, int64_t f
   }
 }
 
-template <WeightFormat F>
+template <typename Blocks>
 void run_tile_panels_of(const PanelJob& job, int64_t first, int64_t last) {
   for (int64_t t = 0; t < job.tokens; t += kTileTokenChunk) {
     const int64_t end = t + kTileTokenChunk < job.tokens ? t + kTileTokenChunk : job.tokens;
     int64_t panel = first;
-    for (; panel + 2 <= last; panel += 2) run_panel_chunk<F, 2>(job, panel, last, t, end);
-    if (panel < last) run_panel_chunk<F, 1>(job, panel, last, t, end);
+    for (; panel + 2 <= last; panel += 2) run_panel_chunk<Blocks, 2>(job, panel, last, t, end);
+    if (panel < last) run_panel_chunk<Blocks, 1>(job, panel, last, t, end);
+  }
+}
+
+void run_tile_panels_of_format(const PanelJob& job, int64_t first, int64_t last) {
+  switch (job.format) {
+    case WeightFormat::kInt8:
+      return run_tile_panels_of<PlainBlocks<WeightFormat::kInt8>>(job, first, last);
+    case WeightFormat::kInt4:
+      if (job.zero_points != nullptr) {
+        return run_tile_panels_of<ScaledBlocks<WeightFormat::kInt4>>(job, first, last);
+      }
+      return run_tile_panels_of<PlainBlocks<WeightFormat::kInt4>>(job, first, last);
+    case WeightFormat::kNF4:
+      return run_tile_panels_of<PlainBlocks<WeightFormat::kNF4>>(job, first, last);
+    case WeightFormat::kE2M1:
+      return run_tile_panels_of<ScaledBlocks<WeightFormat::kE2M1>>(job, first, last);
+    case WeightFormat::kInt2:
+      return run_tile_panels_of<ScaledBlocks<WeightFormat::kInt2>>(job, first, last);
+    default:
+      return run_tile_panels_of<PlainBlocks<WeightFormat::kE4M3>>(job, first, last);
   }
 }
 
 void run_tile_panels(const PanelJob& job, int64_t first, int64_t last) {
   Tiles::configure();
-  if (job.format == WeightFormat::kInt8) {
-    run_tile_panels_of<WeightFormat::kInt8>(job, first, last);
-  } else if (job.format == WeightFormat::kInt4) {
-    run_tile_panels_of<WeightFormat::kInt4>(job, first, last);
-  } else {
-    run_tile_panels_of<WeightFormat::kE4M3>(job, first, last);
-  }
+  run_tile_panels_of_format(job, first, last);
   Tiles::release();
 }
 

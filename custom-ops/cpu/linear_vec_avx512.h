@@ -19,6 +19,23 @@ struct Rows {
   static Rows fma(Rows a, Rows b, Rows c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 };
 
+// 16 codes as 32-bit indices.
+inline __m512i widen_codes(const uint8_t* codes) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+}
+
+// Factors of 16 rows, each twice: [16 rows][2 k].
+struct PairFactor {
+  __m512 v[2];
+
+  explicit PairFactor(const float* factors) {
+    const __m512 rows = _mm512_loadu_ps(factors);
+    v[0] = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), rows);
+    v[1] = _mm512_permutexvar_ps(
+        _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15), rows);
+  }
+};
+
 // The sums of the lanes of four registers, by one tree.
 inline void add_lanes_of_four(__m512 a, __m512 b, __m512 c, __m512 d, float* out) {
   const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));

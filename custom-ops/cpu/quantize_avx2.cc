@@ -1,11 +1,13 @@
 #include <immintrin.h>
 
 #include "cpu/quantize.h"
+#include "cpu/quantize_thresholds.h"
 
 namespace fdq {
 namespace {
 
 constexpr int64_t kLanes = 16;
+constexpr int kSearchLanes = 4;
 
 struct Values {
   __m256 low, high;
@@ -68,6 +70,20 @@ __m256i round_e4m3(__m256 quotient) {
 }
 
 template <WeightFormat F>
+__m256i count_thresholds(__m256 quotient) {
+  const __m256i bits = _mm256_castps_si256(quotient);
+  constexpr bool kSigned = F == WeightFormat::kE2M1;
+  const __m256 value = kSigned ? _mm256_castsi256_ps(_mm256_and_si256(bits, magnitude_mask())) : quotient;
+  __m256i code = _mm256_setzero_si256();
+  for (int i = 0; i < num_thresholds<F>(); ++i) {
+    const __m256 above = _mm256_cmp_ps(value, _mm256_set1_ps(thresholds<F>()[i]), _CMP_GT_OQ);
+    code = _mm256_sub_epi32(code, _mm256_castps_si256(above));
+  }
+  if constexpr (!kSigned) return code;
+  return _mm256_or_si256(code, _mm256_and_si256(_mm256_srli_epi32(bits, 28), _mm256_set1_epi32(8)));
+}
+
+template <WeightFormat F>
 class Encoder {
  public:
   explicit Encoder(float scale) : scale_(_mm256_set1_ps(scale)) {}
@@ -83,6 +99,7 @@ class Encoder {
  private:
   static __m256i round(__m256 quotient) {
     if constexpr (F == WeightFormat::kE4M3) return round_e4m3(quotient);
+    if constexpr (is_compared(F)) return count_thresholds<F>(quotient);
     return round_int(quotient, F == WeightFormat::kInt8 ? 127 : 7);
   }
   __m256 scale_;
@@ -93,9 +110,10 @@ class Encoder {
 
 // The loops are written over the policy above.
 #include "cpu/quantize_kernel.h"
+#include "cpu/quantize_search.h"
 
 namespace fdq {
 
-QuantizeKernels quantize_kernels_avx2() { return {max_magnitude, encode}; }
+QuantizeKernels quantize_kernels_avx2() { return {max_magnitude, encode, search}; }
 
 }  // namespace fdq

@@ -1,10 +1,12 @@
 #include "cpu/quantize.h"
+#include "cpu/quantize_thresholds.h"
 #include "cpu/wide_intrinsics.h"
 
 namespace fdq {
 namespace {
 
 constexpr int64_t kLanes = 16;
+constexpr int kSearchLanes = 8;
 
 template <ElementType T>
 __m512 load_values(const uint8_t* p) {
@@ -53,6 +55,20 @@ __m512i round_e4m3(__m512 quotient) {
 }
 
 template <WeightFormat F>
+__m512i count_thresholds(__m512 quotient) {
+  const __m512i bits = _mm512_castps_si512(quotient);
+  constexpr bool kSigned = F == WeightFormat::kE2M1;
+  const __m512 value = kSigned ? _mm512_castsi512_ps(_mm512_and_si512(bits, magnitude_mask())) : quotient;
+  __m512i code = _mm512_setzero_si512();
+  for (int i = 0; i < num_thresholds<F>(); ++i) {
+    const __mmask16 above = _mm512_cmp_ps_mask(value, _mm512_set1_ps(thresholds<F>()[i]), _CMP_GT_OQ);
+    code = _mm512_mask_add_epi32(code, above, code, _mm512_set1_epi32(1));
+  }
+  if constexpr (!kSigned) return code;
+  return _mm512_or_si512(code, _mm512_and_si512(_mm512_srli_epi32(bits, 28), _mm512_set1_epi32(8)));
+}
+
+template <WeightFormat F>
 class Encoder {
  public:
   explicit Encoder(float scale) : scale_(_mm512_set1_ps(scale)) {}
@@ -64,6 +80,7 @@ class Encoder {
  private:
   static __m512i round(__m512 quotient) {
     if constexpr (F == WeightFormat::kE4M3) return round_e4m3(quotient);
+    if constexpr (is_compared(F)) return count_thresholds<F>(quotient);
     return round_int(quotient, F == WeightFormat::kInt8 ? 127 : 7);
   }
   __m512 scale_;
@@ -74,9 +91,10 @@ class Encoder {
 
 // The loops are written over the policy above.
 #include "cpu/quantize_kernel.h"
+#include "cpu/quantize_search.h"
 
 namespace fdq {
 
-QuantizeKernels quantize_kernels_avx512() { return {max_magnitude, encode}; }
+QuantizeKernels quantize_kernels_avx512() { return {max_magnitude, encode, search}; }
 
 }  // namespace fdq

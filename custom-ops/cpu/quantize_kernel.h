@@ -47,9 +47,20 @@ uint32_t max_magnitude(const void* source, ElementType element, int64_t count) {
 
 template <ElementType T>
 void encode_format(const uint8_t* source, int64_t count, WeightFormat format, float scale, uint8_t* codes) {
-  if (format == WeightFormat::kInt8) return encode_of<T, WeightFormat::kInt8>(source, count, scale, codes);
-  if (format == WeightFormat::kInt4) return encode_of<T, WeightFormat::kInt4>(source, count, scale, codes);
-  encode_of<T, WeightFormat::kE4M3>(source, count, scale, codes);
+  switch (format) {
+    case WeightFormat::kInt8:
+      return encode_of<T, WeightFormat::kInt8>(source, count, scale, codes);
+    case WeightFormat::kInt4:
+      return encode_of<T, WeightFormat::kInt4>(source, count, scale, codes);
+    case WeightFormat::kInt2:
+      return encode_of<T, WeightFormat::kInt2>(source, count, scale, codes);
+    case WeightFormat::kNF4:
+      return encode_of<T, WeightFormat::kNF4>(source, count, scale, codes);
+    case WeightFormat::kE2M1:
+      return encode_of<T, WeightFormat::kE2M1>(source, count, scale, codes);
+    default:
+      return encode_of<T, WeightFormat::kE4M3>(source, count, scale, codes);
+  }
 }
 
 void encode(const void* source, ElementType element, int64_t count, WeightFormat format, float scale,

@@ -2,11 +2,13 @@
 
 #include "cpu/number_formats.h"
 #include "cpu/quantize.h"
+#include "cpu/quantize_thresholds.h"
 
 namespace fdq {
 namespace {
 
 constexpr int64_t kLanes = 1;
+constexpr int kSearchLanes = 1;
 
 template <ElementType T>
 float load_values(const uint8_t* p) {
@@ -34,6 +36,15 @@ class MaxMagnitude {
 };
 
 template <WeightFormat F>
+uint8_t count_thresholds(float quotient) {
+  const bool is_negative = F == WeightFormat::kE2M1 && (float_bits(quotient) >> 31) != 0;
+  const float value = is_negative ? -quotient : quotient;
+  int code = is_negative ? 8 : 0;
+  for (int i = 0; i < num_thresholds<F>(); ++i) code += value > thresholds<F>()[i] ? 1 : 0;
+  return static_cast<uint8_t>(code);
+}
+
+template <WeightFormat F>
 class Encoder {
  public:
   explicit Encoder(float scale) : scale_(scale) {}
@@ -41,6 +52,8 @@ class Encoder {
     const float quotient = value / scale_;
     if constexpr (F == WeightFormat::kE4M3) {
       *code = float_to_e4m3(quotient);
+    } else if constexpr (is_compared(F)) {
+      *code = count_thresholds<F>(quotient);
     } else {
       constexpr float kLimit = F == WeightFormat::kInt8 ? 127.0f : 7.0f;
       const float rounded = std::nearbyint(quotient);
@@ -58,9 +71,10 @@ class Encoder {
 
 // The loops are written over the policy above.
 #include "cpu/quantize_kernel.h"
+#include "cpu/quantize_search.h"
 
 namespace fdq {
 
-QuantizeKernels quantize_kernels_scalar() { return {max_magnitude, encode}; }
+QuantizeKernels quantize_kernels_scalar() { return {max_magnitude, encode, search}; }
 
 }  // namespace fdq

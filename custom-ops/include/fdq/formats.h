@@ -18,11 +18,11 @@ enum class BlockScaleType { kNone, kE4M3, kE8M0, kBFloat16 };
 
 // What happens to the input of a linear layer before the product.
 enum class ActivationRule {
-  kNone,           // kept, as float32 or rounded to bfloat16 by ComputeType
-  kE4M3Group128,   // rounded to e4m3 per token and 128-wide group of k, scale = amax / 448 (0 -> 1)
-  kE4M3Token,      // the same with one scale a token
-  kInt8Token,      // rounded to -127 .. 127 with one scale a token, amax / 127 (0 -> 1)
-  kE4M3Static,     // as the two above with the scale of the checkpoint; what is beyond the range saturates
+  kNone,          // kept, as float32 or rounded to bfloat16 by ComputeType
+  kE4M3Group128,  // rounded to e4m3 per token and 128-wide group of k, scale = amax / 448 (0 -> 1)
+  kE4M3Token,     // the same with one scale a token
+  kInt8Token,     // rounded to -127 .. 127 with one scale a token, amax / 127 (0 -> 1)
+  kE4M3Static,    // as the two above with the scale of the checkpoint; what is beyond the range saturates
   kInt8Static,
 };
 
@@ -48,8 +48,8 @@ enum class ComputeType { kFloat32, kBFloat16 };
 //   group_n == 128: canonical tiles, each member's [ceil(n_i / 128)][ceil(k / 128)] one after the other
 //   group_n == 0:   [members], one a tensor
 //   group_n == -1:  none
-// Block scales: [panels][ceil(k / block_k)][16] of their type, 1 in padding. value(code) * block scale is exact
-// in bfloat16. Zero points: int8, shaped like the scales of rows, int4 only.
+// Block scales: [panels][ceil(k / block_k)][16] of their type, 1 in padding. value(code) * block scale is
+// exact in bfloat16. Zero points: int8, shaped like the scales of rows, int4 only.
 constexpr int kPanelRows = 16;
 constexpr int kPanelKAlign = 64;
 constexpr int kTile = 128;
@@ -69,5 +69,21 @@ inline int64_t ceil_div(int64_t value, int64_t unit) { return (value + unit - 1)
 inline int64_t padded_k(int64_t k) { return round_up(k, kPanelKAlign); }
 inline int64_t num_panels(int64_t rows) { return ceil_div(rows, kPanelRows); }
 inline int64_t num_groups(int64_t k, int group_k) { return group_k == 0 ? 1 : ceil_div(k, group_k); }
+inline int64_t num_blocks(int64_t k, int block_k) { return block_k == 0 ? 0 : ceil_div(k, block_k); }
+inline int64_t block_scale_bytes(BlockScaleType type) { return type == BlockScaleType::kBFloat16 ? 2 : 1; }
+
+// Of the formats in panels.
+constexpr int codes_per_byte(WeightFormat format) {
+  if (format == WeightFormat::kInt2) return 4;
+  return format == WeightFormat::kInt8 || format == WeightFormat::kE4M3 ? 1 : 2;
+}
+inline int64_t panel_bytes(WeightFormat format, int64_t k) {
+  return kPanelRows * padded_k(k) / codes_per_byte(format);
+}
+// A row in canonical order, lowest bits first: rows of e2m1 end with a whole block.
+inline int64_t canonical_row_bytes(WeightFormat format, int64_t k, int block_k) {
+  const int64_t codes = format == WeightFormat::kE2M1 && block_k != 0 ? round_up(k, block_k) : k;
+  return ceil_div(codes, codes_per_byte(format));
+}
 
 }  // namespace fdq

@@ -38,6 +38,39 @@ struct Decoder {
   }
 };
 
+template <>
+struct Decoder<WeightFormat::kNF4> {
+  const float* table;
+
+  explicit Decoder(const float* values) : table(values) {}
+  void decode(const uint8_t* codes, Weights* w0, Weights* w1) const {
+    for (int i = 0; i < 2 * kPanelRows; ++i) {
+      w0->v[i] = float_to_bfloat16(table[codes[i] & 15]);
+      w1->v[i] = float_to_bfloat16(table[codes[i] >> 4]);
+    }
+  }
+};
+
+template <WeightFormat F>
+struct ScaledDecoder {
+  static constexpr int kPairs = codes_per_byte(F);
+  struct Factor {
+    float v[kPanelRows];
+
+    explicit Factor(const float* factors) { std::memcpy(v, factors, sizeof v); }
+  };
+
+  void decode(const uint8_t* codes, const Factor& factor, Weights* w) const {
+    for (int q = 0; q < kPairs; ++q) {
+      for (int i = 0; i < 2 * kPanelRows; ++i) {
+        const float value =
+            scaled_value<F>(static_cast<unsigned>(codes[i]) >> (8 / kPairs * q), factor.v[i / 2]);
+        w[q].v[i] = float_to_bfloat16(value);
+      }
+    }
+  }
+};
+
 inline float flush(float value) {
   return std::fabs(value) < 1.17549435e-38f ? std::copysign(0.0f, value) : value;
 }
