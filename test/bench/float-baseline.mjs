@@ -24,6 +24,12 @@ function widenGemms(graph) {
   return { ...graph, nodes, initializers: new Map([...initializers].filter(([name]) => used.has(name))) };
 }
 
+/** Keys and values of 16 tokens in each block. */
+function bfloat16Pool({ numLayers, numKvHeads, headDim }, numBlocks) {
+  const byteLength = numLayers * numBlocks * 2 * numKvHeads * 16 * headDim * 2;
+  return { dataType: 'bfloat16', numLayers, numBlocks, numKvHeads, headDim, byteLength };
+}
+
 export async function loadFloatBaseline(options, memory) {
   const runtime = loadRuntime();
   const checkpoint = await openCheckpoint(await locateModel(options.model));
@@ -39,13 +45,7 @@ export async function loadFloatBaseline(options, memory) {
     runtime,
     model: serializeModel(graph),
     initializers,
-    kvCache: {
-      dataType: 'bfloat16',
-      numLayers: info.numLayers,
-      numBlocks: memory.numBlocks,
-      numKvHeads: info.numKvHeads,
-      headDim: info.headDim,
-    },
+    kvCache: bfloat16Pool(info, memory.numBlocks),
     threads: options.threads,
     isa: runtime.addon.detectIsa(),
     vocabSize: info.vocabSize,
