@@ -62,18 +62,16 @@ function listNames(schemes: readonly QuantScheme[]): string {
 function refuseParameter(schemes: readonly QuantScheme[], text: string, name: string): void {
   const base = schemes.find((scheme) => scheme.name === name || scheme.aliases.includes(name));
   if (base === undefined) return;
-  const variants = schemes.map((scheme) => scheme.name).filter((other) => other.startsWith(`${base.name}:`));
+  const family = schemes
+    .map((scheme) => scheme.name)
+    .filter((other) => other === base.name || other.startsWith(`${base.name}:`));
   const takes =
-    variants.length === 0
-      ? `${base.name} takes no parameter`
-      : `${base.name} comes as ${[base.name, ...variants].join(', ')}`;
+    family.length === 1 ? `${base.name} takes no parameter` : `${base.name} comes as ${family.join(', ')}`;
+  const [nearest] = nearestNames(`${base.name}${text.trim().toLowerCase().slice(name.length)}`, family, 1);
   throw new UserError(
     'unknown_scheme',
     `Expected a quantization scheme but received ${quote(text)}: ${takes}.`,
-    {
-      param: 'quantization',
-      suggestions: [`Pass ${variants.at(-1) ?? base.name}.`],
-    },
+    { param: 'quantization', suggestions: [`Pass ${nearest ?? base.name}.`] },
   );
 }
 

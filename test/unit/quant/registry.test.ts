@@ -73,8 +73,9 @@ describe('resolveScheme', () => {
   });
 
   it.each([
-    ['wint4:g100', 'wint4 comes as wint4, wint4:g32, wint4:g64, wint4:g128', 'Pass wint4:g128:mse.'],
-    ['int8:', 'wint8 comes as', 'Pass wint8:g128.'],
+    ['wint4:g100', 'wint4 comes as wint4, wint4:g32, wint4:g64, wint4:g128', 'Pass wint4:g128.'],
+    ['int8:', 'wint8 comes as', 'Pass wint8.'],
+    ['W4A16:g32:mes', 'wint4 comes as', 'Pass wint4:g32:mse.'],
     ['block_wise_fp8:g128', 'block_wise_fp8 takes no parameter', 'Pass block_wise_fp8.'],
     ['nvfp4:g16', 'nvfp4 takes no parameter', 'Pass nvfp4.'],
   ])('refuses the parameter of %s', (text, problem, hint) => {
