@@ -14,7 +14,7 @@ const ROOMS = {
   engine: ['runtime'],
   text: [],
   server: ['engine', 'text'],
-  load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text'],
+  load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts'],
   convert: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'version.ts'],
 };
 

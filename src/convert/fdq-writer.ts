@@ -21,6 +21,7 @@ import { writeFailure } from '../load/folder/write-problems.js';
 import type { CheckpointPlan } from '../load/plan.js';
 import { FDQ_VERSION } from '../version.js';
 import { produceWeights } from './produce-weights.js';
+import { verifyFdq } from './verify-fdq.js';
 import type { ConvertJob, FormatWriter, WriteReport } from './writer.js';
 
 /** Of model.onnx and fdq.json, for the comparison with the free space. */
@@ -33,6 +34,7 @@ export const fdqWriter: FormatWriter = {
   estimateBytes: ({ graph }) => layOutTensors(graph.initializers.values()).bytes + GRAPH_BYTES,
   check: () => undefined,
   write,
+  verify: verifyFdq,
 };
 
 async function write(job: ConvertJob): Promise<WriteReport> {

@@ -1,3 +1,4 @@
+import type { LoadOptions } from '../load/load-model.js';
 import type { CheckpointPlan } from '../load/plan.js';
 import type { Runtime } from '../runtime/load-addon.js';
 
@@ -18,6 +19,15 @@ export interface WriteReport {
   readonly weightBytes: number;
 }
 
+/** A written folder that is to be compared with what serving the checkpoint gives. */
+export interface VerifyJob {
+  readonly plan: CheckpointPlan;
+  /** Loads the checkpoint as `fdq serve` would. */
+  readonly load: LoadOptions;
+  readonly dir: string;
+  readonly signal: AbortSignal;
+}
+
 /** One `--format`. */
 export interface FormatWriter {
   readonly name: string;
@@ -36,4 +46,10 @@ export interface FormatWriter {
    * @throws UserError `write_failed`, and what reading the checkpoint throws
    */
   write(job: ConvertJob): Promise<WriteReport>;
+  /**
+   * `--verify`: compares the written folder with the online path.
+   * @returns what was found equal, for the user
+   * @throws UserError `check_failed`
+   */
+  verify(job: VerifyJob): Promise<string>;
 }

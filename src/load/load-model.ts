@@ -1,8 +1,7 @@
 import { performance } from 'node:perf_hooks';
 import { serializeModel } from '../graph/onnx.js';
-import { openCheckpoint, verifyUnchanged, type Checkpoint } from '../hub/checkpoint.js';
+import { openCheckpoint, type Checkpoint } from '../hub/checkpoint.js';
 import { locateModel, type LocatedModel, type LocateOptions } from '../hub/locate.js';
-import { openWeightFile } from '../hub/weight-file.js';
 import type { DecoderInfo } from '../models/architecture.js';
 import { loadArchitecture } from '../models/registry.js';
 import type { LayerReport } from '../quant/report.js';
@@ -14,8 +13,11 @@ import { createOnnxRunner, type OnnxRunner } from '../runtime/onnx-runner.js';
 import { packWarmUpStep } from './warm-up.js';
 import { planMemory, type MemoryPlan } from './memory-plan.js';
 import type { Arithmetic } from './arithmetic.js';
-import { planCheckpoint, type CheckpointPlan, type PlanOptions } from './plan.js';
-import { streamedBytes, streamWeights } from './stream-weights.js';
+import type { CacheSettings, SavePace } from './cache/weight-cache.js';
+import { isFdqFolder } from './folder/open-folder.js';
+import { planFdqFolder } from './folder/plan-folder.js';
+import { planCheckpoint, type PlanOptions, type ServingPlan } from './plan.js';
+import { findWeights } from './find-weights.js';
 
 export type LoadPhase = 'locate' | 'plan' | 'quantize' | 'build' | 'warm_up';
 
@@ -46,6 +48,11 @@ export interface LoadOptions extends PlanOptions {
     readonly maxNumSeqs?: number;
     readonly maxBatchedTokens?: number;
   };
+  /** Where quantized weights are kept for the next start; absent: nowhere. */
+  readonly cache?: CacheSettings & {
+    /** The user named the folder: failing to use it is an error. */
+    readonly isRequired: boolean;
+  };
   readonly signal?: AbortSignal;
 }
 
@@ -63,10 +70,12 @@ export interface LoadedModel {
   readonly isa: IsaName;
   /** Wall time of each phase. */
   readonly seconds: Readonly<Record<LoadPhase, number>>;
+  /** Writes the weights to the cache; present when that is worthwhile. Must end before the runner is closed. */
+  readonly saveToCache?: (pace: SavePace) => Promise<string>;
 }
 
 /** All that is known before a weight is read. */
-export interface PlannedModel extends CheckpointPlan {
+export interface PlannedModel extends ServingPlan {
   readonly memory: MemoryPlan;
   readonly kvCache: KvCacheOptions;
   readonly runtime: Runtime;
@@ -79,7 +88,7 @@ export interface PlannedModel extends CheckpointPlan {
  */
 export async function loadModel(options: LoadOptions, observer: LoadObserver): Promise<LoadedModel> {
   const clock = new PhaseClock(observer);
-  const checkpoint = await clock.run('locate', async () => {
+  const located = await clock.run('locate', async () => {
     const located = await locateModel(options.model, {
       onProgress: ({ file, bytesDone, bytesTotal }) =>
         observer.phase('locate', 'progress', { doneBytes: bytesDone, totalBytes: bytesTotal, message: file }),
@@ -89,10 +98,14 @@ export async function loadModel(options: LoadOptions, observer: LoadObserver): P
       ...options.locate,
     });
     observer.located?.(located);
-    return openCheckpoint(located);
+    return located;
   });
-  const planned = await clock.run('plan', () => planModel(checkpoint, options, observer));
-  const initializers = await clock.run('quantize', () => readWeights(planned, options, observer));
+  const planned = await clock.run('plan', async () =>
+    (await isFdqFolder(located.dir))
+      ? planFolder(located, options, observer)
+      : planModel(await openCheckpoint(located), options, observer),
+  );
+  const { initializers, save } = await clock.run('quantize', () => findWeights(planned, options, observer));
   const runner = await clock.run('build', () => {
     const { memory } = planned;
     return createOnnxRunner({
@@ -120,7 +133,19 @@ export async function loadModel(options: LoadOptions, observer: LoadObserver): P
     runner,
     onnxruntimeVersion: planned.runtime.onnxruntime.version,
     seconds: clock.seconds,
+    ...(save === undefined ? {} : { saveToCache: save }),
   };
+}
+
+/** Everything about a model of `fdq convert`, from its manifest. */
+async function planFolder(
+  located: LocatedModel,
+  options: LoadOptions,
+  observer: LoadObserver,
+): Promise<PlannedModel> {
+  const runtime = loadRuntime();
+  const isa = chooseIsa(runtime.addon, options.isa);
+  return fitMachine(await planFdqFolder(located, options, isa), { runtime, isa, options, observer });
 }
 
 /** Decides everything about a model from its headers. */
@@ -131,7 +156,20 @@ export async function planModel(
 ): Promise<PlannedModel> {
   const runtime = loadRuntime();
   const isa = chooseIsa(runtime.addon, options.isa);
-  const plan = await planCheckpoint(checkpoint, options, isa);
+  return fitMachine(await planCheckpoint(checkpoint, options, isa), { runtime, isa, options, observer });
+}
+
+/** Divides the machine's memory for a plan. */
+function fitMachine(
+  plan: ServingPlan,
+  machine: {
+    readonly runtime: Runtime;
+    readonly isa: IsaName;
+    readonly options: LoadOptions;
+    readonly observer: LoadObserver;
+  },
+): PlannedModel {
+  const { runtime, isa, options, observer } = machine;
   for (const warning of plan.warnings) observer.warn(warning);
   const { arithmetic, weightBytes, decoder } = plan;
   const memory = planMemory({
@@ -152,31 +190,6 @@ export async function planModel(
     byteLength: memory.kvBytes,
   };
   return { ...plan, memory, kvCache, runtime, isa };
-}
-
-async function readWeights(
-  planned: PlannedModel,
-  options: LoadOptions,
-  observer: LoadObserver,
-): ReturnType<typeof streamWeights> {
-  const totalBytes = streamedBytes(planned.graph);
-  const { checkpoint, runtime } = planned;
-  await verifyUnchanged(checkpoint);
-  const initializers = await streamWeights(planned.graph, {
-    addon: runtime.addon,
-    threads: options.threads,
-    open: (file) =>
-      openWeightFile(
-        file,
-        checkpoint.files.find((identity) => identity.path === file),
-      ),
-    onProgress: (doneBytes) => observer.phase('quantize', 'progress', { doneBytes, totalBytes }),
-    signal: options.signal,
-  });
-  // What is mapped was not read yet: a file cut short meanwhile would be a SIGBUS at the first step instead of this
-  // message. From here on a mapped file must not change in place, as with any server that maps its weights.
-  await verifyUnchanged(checkpoint);
-  return initializers;
 }
 
 /** Times phases and tells the observer. */

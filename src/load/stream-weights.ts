@@ -224,7 +224,9 @@ function storedAs({ scheme, members }: QuantizedLayer): StoredWeight | undefined
     `${found.name} is stored as ${found.stored.scheme} (${found.stored.method}) and cannot be made ${scheme}.`,
     {
       param: found.name,
-      suggestions: ['Quantize the BF16 checkpoint that this one was made from: rounding twice loses accuracy.'],
+      suggestions: [
+        'Quantize the BF16 checkpoint that this one was made from: rounding twice loses accuracy.',
+      ],
     },
   );
 }

@@ -49,7 +49,7 @@ export class StagedFolder {
   async publish({ replace }: { readonly replace: boolean }): Promise<boolean> {
     const parent = path.dirname(this.#target);
     try {
-      for (const name of await readdir(this.dir)) await flush(path.join(this.dir, name));
+      for (const name of await readdir(this.dir, { recursive: true })) await flush(path.join(this.dir, name));
       await flush(this.dir);
       const isPublished = replace ? await this.#replace() : await this.#rename();
       await flush(parent);
