@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "cpu/linear_blocks.h"
+#include "cpu/linear_scaled.h"
 
 namespace fdq {
 namespace {
@@ -26,8 +27,8 @@ void finish_sums(const Sum (&sum)[MT][NP], Rows (&partial)[MT][NP]) {
 // NP panels for MT tokens.
 template <WeightFormat F, int NP, int MT>
 void run_fused(const PanelJob& job, int64_t first, int64_t last, int64_t first_token) {
-  constexpr int64_t kStepBytes = F == WeightFormat::kInt4 ? 32 : 64;
-  const Decoder<F> decoder;
+  constexpr int64_t kStepBytes = bytes_per_4k(F);
+  const Decoder<F> decoder = make_decoder<F>(job);
   const auto* x_base = static_cast<const Element*>(job.x);
   const int64_t blocks = ceil_div(job.k_end, job.block_k);
   Rows total[MT][NP];
@@ -183,16 +184,16 @@ void run_tail(const PanelJob& job, const DecodedBlock& block, const Element* x, 
   }
 }
 
-template <WeightFormat F, int NP>
+template <typename Blocks, int NP>
 void run_decoded(const PanelJob& job, int64_t first, int64_t last, int64_t first_token, int64_t last_token) {
   alignas(64) Element w[NP * kDecodedPanel];
   alignas(64) float totals[kTokenChunk * NP * kPanelRows];
-  const Decoder<F> decoder;
+  const Blocks decoder(job);
   const int64_t tokens = last_token - first_token;
   const int64_t blocks = ceil_div(job.k_end, job.block_k);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t length = block_length(job, b);
-    decode_block<F, NP>(decoder, job, first, last, b, w);
+    decoder.template decode<NP>(job, first, last, b, w);
     Rows scales[NP];
     for (int p = 0; p < NP; ++p) scales[p] = block_scale(job, job.panels[first + p], b / job.group_blocks);
     const DecodedBlock block{w, scales, first, length, b * job.block_k / kTile, b == 0, b + 1 == blocks};
@@ -207,22 +208,40 @@ void run_decoded(const PanelJob& job, int64_t first, int64_t last, int64_t first
   }
 }
 
-template <WeightFormat F>
-void run_panels(const PanelJob& job, int64_t first, int64_t last) {
-  if (job.tokens <= kMaxFusedTokens) return run_few_tokens<F>(job, first, last);
+template <typename Blocks>
+void run_decoded_panels(const PanelJob& job, int64_t first, int64_t last) {
   for (int64_t t = 0; t < job.tokens; t += kTokenChunk) {
     const int64_t end = t + kTokenChunk < job.tokens ? t + kTokenChunk : job.tokens;
     int64_t panel = first;
     for (; panel + kTilePanels <= last; panel += kTilePanels)
-      run_decoded<F, kTilePanels>(job, panel, last, t, end);
-    for (; panel < last; ++panel) run_decoded<F, 1>(job, panel, last, t, end);
+      run_decoded<Blocks, kTilePanels>(job, panel, last, t, end);
+    for (; panel < last; ++panel) run_decoded<Blocks, 1>(job, panel, last, t, end);
   }
 }
 
+template <WeightFormat F>
+void run_panels(const PanelJob& job, int64_t first, int64_t last) {
+  if (job.tokens <= kMaxFusedTokens) return run_few_tokens<F>(job, first, last);
+  run_decoded_panels<PlainBlocks<F>>(job, first, last);
+}
+
 void run_panels_of_format(const PanelJob& job, int64_t first, int64_t last) {
-  if (job.format == WeightFormat::kInt8) return run_panels<WeightFormat::kInt8>(job, first, last);
-  if (job.format == WeightFormat::kInt4) return run_panels<WeightFormat::kInt4>(job, first, last);
-  run_panels<WeightFormat::kE4M3>(job, first, last);
+  switch (job.format) {
+    case WeightFormat::kInt8:
+      return run_panels<WeightFormat::kInt8>(job, first, last);
+    case WeightFormat::kInt4:
+      if (job.zero_points != nullptr)
+        return run_decoded_panels<ScaledBlocks<WeightFormat::kInt4>>(job, first, last);
+      return run_panels<WeightFormat::kInt4>(job, first, last);
+    case WeightFormat::kNF4:
+      return run_panels<WeightFormat::kNF4>(job, first, last);
+    case WeightFormat::kE2M1:
+      return run_decoded_panels<ScaledBlocks<WeightFormat::kE2M1>>(job, first, last);
+    case WeightFormat::kInt2:
+      return run_decoded_panels<ScaledBlocks<WeightFormat::kInt2>>(job, first, last);
+    default:
+      return run_panels<WeightFormat::kE4M3>(job, first, last);
+  }
 }
 
 }  // namespace
