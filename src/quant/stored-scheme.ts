@@ -7,6 +7,7 @@ import { decodeE4m3 } from './numerics/fp8.js';
 import { signExtend, unpackCodes } from './numerics/packing.js';
 import { canonicalColumns, codeBits, packedBytes } from './packed-layout.js';
 import { emitQuantized, QUANT_LINEAR_OP } from './quant-linear.js';
+import { resolveScheme } from './registry.js';
 import type { EmitRequest, EmitResult, QuantizedParts, QuantKey, QuantScheme } from './scheme.js';
 
 type StoredNative = StoredFormat['native'];
@@ -32,6 +33,18 @@ export function schemeOfStored({ method, scheme: name, format }: StoredWeight): 
   const scheme = createStoredScheme(name, method, format);
   schemes.set(format, scheme);
   return scheme;
+}
+
+/**
+ * What a scheme of a report does to weights and inputs, also one that only checkpoints have: those are named by the
+ * nearest scheme and how they differ, e.g. `wint4:g32:asymmetric` or `fp8_per_channel:weight-only`.
+ */
+export function formatOfScheme(name: string): Pick<QuantScheme, 'weight' | 'activation'> {
+  const [base = name, ...differences] = name.split(':');
+  const { weight, activation } = resolveScheme(base);
+  if (differences.includes('weight-only')) return { weight, activation: null };
+  const rounded = differences.find((difference) => difference.startsWith('e4m3_'));
+  return { weight, activation: rounded === undefined ? activation : ACTIVATIONS.e4m3_token };
 }
 
 function createStoredScheme(name: string, method: string, format: StoredFormat): QuantScheme {
