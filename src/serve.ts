@@ -9,6 +9,8 @@ import { requestOf, type QuantizationFlags } from './load/apply-quantization.js'
 import { loadModel, type LoadedModel, type LoadObserver, type LoadOptions } from './load/load-model.js';
 import { loadText, type LoadedText } from './load/load-text.js';
 import { collectEosIds, readGenerationConfig } from './load/generation-config.js';
+import type { KvDataType } from './runtime/addon.js';
+import { kvBytesPerToken } from './runtime/kv-layout.js';
 import { loadRuntime } from './runtime/load-addon.js';
 import type { ModelRunner } from './runtime/model-runner.js';
 import { startServer, type ServerHandle, type ServerOptions } from './server/server.js';
@@ -24,6 +26,9 @@ export interface ReadyInfo {
   readonly weightBytes: number;
   /** Positions the KV pool holds. */
   readonly kvTokens: number;
+  readonly kvDataType: KvDataType;
+  /** Over all layers, scales included. */
+  readonly kvBytesPerToken: number;
   readonly maxModelLen: number;
   readonly maxNumSeqs: number;
   readonly loadSeconds: number;
@@ -157,6 +162,8 @@ class ModelServer implements RunningServer {
       scheme: loaded.scheme,
       weightBytes: loaded.weightBytes,
       kvTokens: memory.numBlocks * loaded.runner.blockSize,
+      kvDataType: loaded.arithmetic.kv,
+      kvBytesPerToken: kvBytesPerToken(loaded.decoder, loaded.arithmetic.kv),
       maxModelLen: memory.maxModelLen,
       maxNumSeqs: memory.maxNumSeqs,
       loadSeconds: (performance.now() - start) / 1000,

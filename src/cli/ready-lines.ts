@@ -6,6 +6,8 @@ export interface ReadyFacts {
   readonly scheme: string;
   readonly weightBytes: number;
   readonly kvTokens: number;
+  readonly kvDataType: string;
+  readonly kvBytesPerToken: number;
   readonly maxNumSeqs: number;
   readonly loadSeconds: number;
 }
@@ -21,7 +23,7 @@ export function readyLines(
     printable(facts.servedModelName),
     facts.scheme,
     `weights ${formatBytes(facts.weightBytes)}`,
-    `KV cache ${facts.kvTokens} tokens`,
+    `KV cache ${facts.kvTokens} tokens of ${formatBytes(facts.kvBytesPerToken)} (${facts.kvDataType})`,
     `${facts.maxNumSeqs} sequences`,
     `loaded in ${facts.loadSeconds.toFixed(1)} s`,
   ].join(' | ');

@@ -75,13 +75,17 @@ async function measureAccuracy(url: string): Promise<number> {
 
 describe('the demo model answers its held-out prompts through the server', () => {
   it.each([
-    ['none', 'bf16'],
-    ['wint8', 'wint8_channel'],
-    ['wint4', 'wint4_channel'],
-    ['wint4:g128', 'wint4_g128'],
-    ['block_wise_fp8', 'fp8_block128'],
-  ])('%s', { timeout: 300_000 }, async (scheme, key) => {
-    const server = await serveProcess([DEMO, '--quantization', scheme, '--dtype', 'float32']);
+    ['none', 'bf16', 'float32'],
+    ['wint8', 'wint8_channel', 'float32'],
+    ['wint4', 'wint4_channel', 'float32'],
+    ['wint4:g128', 'wint4_g128', 'float32'],
+    ['block_wise_fp8', 'fp8_block128', 'float32'],
+    ['none', 'bf16', 'int8'],
+    ['none', 'bf16', 'fp8'],
+    ['none', 'bf16', 'int4'],
+  ])('%s as %s over a %s KV cache', { timeout: 300_000 }, async (scheme, key, kv) => {
+    const flags = ['--quantization', scheme, '--dtype', 'float32', '--kv-cache-dtype', kv];
+    const server = await serveProcess([DEMO, ...flags]);
     const accuracy = await measureAccuracy(server.url);
     expect(Math.abs(accuracy - (reference.schemes[key]?.accuracy ?? NaN))).toBeLessThanOrEqual(BOUND);
     expect(await server.stop()).toBe(0);

@@ -4,6 +4,7 @@ import { createEngine } from '../../src/engine/engine.js';
 import type { EngineOutput, GenerationRequest, SamplingParams } from '../../src/engine/types.js';
 import { loadModel } from '../../src/load/load-model.js';
 import { loadText } from '../../src/load/load-text.js';
+import type { KvDataType } from '../../src/runtime/addon.js';
 
 const DEMO = path.join(import.meta.dirname, '..', '..', 'models', 'demo');
 const EOS = [2045, 2047];
@@ -45,17 +46,23 @@ async function collectIds(outputs: AsyncIterable<EngineOutput>): Promise<readonl
   return ids;
 }
 
+interface GenerateOptions {
+  readonly together: boolean;
+  readonly chunk: number;
+  readonly kv?: 'auto' | KvDataType;
+}
+
 /** Answers with a pool of this many blocks, all requests together or one after the other. */
 async function generate(
   numBlocks: number,
-  { together, chunk }: { readonly together: boolean; readonly chunk: number },
+  { together, chunk, kv = 'auto' }: GenerateOptions,
 ): Promise<{ ids: readonly (readonly number[])[]; preemptions: number }> {
   const { runner, scheme, memory } = await loadModel(
     {
       model: DEMO,
       quantization: 'block_wise_fp8',
       dtype: 'auto',
-      kvCacheDtype: 'auto',
+      kvCacheDtype: kv,
       threads: 2,
       memory: { utilization: 0.9, numBlocks, maxModelLen: 256, maxNumSeqs: 12, maxBatchedTokens: chunk },
     },
@@ -106,6 +113,19 @@ describe('the engine on a real model', () => {
       const batched = await generate(512, { together: true, chunk: 64 });
       expect(batched).toEqual({ ids: solo.ids, preemptions: 0 });
       const squeezed = await generate(24, { together: true, chunk: 32 });
+      expect(squeezed.preemptions).toBeGreaterThan(0);
+      expect(squeezed.ids).toEqual(solo.ids);
+    },
+  );
+
+  // A block that is evicted and computed again, one that is shared with a common start, and one that decode steps
+  // filled token by token: all hold the same codes.
+  it.each(['int8', 'fp8', 'int4'] as const)(
+    'does so over a %s KV cache',
+    { timeout: 120_000 },
+    async (kv) => {
+      const solo = await generate(512, { together: false, chunk: 256, kv });
+      const squeezed = await generate(24, { together: true, chunk: 24, kv });
       expect(squeezed.preemptions).toBeGreaterThan(0);
       expect(squeezed.ids).toEqual(solo.ids);
     },

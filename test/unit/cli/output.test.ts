@@ -159,6 +159,8 @@ describe('ready lines', () => {
     scheme: 'wint8',
     weightBytes: 1024 ** 2,
     kvTokens: 4096,
+    kvDataType: 'int8',
+    kvBytesPerToken: 1088,
     maxNumSeqs: 8,
     loadSeconds: 1.25,
   };
@@ -166,7 +168,7 @@ describe('ready lines', () => {
   it('give the facts and a command that a shell takes as it is', () => {
     const [ready, curl] = readyLines('http://0.0.0.0:80', facts, { hasApiKey: true }).split('\n');
     expect(ready).toBe(
-      "Ready: http://0.0.0.0:80 | it's | wint8 | weights 1.00 MiB | KV cache 4096 tokens | 8 sequences | loaded in 1.3 s",
+      "Ready: http://0.0.0.0:80 | it's | wint8 | weights 1.00 MiB | KV cache 4096 tokens of 1.06 KiB (int8) | 8 sequences | loaded in 1.3 s",
     );
     expect(curl).toContain('curl http://127.0.0.1:80/v1/chat/completions');
     expect(curl).toContain('authorization: Bearer $FDQ_API_KEY');

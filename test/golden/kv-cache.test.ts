@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest';
+import { loadModel, type LoadedModel } from '../../src/load/load-model.js';
+import type { KvDataType } from '../../src/runtime/addon.js';
+import { DEMO, measureQuality, QUALITY_MEMORY } from '../helpers/demo-quality.js';
+
+const NUM_WINDOWS = 16;
+
+/**
+ * Nats that caching keys and values in a type may cost, and what it costs at least: a cache that were not quantized
+ * would cost nothing. Over the whole text they cost 1.0e-6, 9.1e-6, 1.8e-4 and 3.3e-3.
+ */
+const KL_BOUNDS = {
+  bfloat16: [1e-7, 3e-6],
+  int8: [1e-6, 2e-5],
+  fp8: [3e-5, 4e-4],
+  int4: [5e-4, 7e-3],
+} as const;
+/** Shares by which perplexity may differ. */
+const PERPLEXITY_BOUNDS = { bfloat16: 0.0005, int8: 0.001, fp8: 0.002, int4: 0.01 } as const;
+
+function loadDemo(kvCacheDtype: KvDataType): Promise<LoadedModel> {
+  return loadModel(
+    { model: DEMO, dtype: 'float32', kvCacheDtype, threads: 2, memory: QUALITY_MEMORY },
+    { phase: () => undefined, warn: () => undefined },
+  );
+}
+
+describe('the demo model over a quantized KV cache', () => {
+  it('keeps perplexity, and diverges by what its type costs', { timeout: 120_000 }, async () => {
+    const types = ['bfloat16', 'int8', 'fp8', 'int4'] as const;
+    const models = await Promise.all((['float32', ...types] as const).map(loadDemo));
+    const [exact, ...results] = await measureQuality(models, NUM_WINDOWS);
+    await Promise.all(models.map((model) => model.runner.close()));
+    for (const [i, type] of types.entries()) {
+      const { nll, kl, scored } = results[i] ?? { nll: NaN, kl: NaN, scored: NaN };
+      const [least, most] = KL_BOUNDS[type];
+      expect(kl / scored, type).toBeGreaterThan(least);
+      expect(kl / scored, type).toBeLessThan(most);
+      const perplexity = Math.exp((nll - (exact?.nll ?? NaN)) / scored);
+      expect(Math.abs(perplexity - 1), type).toBeLessThan(PERPLEXITY_BOUNDS[type]);
+    }
+  });
+});
