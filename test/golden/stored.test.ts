@@ -1,6 +1,5 @@
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { Graph, StoredFormat } from '../../src/graph/ir.js';
 import type { LoadedModel, LoadOptions } from '../../src/load/load-model.js';
 import {
   argMax,
@@ -12,6 +11,7 @@ import {
   readGolden,
   runStep,
 } from '../helpers/fixture-model.js';
+import { cosine, withoutRounding } from '../helpers/stored-model.js';
 
 const BLOCKS = 12;
 /** Least cosine of logits whose inputs were rounded: one rounding that falls the other way moves them visibly. */
@@ -40,17 +40,6 @@ function offline(name: string): string {
   return path.join('..', 'offline', name);
 }
 
-/** The golden logits are those of inputs that are not rounded, which no checkpoint here asks for. */
-async function withoutRounding(_: unknown, graph: Graph): Promise<Record<string, never>> {
-  for (const { data } of graph.initializers.values()) {
-    for (const { stored } of data.kind === 'weight' ? data.members : []) {
-      if (stored !== undefined)
-        (stored.format as { activation: StoredFormat['activation'] }).activation = 'none';
-    }
-  }
-  return {};
-}
-
 function load(name: string, options: Partial<LoadOptions> = {}): Promise<LoadedModel> {
   return loadFixture(offline(name), options);
 }
@@ -75,12 +64,6 @@ async function continueGreedily(
     next = argMax(row ?? new Float32Array());
   }
   return greedy;
-}
-
-function cosine(a: Float32Array, b: Float32Array): number {
-  const dot = (x: Float32Array, y: Float32Array): number =>
-    x.reduce((sum, value, i) => sum + value * (y[i] ?? NaN), 0);
-  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
 }
 
 function meanDistance(a: Float32Array, b: Float32Array): number {
