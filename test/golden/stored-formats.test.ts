@@ -11,10 +11,10 @@ import { createTempDir } from '../helpers/temp-dir.js';
 import { writeSafetensors } from '../helpers/write-safetensors.js';
 import type { TensorSpec } from '../helpers/write-safetensors.js';
 
-/** Of the largest logit, under float32. */
-const RELATIVE_TOLERANCE = 2e-5;
-/** Between logits with and without rounded inputs: rounding is small, but it happens. */
-const MIN_COSINE = 0.98;
+/** Of the largest logit, under float32: sums in another order, as far off as the golden logits allow. */
+const RELATIVE_TOLERANCE = 5e-5;
+/** Between logits with and without rounded inputs: rounding happens, and random weights make much of it. */
+const MIN_COSINE = 0.9;
 
 const VOCAB = 96;
 const CONFIG = {
