@@ -15,6 +15,7 @@ const ROOMS = {
   text: [],
   server: ['engine', 'text'],
   load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts'],
+  inspect: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'cli'],
   convert: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'version.ts'],
 };
 

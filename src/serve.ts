@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { chooseSchemes } from './choose-schemes.js';
 import type { ServeOptions } from './cli/serve-options.js';
 import type { ServeUi } from './cli/serve-ui.js';
 import { createEngine } from './engine/engine.js';
@@ -51,6 +52,8 @@ export interface RunningServer {
 const PROGRESS = { locate: 0.02, plan: 0.05, quantize: 0.9, build: 0.97, warm_up: 1 } as const;
 /** Prompt tokens that may queue, in full contexts: past it a request would wait for minutes. */
 const MAX_WAITING_CONTEXTS = 16;
+/** Weights that took less to read and quantize are not kept: see docs/convert.md. */
+const CACHE_MIN_SECONDS = 5;
 
 /**
  * Binds the port, then loads the model in the background.
@@ -77,6 +80,7 @@ class ModelServer implements RunningServer {
   #settleStopped: { resolve: () => void; reject: (reason: unknown) => void };
   #close: (() => Promise<void>) | undefined;
   #closing: Promise<void> | undefined;
+  #saving: Promise<void> | undefined;
 
   constructor(options: ServeOptions, ui: ServeUi, server: ServerHandle, name: string) {
     this.#options = options;
@@ -144,6 +148,7 @@ class ModelServer implements RunningServer {
         : { maxNumPartialPrefills: engineLimits.maxNumPartialPrefills }),
     });
     this.#close = async () => {
+      await this.#saving;
       await engine.close();
       await loaded.runner.close();
     };
@@ -156,6 +161,7 @@ class ModelServer implements RunningServer {
     };
     this.#reportLoad(loaded);
     this.#server.setReady({ engine, tokenizer, renderer, defaults });
+    this.#saving = this.#saveToCache(loaded, () => engine.stats().running > 0);
     return {
       servedModelName: this.#name,
       chat: tokenizer.chatTemplates.size > 0 || this.#options.chat.chatTemplate !== undefined,
@@ -186,7 +192,7 @@ class ModelServer implements RunningServer {
       },
     };
     const signal = AbortSignal.any([this.#loading.signal, broken.signal]);
-    const loaded = await loadModel(loadOptions(this.#options, signal), observer).catch(
+    const loaded = await loadModel(loadOptions(this.#options, signal, this.#ui), observer).catch(
       async (error: unknown) => {
         // The tokenizer's failure stopped the loading: it is the reason, not the interruption.
         if (broken.signal.aborted && !this.#loading.signal.aborted) await text;
@@ -198,6 +204,20 @@ class ModelServer implements RunningServer {
     } catch (error) {
       await loaded.runner.close();
       throw error;
+    }
+  }
+
+  /** Keeps the weights for the next start while requests are served; a failure is no reason to stop. */
+  async #saveToCache({ saveToCache }: LoadedModel, isBusy: () => boolean): Promise<void> {
+    const { signal } = this.#loading;
+    try {
+      const outcome = await saveToCache?.({ isBusy, signal });
+      if (outcome !== undefined) this.#ui.info(outcome);
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#ui.warn(
+        `The quantized weights were not kept: ${error instanceof Error ? error.message : String(error)}`,
+      );
     }
   }
 
@@ -250,8 +270,15 @@ function quantizationFlags({
   };
 }
 
-function loadOptions(options: ServeOptions, signal: AbortSignal): LoadOptions {
-  const { memory } = options;
+function loadOptions(options: ServeOptions, signal: AbortSignal, ui: ServeUi): LoadOptions {
+  const { memory, auto, cache, threads = os.availableParallelism() } = options;
+  const chooser = {
+    threads,
+    signal,
+    onProgress: (doneBytes: number, totalBytes: number) =>
+      ui.phase('plan', 'progress', { doneBytes, totalBytes, message: 'measuring schemes' }),
+    info: (line: string) => ui.info(line),
+  };
   return {
     model: options.model,
     locate: {
@@ -260,8 +287,12 @@ function loadOptions(options: ServeOptions, signal: AbortSignal): LoadOptions {
       ...(options.revision === undefined ? {} : { revision: options.revision }),
     },
     ...quantizationFlags(options),
+    ...(auto === undefined
+      ? {}
+      : { chooseQuantization: chooseSchemes({ ...chooser, auto, flags: quantizationFlags(options) }) }),
+    ...(cache === undefined ? {} : { cache: { ...cache, minSeconds: CACHE_MIN_SECONDS } }),
     dtype: options.dtype,
-    threads: options.threads ?? os.availableParallelism(),
+    threads,
     isa: options.isa,
     memory: {
       utilization: memory.memoryUtilization,

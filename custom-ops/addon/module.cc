@@ -1,5 +1,6 @@
 #include <napi.h>
 
+#include "addon/compare.h"
 #include "addon/instance.h"
 #include "addon/memory.h"
 #include "addon/napi_util.h"
@@ -43,6 +44,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("mapFile", Napi::Function::New<map_file>(env, "mapFile"));
   exports.Set("prefetch", Napi::Function::New<prefetch>(env, "prefetch"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("compareWeight", Napi::Function::New<compare_weight>(env, "compareWeight"));
   exports.Set("read", Napi::Function::New<read>(env, "read"));
   exports.Set("repackWeight", Napi::Function::New<repack_weight>(env, "repackWeight"));
   exports.Set("createSession", Napi::Function::New<SessionObject::create>(env, "createSession"));

@@ -1,3 +1,4 @@
+import { CACHE_FLAGS } from './cache-flags.js';
 import type { FlagTable } from './flag-row.js';
 
 const NO_WORKER_PORTS = 'fdq runs in one process and needs no queue port; the value is not used';
@@ -130,6 +131,29 @@ export const QUANTIZATION_FLAGS = {
     kind: 'boolean',
     group: 'QUANTIZATION',
     summary: 'Quantize the token embeddings too; with tied weights that is the output head as well.',
+  },
+} as const satisfies FlagTable;
+
+/** Limits of `--quantization auto`. */
+export const AUTO_FLAGS = {
+  'max-weight-bytes': {
+    kind: 'size',
+    group: 'QUANTIZATION',
+    min: 1,
+    summary:
+      'With --quantization auto: bytes all weights may take, e.g. 400MiB, at the least measured error.',
+  },
+  'max-error': {
+    kind: 'number',
+    group: 'QUANTIZATION',
+    min: 0,
+    summary: 'With --quantization auto: largest relative error of any layer, e.g. 0.05, at the least bytes.',
+  },
+  'save-quantization-config': {
+    kind: 'text',
+    group: 'QUANTIZATION',
+    summary:
+      'With --quantization auto: file for the schemes chosen, to be given as --quantization-config @FILE.',
   },
 } as const satisfies FlagTable;
 
@@ -367,6 +391,8 @@ export const OUTPUT_FLAGS = {
 export const SERVE_FLAGS = {
   ...MODEL_FLAGS,
   ...QUANTIZATION_FLAGS,
+  ...AUTO_FLAGS,
+  ...CACHE_FLAGS,
   ...MEMORY_FLAGS,
   ...SERVER_FLAGS,
   ...OUTPUT_FLAGS,

@@ -27,18 +27,23 @@ export interface Progress {
   stop(outcome: 'ready' | 'failed'): Promise<void>;
 }
 
+/** What the screen calls the phases there are, in the order they run. */
+export type PhaseTitles = Readonly<Partial<Record<PhaseName, string>>>;
+
 export interface ProgressOptions {
   readonly interactive: boolean;
   readonly write: (text: string) => void;
   /** Monotonic milliseconds. */
   readonly now: () => number;
+  /** Absent: those of loading a model. */
+  readonly titles?: PhaseTitles;
 }
 
 /** Progress on stderr: redrawn in a terminal, plain lines elsewhere. */
-export function createProgress(): Progress {
+export function createProgress(titles: PhaseTitles = PHASES): Progress {
   const write = (text: string): void => void process.stderr.write(text);
-  const options = { write, now: () => performance.now(), interactive: isInteractive() };
-  return options.interactive ? new ScreenProgress(options.now) : new PlainProgress(options);
+  const options = { write, now: () => performance.now(), interactive: isInteractive(), titles };
+  return options.interactive ? new ScreenProgress(options.now, titles) : new PlainProgress(options);
 }
 
 function isInteractive(): boolean {
@@ -97,7 +102,9 @@ export class PlainProgress implements Progress {
     running.lastShare = share;
     const amount = describeAmount(running.last, now - running.startedMs);
     const suffix = state === 'progress' ? '' : ` ${doneText(state, now - running.startedMs)}`;
-    this.options.write(`${PHASES[name]}:${amount === '' ? '' : ` ${amount}`}${suffix}\n`);
+    this.options.write(
+      `${(this.options.titles ?? PHASES)[name] ?? name}:${amount === '' ? '' : ` ${amount}`}${suffix}\n`,
+    );
   }
 
   stop(): Promise<void> {
@@ -126,7 +133,10 @@ class ScreenProgress implements Progress {
   private list: Promise<unknown> | undefined;
   private isStopped = false;
 
-  constructor(private readonly now: () => number) {}
+  constructor(
+    private readonly now: () => number,
+    private readonly titles: PhaseTitles,
+  ) {}
 
   phase(name: PhaseName, state: PhaseState, detail: PhaseDetail = {}): void {
     if (this.isStopped) return;
@@ -140,7 +150,7 @@ class ScreenProgress implements Progress {
     if (slot.task !== undefined && amount !== '') slot.task.output = amount;
     if (state === 'start' || state === 'progress') return;
     if (slot.task !== undefined) {
-      slot.task.title = `${PHASES[name]}${amount === '' ? '' : `: ${amount}`} ${doneText(state, elapsedMs)}`;
+      slot.task.title = `${this.titles[name] ?? name}${amount === '' ? '' : `: ${amount}`} ${doneText(state, elapsedMs)}`;
     }
     slot.finish();
   }
@@ -153,9 +163,9 @@ class ScreenProgress implements Progress {
   }
 
   private start(): Promise<unknown> {
-    for (const name of Object.keys(PHASES) as PhaseName[]) this.slots.set(name, this.createSlot());
+    for (const name of Object.keys(this.titles) as PhaseName[]) this.slots.set(name, this.createSlot());
     const tasks = [...this.slots].map(([name, slot]) => ({
-      title: PHASES[name],
+      title: this.titles[name] ?? name,
       task: async (_context: unknown, task: Pick<Task, 'title' | 'output' | 'skip'>): Promise<void> => {
         slot.task = task;
         await slot.finished;

@@ -1,12 +1,14 @@
 import process from 'node:process';
 import { UserError, UnsupportedError } from '../errors.js';
+import { withAuto, type AutoQuantizationOptions } from './auto-options.js';
+import type { CacheOptions } from './cache-options.js';
 import type { FlagValues } from './flag-row.js';
 import type { SERVE_FLAGS } from './flags.js';
 import type { JsonObject } from './json-values.js';
-import { quantizationOptions, type QuantizationOptions } from './quantization-options.js';
+import { quantizationOptions } from './quantization-options.js';
 
 /** Everything the serving service needs to know, checked: sizes in bytes, times in milliseconds. */
-export interface ServeOptions extends QuantizationOptions {
+export interface ServeOptions extends AutoQuantizationOptions {
   /** Folder, or Hugging Face id with an optional `@revision`. */
   readonly model: string;
   readonly revision?: string;
@@ -19,6 +21,8 @@ export interface ServeOptions extends QuantizationOptions {
   readonly threads?: number;
   /** FDQ_ISA: kernels of one instruction set, for tests. */
   readonly isa?: string;
+  /** Absent: nothing is kept. */
+  readonly cache?: CacheOptions;
   readonly memory: MemoryOptions;
   readonly chat: ChatOptions;
   readonly http: HttpOptions;
@@ -91,7 +95,7 @@ export function toServeOptions(flags: ServeFlagValues): ServeOptions {
     revision: flags.revision,
     tokenizer: flags.tokenizer,
     offline: flags.offline ?? false,
-    ...quantizationOptions(flags),
+    ...withAuto(quantizationOptions(flags), flags),
     dtype: flags.dtype,
     device: flags.device,
     threads: flags.threads,

@@ -232,6 +232,32 @@ export type RepackResult =
       readonly zeroPoint: number;
     };
 
+/** Panels that `quantize` wrote, and what it wrote them from. */
+export interface CompareJob
+  extends Pick<
+    QuantizeJob,
+    'source' | 'dataType' | 'n' | 'k' | 'format' | 'groupN' | 'groupK' | 'block' | 'threads'
+  > {
+  readonly weight: Uint8Array;
+  readonly scales: Float32Array;
+  readonly blockScales?: Uint8Array;
+}
+
+/** Sums over every original w and the r that kernels restore; the same for any number of threads. */
+export interface WeightError {
+  readonly status: 'ok';
+  readonly sumW2: number;
+  readonly sumR2: number;
+  readonly sumWr: number;
+  /** Of the squares of w - r. */
+  readonly sumE2: number;
+  readonly maxAbs: number;
+  /** Originals beyond the largest value of the format by more than half its last step. */
+  readonly saturated: number;
+  /** Scales, of the narrowest kind the format has, that restore nothing but zeros: a 0 was replaced by 1. */
+  readonly zeroScales: number;
+}
+
 /** Reads a tensor, widening 16-bit floats to float32 (plus `addend`) when `widen` is set. */
 export interface ReadJob {
   readonly fd: number;
@@ -253,6 +279,8 @@ export interface NativeAddon {
   /** Asks the kernel to read a part of a file into the page cache. */
   prefetch(fd: number, offset: number, byteLength: number): void;
   quantize(job: QuantizeJob): Promise<QuantizeResult>;
+  /** How far quantized weights are from their originals; reads the source again, in bands of 128 rows. */
+  compareWeight(job: CompareJob): Promise<WeightError | Exclude<QuantizeResult, { readonly status: 'ok' }>>;
   read(job: ReadJob): Promise<QuantizeResult>;
   repackWeight(job: RepackJob): Promise<RepackResult>;
   createSession(options: SessionOptions): Promise<NativeSession>;

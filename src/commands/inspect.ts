@@ -1,0 +1,172 @@
+import os from 'node:os';
+import process from 'node:process';
+import { Args } from '@oclif/core';
+import { withAuto } from '../cli/auto-options.js';
+import { BaseCommand } from '../cli/base-command.js';
+import { errorReportAsJson, toErrorReport } from '../cli/error-report.js';
+import { toOclifFlags, type FlagValues } from '../cli/flag-row.js';
+import { INSPECT_FLAGS } from '../cli/inspect-flags.js';
+import { createProgress } from '../cli/progress.js';
+import { quantizationOptions } from '../cli/quantization-options.js';
+import { mergeModelArgument } from '../cli/serve-options.js';
+import { printSettings, settingsAsJson, valuesOf, type ParsedFlags } from '../cli/settings.js';
+import { UserError } from '../errors.js';
+import type { Inspection, InspectOptions } from '../inspect/inspect.js';
+import type { View } from '../inspect/view.js';
+
+type Values = FlagValues<typeof INSPECT_FLAGS>;
+
+export default class Inspect extends BaseCommand {
+  static override readonly summary =
+    'Show what would become of every layer of a model, and what it would take.';
+
+  static override readonly description =
+    'Reads only the headers of a checkpoint, of a folder that fdq wrote or of any ONNX model: schemes, bytes, kernels, memory and the rule that decided about each layer. With --measure the layers are quantized one after the other and compared with the original.\n\nThe columns that --sort, --filter and --fail-if name are: name, kind, shape, stored, scheme, precision, bytes_before, bytes_after (or bytes), bits, frobenius, sqnr, cosine, max_abs, saturated, zero_scales, kernel, rule.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds for a layer, 70 a bug in fdq, 130 Ctrl-C.';
+
+  static override readonly usage = '<%= command.id %> [MODEL] [FLAGS]';
+
+  static override readonly examples = [
+    {
+      command: '<%= config.bin %> <%= command.id %> ./my-model --quantization wint4:g128',
+      description: 'See what a scheme would do to a model, without reading its weights:',
+    },
+    {
+      command:
+        "<%= config.bin %> <%= command.id %> ./my-model -q wint4 --measure --sort sqnr:asc --fail-if 'sqnr<15dB'",
+      description: 'Measure what is lost, worst layers first, and fail in CI when it is too much:',
+    },
+    {
+      command:
+        '<%= config.bin %> <%= command.id %> ./my-model -q auto --max-weight-bytes 400MiB --save-quantization-config plan.json',
+      description: 'Choose a scheme for each layer by its error:',
+    },
+    {
+      command:
+        '<%= config.bin %> <%= command.id %> ./my-model -q wint4 --explain model.layers.0.mlp.down_proj',
+      description: 'Ask why a layer gets its scheme:',
+    },
+  ];
+
+  static override readonly args = {
+    model: Args.string({
+      description: 'Model folder, Hugging Face id, .onnx file, or report saved with --json.',
+      ignoreStdin: true,
+    }),
+  };
+
+  static override readonly flags = toOclifFlags(INSPECT_FLAGS);
+
+  async run(): Promise<object | undefined> {
+    const settings = await this.parseSettings(INSPECT_FLAGS, modelOf);
+    const values = valuesOf(settings);
+    if (values['print-config'] === true) {
+      if (this.jsonEnabled()) return settingsAsJson(INSPECT_FLAGS, settings);
+      process.stdout.write(printSettings(INSPECT_FLAGS, settings));
+      return undefined;
+    }
+    // Wrong flags and help are answered without loading the runtime.
+    const { parseView } = await import('../inspect/view.js');
+    const view = parseView(values);
+    const options = toInspectOptions(values);
+    const { inspectModel } = await import('../inspect/inspect.js');
+    const inspection = await this.withProgress(options, inspectModel);
+    return this.show(inspection, view, options);
+  }
+
+  private async withProgress(
+    options: InspectOptions,
+    inspect: (options: InspectOptions) => Promise<Inspection>,
+  ): Promise<Inspection> {
+    if (!options.measure && options.auto === undefined) return inspect(options);
+    const progress = createProgress({ quantize: 'Measure layers' });
+    progress.phase('quantize', 'start');
+    try {
+      const inspection = await inspect({
+        ...options,
+        onProgress: (doneBytes, totalBytes) =>
+          progress.phase('quantize', 'progress', { doneBytes, totalBytes }),
+      });
+      progress.phase('quantize', 'done');
+      await progress.stop('ready');
+      return inspection;
+    } catch (error) {
+      await progress.stop('failed');
+      throw error;
+    }
+  }
+
+  private async show(
+    inspection: Inspection,
+    view: View,
+    options: InspectOptions,
+  ): Promise<object | undefined> {
+    const { showInspection } = await import('../inspect/show.js');
+    const shown = await showInspection(inspection, view, { options, width: terminalWidth() });
+    for (const warning of inspection.report.warnings) this.warn(warning);
+    for (const line of inspection.auto?.summary ?? []) process.stderr.write(`${line}\n`);
+    if (!this.jsonEnabled()) process.stdout.write(shown.text);
+    if (shown.failures.length > 0) this.failCheck(shown.failures, shown.result);
+    return shown.result;
+  }
+
+  /** The result is printed all the same: what failed is seen in it. */
+  private failCheck(failures: readonly string[], result: object): never {
+    const error = new UserError(
+      'check_failed',
+      `--fail-if holds for ${failures.length} layers:\n${failures.map((line) => `  ${line}`).join('\n')}`,
+      {
+        param: 'fail-if',
+        suggestions: ['Give these layers another scheme with "targets", or leave them out.'],
+      },
+    );
+    if (!this.jsonEnabled()) throw error;
+    const report = toErrorReport(error);
+    process.stderr.write(`${report.message}\n`);
+    this.logJson({
+      status: report.exitCode,
+      result,
+      warnings: this.warnings,
+      error: errorReportAsJson(report, false),
+    });
+    return this.exit(report.exitCode);
+  }
+}
+
+function terminalWidth(): number {
+  return process.stdout.isTTY ? process.stdout.columns : Infinity;
+}
+
+function toInspectOptions(values: Values): InspectOptions {
+  const { auto, ...quantization } = withAuto(quantizationOptions(values), values);
+  const { model, revision, 'max-model-len': maxModelLen, 'kv-cache-memory': kvCacheBytes } = values;
+  if (model === undefined || model === '') {
+    throw new UserError('usage', 'Expected a model: a folder, a Hugging Face id or an .onnx file.', {
+      param: 'model',
+      suggestions: ['fdq inspect ./my-model', 'fdq inspect Qwen/Qwen3-0.6B --quantization wint8'],
+    });
+  }
+  return {
+    model,
+    locate: { offline: values.offline ?? false, ...(revision === undefined ? {} : { revision }) },
+    quantization: { ...quantization, kvCacheDtype: values['kv-cache-dtype'] },
+    ...(auto === undefined ? {} : { auto }),
+    dtype: values.dtype,
+    isa: process.env['FDQ_ISA'],
+    memory: {
+      threads: values.threads ?? os.availableParallelism(),
+      utilization: values['gpu-memory-utilization'],
+      ...(maxModelLen === undefined ? {} : { maxModelLen }),
+      ...(kvCacheBytes === undefined ? {} : { kvCacheBytes }),
+      ...(values['max-num-seqs'] === undefined ? {} : { maxNumSeqs: values['max-num-seqs'] }),
+      ...(values['max-num-batched-tokens'] === undefined
+        ? {}
+        : { maxBatchedTokens: values['max-num-batched-tokens'] }),
+    },
+    measure: values.measure ?? false,
+  };
+}
+
+function modelOf(flags: ParsedFlags, args: ParsedFlags): ParsedFlags {
+  const model = mergeModelArgument(flags['model'] as string | undefined, args['model'] as string | undefined);
+  return model === undefined ? {} : { model };
+}

@@ -1,0 +1,117 @@
+import { readFile, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { UserError } from '../errors.js';
+import type { Graph, GraphNode, Initializer } from '../graph/ir.js';
+import { parseModel } from '../graph/onnx.js';
+import { describeNode, totalsOf } from './describe-checkpoint.js';
+import { countWeights } from './columns.js';
+import { partBytes, readOnnxLayers, type OnnxLayer } from './onnx-operators.js';
+import {
+  REPORT_SCHEMA,
+  type InspectReport,
+  type LayerRow,
+  type ModelFacts,
+  type WeightGroup,
+} from './report.js';
+import type { IsaName } from '../runtime/addon.js';
+
+/** Protobuf holds at most this. */
+const MAX_MODEL_BYTES = 2 ** 31 - 1;
+const WEIGHT_SUFFIX = /\.weight$/;
+
+/**
+ * Reads the graph of an ONNX model; weights in external files are not read.
+ * @throws UserError `model_not_found`; `invalid_checkpoint` or UnsupportedError as `parseModel`
+ */
+export async function openOnnx(file: string): Promise<Graph> {
+  try {
+    const { size } = await stat(file);
+    if (size > MAX_MODEL_BYTES) throw new Error(`it has ${size} bytes, more than protobuf can hold`);
+    return parseModel(await readFile(file), { dir: path.dirname(file) });
+  } catch (cause) {
+    if (cause instanceof UserError) throw cause;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UserError('model_not_found', `Cannot read the ONNX model ${JSON.stringify(file)}: ${reason}.`, {
+      param: file,
+      suggestions: ['Give the .onnx file itself, with its external data beside it.'],
+      cause,
+    });
+  }
+}
+
+/** The report of an ONNX model, whoever quantized it, from the graph alone. */
+export function describeOnnx(
+  graph: Graph,
+  model: Pick<ModelFacts, 'reference' | 'path'>,
+  isa: IsaName,
+): InspectReport {
+  const producers = new Map(
+    graph.nodes.flatMap((node) => node.outputs.map((output) => [output, node] as const)),
+  );
+  const found = graph.nodes.flatMap((node) => readOnnxLayers(node, { graph, producers }));
+  const layers = found.map((layer) => describeLayer(layer, isa));
+  const known = new Set(found.flatMap(({ parts }) => parts));
+  const rest = [...graph.initializers.values()].filter((initializer) => !known.has(initializer));
+  const others = groupOf(rest);
+  const quantized = [...new Set(layers.map(({ scheme }) => scheme).filter((scheme) => scheme !== 'none'))];
+  return {
+    schema: REPORT_SCHEMA,
+    model: {
+      ...model,
+      kind: 'onnx',
+      architecture: graph.metadata.get('architecture') ?? null,
+      revision: null,
+      parameters: layers.reduce((sum, { shape }) => sum + countWeights(shape), others.parameters),
+      storedBytes: partBytes(graph.initializers.values()),
+    },
+    scheme: quantized.length === 0 ? 'none' : quantized.join('; '),
+    arithmetic: null,
+    layers,
+    others,
+    totals: totalsOf(layers, { others }),
+    memory: null,
+    alternatives: [],
+    warnings: warnings(graph),
+  };
+}
+
+function describeLayer({ node, parts, ...layer }: OnnxLayer, isa: IsaName): LayerRow {
+  const name = (parts[0] as Initializer).name;
+  const bytes = partBytes(parts);
+  return {
+    ...layer,
+    name: layerName(node, name),
+    tensor: name,
+    bytesBefore: null,
+    bytesAfter: bytes,
+    rule: 'as the file has it',
+    kernel: describeNode(node, isa),
+    error: null,
+  };
+}
+
+/** The weight's name where it says something, else that of the node. */
+function layerName(node: GraphNode, weight: string): string {
+  const isAnonymous = weight === '' || /^(?:onnx::\w+_\d+|\d+)$/.test(weight);
+  return isAnonymous ? node.name : weight.replace(WEIGHT_SUFFIX, '');
+}
+
+function groupOf(initializers: readonly Initializer[]): WeightGroup {
+  const bytes = partBytes(initializers);
+  return {
+    tensors: initializers.length,
+    parameters: initializers.reduce((sum, { shape }) => sum + countWeights(shape), 0),
+    bytesBefore: bytes,
+    bytesAfter: bytes,
+  };
+}
+
+/** Operators of domains that ONNX Runtime does not have by itself. */
+function warnings(graph: Graph): readonly string[] {
+  const known = new Set(['', 'com.microsoft', 'ai.onnx.ml', 'fdq']);
+  const foreign = graph.nodes.filter(({ domain }) => !known.has(domain));
+  const names = [...new Set(foreign.map(({ domain, opType }) => `${domain}.${opType}`))];
+  return names.length === 0
+    ? []
+    : [`The model needs custom operators, which fdq never loads from a model: ${names.join(', ')}.`];
+}

@@ -1,0 +1,35 @@
+import type { Graph, WeightSource } from '../graph/ir.js';
+import { applyQuantization, weightBytesOf } from '../load/apply-quantization.js';
+import type { CheckpointPlan } from '../load/plan.js';
+import type { LayerReport } from '../quant/report.js';
+import { splitFlags } from './base-flags.js';
+
+/** Layers that some scheme may be chosen for, everything else about the flags kept, and the bytes of all others. */
+export interface FreeLayers {
+  readonly layers: readonly LayerReport[];
+  readonly fixedBytes: number;
+}
+
+/** The scheme that stands for any while it is found out which layers may be quantized. */
+const PROBE = 'wint8';
+
+/** @returns undefined where flags give layers schemes of their own */
+export function findFreeLayers(
+  plan: Pick<CheckpointPlan, 'floatGraph' | 'arithmetic' | 'quantization'>,
+): FreeLayers | undefined {
+  const { rest, schemeKeys } = splitFlags(plan.quantization);
+  if (schemeKeys.length > 0) return undefined;
+  const probe = applyQuantization(plan.floatGraph, { ...rest, quantization: PROBE }, plan.arithmetic);
+  const quantized = probe.layers.filter(({ scheme }) => scheme === PROBE);
+  const layers = [...new Map(quantized.map((layer) => [layer.tensor, layer])).values()];
+  const freeBytes = layers.reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);
+  return { layers, fixedBytes: weightBytesOf(probe.graph) - freeBytes };
+}
+
+/** The checkpoint tensors of a float graph by name. */
+export function findSources(graph: Graph): ReadonlyMap<string, WeightSource> {
+  const sources = [...graph.initializers.values()].flatMap(({ data }) =>
+    data.kind === 'weight' ? data.members : [],
+  );
+  return new Map(sources.map((source) => [source.name, source]));
+}

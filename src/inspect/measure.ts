@@ -1,0 +1,130 @@
+import { open, type FileHandle } from 'node:fs/promises';
+import { BugError } from '../errors.js';
+import type { WeightSource } from '../graph/ir.js';
+import { checkResult, floatType } from '../load/read-problems.js';
+import { memberSlices } from '../quant/packed-layout.js';
+import type { QuantScheme } from '../quant/scheme.js';
+import type { NativeAddon, WeightError } from '../runtime/addon.js';
+import type { LayerError } from './report.js';
+
+export interface MeterOptions {
+  readonly addon: NativeAddon;
+  readonly threads: number;
+  /** Opens a weight file whose header was checked; the meter closes it. */
+  readonly open?: (file: string) => Promise<FileHandle>;
+}
+
+/** Sums behind a `LayerError`; those of several layers add up. */
+export type ErrorSums = Omit<WeightError, 'status'>;
+
+type Part = 'weight' | 'scales' | 'blockScales';
+
+/**
+ * Measures what quantizing a matrix loses, with the quantizer and the bytes that serving uses. Takes the memory of
+ * one quantized matrix, the largest measured so far, and of 128 rows of the original for each thread.
+ */
+export class WeightMeter {
+  readonly #options: MeterOptions;
+  readonly #files = new Map<string, FileHandle>();
+  readonly #buffers = new Map<Part, ArrayBuffer>();
+
+  constructor(options: MeterOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Quantizes one matrix, reads the original again and compares. One call at a time.
+   * @throws UserError `non_finite_weight` naming tensor, row and column; `invalid_checkpoint` when the file cannot
+   *   be read
+   */
+  async measure(source: WeightSource, scheme: QuantScheme): Promise<ErrorSums> {
+    const { native } = scheme;
+    if (native === null) throw new BugError(`${scheme.name} quantizes nothing that could be measured`);
+    const [n = 0, k = 0] = source.shape;
+    const [slice] = memberSlices([n], k, native);
+    if (slice === undefined) throw new BugError(`${source.name} has no rows`);
+    const handle = await this.#open(source.file);
+    const weight = new Uint8Array(this.#reserve('weight', slice.weightBytes), 0, slice.weightBytes);
+    const scales = new Float32Array(
+      this.#reserve('scales', slice.scaleCount * Float32Array.BYTES_PER_ELEMENT),
+      0,
+      slice.scaleCount,
+    );
+    const job = {
+      source: { fd: handle.fd, offset: source.offset },
+      dataType: floatType(source),
+      n,
+      k,
+      ...native,
+      weight,
+      scales,
+      ...(native.block === undefined
+        ? {}
+        : {
+            blockScales: new Uint8Array(
+              this.#reserve('blockScales', slice.blockScaleBytes),
+              0,
+              slice.blockScaleBytes,
+            ),
+          }),
+      threads: this.#options.threads,
+    };
+    const { addon } = this.#options;
+    checkResult(source, await addon.quantize({ ...job, packed: true }));
+    const compared = await addon.compareWeight(job);
+    checkResult(source, compared);
+    if (compared.status !== 'ok') throw new BugError(`${source.name} was not compared`);
+    return compared;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#files.values()].map((handle) => handle.close()));
+    this.#files.clear();
+  }
+
+  async #open(file: string): Promise<FileHandle> {
+    const known = this.#files.get(file);
+    if (known !== undefined) return known;
+    const handle = await (this.#options.open ?? open)(file);
+    this.#files.set(file, handle);
+    return handle;
+  }
+
+  #reserve(part: Part, bytes: number): ArrayBuffer {
+    const known = this.#buffers.get(part);
+    if (known !== undefined && known.byteLength >= bytes) return known;
+    const buffer = this.#options.addon.allocate(Math.max(1, bytes));
+    this.#buffers.set(part, buffer);
+    return buffer;
+  }
+}
+
+/** The figures people compare; a matrix of zeros that stays one has lost nothing. */
+export function toLayerError(sums: ErrorSums): LayerError {
+  const { sumW2, sumR2, sumWr, sumE2, maxAbs, saturated, zeroScales } = sums;
+  const ratio = sumE2 === 0 ? 0 : sumE2 / sumW2;
+  const norms = Math.sqrt(sumW2) * Math.sqrt(sumR2);
+  return {
+    frobenius: Math.sqrt(ratio),
+    maxAbs,
+    sqnrDb: ratio === 0 ? Infinity : -10 * Math.log10(ratio),
+    cosine: norms === 0 ? Number(sumW2 === sumR2) : Math.min(1, sumWr / norms),
+    saturated,
+    zeroScales,
+  };
+}
+
+/** Sums of several matrices taken as one. */
+export function addSums(all: readonly ErrorSums[]): ErrorSums {
+  const sum = (value: (sums: ErrorSums) => number): number =>
+    all.reduce((total, sums) => total + value(sums), 0);
+  return {
+    sumW2: sum(({ sumW2 }) => sumW2),
+    sumR2: sum(({ sumR2 }) => sumR2),
+    sumWr: sum(({ sumWr }) => sumWr),
+    sumE2: sum(({ sumE2 }) => sumE2),
+    maxAbs: all.reduce((largest, { maxAbs }) => Math.max(largest, maxAbs), 0),
+    saturated: sum(({ saturated }) => saturated),
+    zeroScales: sum(({ zeroScales }) => zeroScales),
+  };
+}
