@@ -26,7 +26,7 @@ export interface FlagRow {
   readonly kind: FlagKind;
   readonly group: FlagGroup;
   readonly summary: string;
-  readonly char?: 'm' | 'q' | 'p';
+  readonly char?: 'm' | 'q' | 'p' | 'o';
   readonly aliases?: readonly string[];
   /** Written as a user would type it. */
   readonly default?: string;

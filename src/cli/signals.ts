@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import process from 'node:process';
+import { UserError } from '../errors.js';
 
 export interface SignalActions {
   /** First signal: let running work finish. */
@@ -44,6 +45,37 @@ export function watchSignals(actions: SignalActions): SignalWatch {
       return received;
     },
     first,
+    dispose: () => {
+      process.off('SIGINT', onSignal);
+      process.off('SIGTERM', onSignal);
+    },
+  };
+}
+
+export interface InterruptWatch {
+  /** Aborted by the first SIGINT or SIGTERM. */
+  readonly signal: AbortSignal;
+  /** 128 + the signal's number once one arrived. */
+  readonly exitCode: number | undefined;
+  dispose(): void;
+}
+
+/** Ctrl-C and SIGTERM for a command that only has to clean up; the second one ends the process on the spot. */
+export function watchInterrupt(): InterruptWatch {
+  const controller = new AbortController();
+  let exitCode: number | undefined;
+  const onSignal = (signal: 'SIGINT' | 'SIGTERM'): void => {
+    if (exitCode !== undefined) process.exit(exitCode);
+    exitCode = 128 + constants.signals[signal];
+    controller.abort(new UserError('aborted', `Interrupted by ${signal}.`));
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  return {
+    signal: controller.signal,
+    get exitCode() {
+      return exitCode;
+    },
     dispose: () => {
       process.off('SIGINT', onSignal);
       process.off('SIGTERM', onSignal);

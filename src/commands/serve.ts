@@ -2,6 +2,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { Args } from '@oclif/core';
 import { BaseCommand } from '../cli/base-command.js';
+import { cacheOptions } from '../cli/cache-options.js';
 import { toOclifFlags } from '../cli/flag-row.js';
 import { SERVE_FLAGS } from '../cli/flags.js';
 import { createLogger } from '../cli/logger.js';
@@ -64,7 +65,8 @@ export default class Serve extends BaseCommand {
       process.stdout.write(printSettings(SERVE_FLAGS, settings));
       return undefined;
     }
-    const options = toServeOptions(values);
+    const cache = cacheOptions(values, this.config.cacheDir);
+    const options = { ...toServeOptions(values), ...(cache === undefined ? {} : { cache }) };
     checkServeOptions(options);
     await this.serveUntilStopped(options, values);
     return undefined;

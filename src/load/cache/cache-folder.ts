@@ -1,3 +1,4 @@
+import type { Stats } from 'node:fs';
 import { chmod, lstat, mkdir, readdir, rm, statfs, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import process from 'node:process';
@@ -10,6 +11,7 @@ import {
   type CacheManifest,
 } from '../folder/manifest.js';
 import { identifyWeights } from '../folder/open-folder.js';
+import { findDamagedTensor } from '../folder/verify-tensors.js';
 import { WEIGHTS_FILE } from '../folder/weights-file.js';
 import { writeFailure } from '../folder/write-problems.js';
 
@@ -50,10 +52,25 @@ export class CacheFolder {
   }
 
   /**
-   * @param cacheDir cache folder of fdq; created with its parents where it does not exist
-   * @throws UserError `write_failed`, or `usage` for a folder that others could write to or that is a link
+   * The folder where it exists.
+   * @param cacheDir cache folder of fdq
+   * @throws UserError `usage` for a folder that others could write to or that is a link
    */
-  static async open(cacheDir: string): Promise<CacheFolder> {
+  static async find(cacheDir: string): Promise<CacheFolder | undefined> {
+    const root = path.resolve(cacheDir);
+    const dir = path.join(root, WEIGHTS_FOLDER);
+    if ((await statOf(root)) === undefined) return undefined;
+    await requirePrivate(root);
+    if ((await statOf(dir)) === undefined) return undefined;
+    await requirePrivate(dir);
+    return new CacheFolder(dir);
+  }
+
+  /**
+   * The folder, created with its parents where it does not exist.
+   * @throws UserError `write_failed`, and as `find`
+   */
+  static async create(cacheDir: string): Promise<CacheFolder> {
     const root = path.resolve(cacheDir);
     const dir = path.join(root, WEIGHTS_FOLDER);
     try {
@@ -85,18 +102,25 @@ export class CacheFolder {
    */
   async find(key: string): Promise<OpenedEntry | undefined> {
     const dir = this.entryDir(key);
-    try {
-      await lstat(dir);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      throw error;
-    }
+    if ((await statOf(dir)) === undefined) return undefined;
     await requirePrivate(dir);
     for (const name of [MANIFEST_FILE, WEIGHTS_FILE]) await requirePlainFile(path.join(dir, name));
     const file = path.join(dir, MANIFEST_FILE);
     const manifest = parseCacheManifest(await readSmallFile(file, MAX_MANIFEST_BYTES), MANIFEST_FILE);
     if (manifest.key !== key) throw damaged(dir, `it says its key is ${manifest.key}`);
     return { manifest, weights: await identifyWeights(dir, manifest.weights.bytes) };
+  }
+
+  /** What is wrong with an entry, its bytes compared with their digests; undefined when nothing is. */
+  async findProblem(key: string, threads: number): Promise<string | undefined> {
+    try {
+      const entry = await this.find(key);
+      if (entry === undefined) return undefined;
+      const name = await findDamagedTensor(entry.weights, entry.manifest.weights.tensors, { threads });
+      return name === undefined ? undefined : `The bytes of ${name} have changed.`;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
   }
 
   /** Notes that an entry was used now. */
@@ -138,6 +162,15 @@ export class CacheFolder {
     } catch (error) {
       return { ...base, problem: error instanceof Error ? error.message : String(error) };
     }
+  }
+}
+
+async function statOf(file: string): Promise<Stats | undefined> {
+  try {
+    return await lstat(file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
   }
 }
 

@@ -47,14 +47,15 @@ export interface CachedWeights {
 
 /** The cache of one planned model. */
 export class WeightCache {
-  readonly #folder: CacheFolder;
+  /** Absent: the folder does not exist yet. */
+  readonly #folder: CacheFolder | undefined;
   readonly #settings: CacheSettings;
   readonly #checkpoint: Checkpoint;
   readonly #graph: Graph;
   readonly #key: string;
 
   private constructor(
-    folder: CacheFolder,
+    folder: CacheFolder | undefined,
     settings: CacheSettings,
     model: { readonly checkpoint: Checkpoint; readonly graph: Graph },
     key: string,
@@ -66,12 +67,12 @@ export class WeightCache {
     this.#key = key;
   }
 
-  /** @throws UserError `usage` for a folder that cannot be trusted, `write_failed` for one that cannot be made */
+  /** @throws UserError `usage` for a folder that cannot be trusted */
   static async open(
     settings: CacheSettings,
     model: { readonly checkpoint: Checkpoint; readonly graph: Graph },
   ): Promise<WeightCache> {
-    const folder = await CacheFolder.open(settings.dir);
+    const folder = await CacheFolder.find(settings.dir);
     return new WeightCache(folder, settings, model, await cacheKey(model.checkpoint, model.graph));
   }
 
@@ -84,18 +85,19 @@ export class WeightCache {
     readonly signal?: AbortSignal | undefined;
     readonly warn: (line: string) => void;
   }): Promise<CachedWeights | undefined> {
-    if (cachedInitializers(this.#graph).length === 0) return undefined;
+    const folder = this.#folder;
+    if (folder === undefined || cachedInitializers(this.#graph).length === 0) return undefined;
     try {
-      const entry = await this.#folder.find(this.#key);
+      const entry = await folder.find(this.#key);
       if (entry === undefined) return undefined;
       const found = await this.#use(entry, options);
-      await this.#folder.touch(this.#key);
+      await folder.touch(this.#key);
       return found;
     } catch (error) {
       options.signal?.throwIfAborted();
       const reason = error instanceof Error ? error.message : String(error);
       options.warn(`Quantized weights in the cache are not used and quantized again: ${reason}`);
-      await this.#folder.remove(this.#key).catch(() => undefined);
+      await folder.remove(this.#key).catch(() => undefined);
       return undefined;
     }
   }
@@ -114,10 +116,11 @@ export class WeightCache {
   async save(initializers: readonly NativeInitializer[], pace: SavePace): Promise<string> {
     const cached = cachedInitializers(this.#graph);
     const layout = layOutTensors(cached);
-    if (!(await this.#folder.makeRoom(layout.bytes, this.#settings.maxBytes))) {
+    const folder = await CacheFolder.create(this.#settings.dir);
+    if (!(await folder.makeRoom(layout.bytes, this.#settings.maxBytes))) {
       return `The quantized weights (${layout.bytes} bytes) do not fit into the cache.`;
     }
-    const staged = await StagedFolder.create(this.#folder.entryDir(this.#key));
+    const staged = await StagedFolder.create(folder.entryDir(this.#key));
     try {
       const memory = new Map(initializers.map((initializer) => [initializer.name, initializer]));
       const file = await WeightsFile.create(path.join(staged.dir, WEIGHTS_FILE), layout);
@@ -133,7 +136,7 @@ export class WeightCache {
       await staged.discard();
       throw error;
     }
-    return `Kept the quantized weights for the next start in ${this.#folder.entryDir(this.#key)}.`;
+    return `Kept the quantized weights for the next start in ${folder.entryDir(this.#key)}.`;
   }
 
   async #use(

@@ -4,6 +4,7 @@ import { FdqError, UserError } from '../../errors.js';
 const REASONS: Readonly<Record<string, readonly [why: string, todo: string]>> = {
   ENOSPC: ['there is no space left on the disk', 'Free some space, or write to another disk.'],
   EDQUOT: ['the disk quota is used up', 'Free some space, or write to another disk.'],
+  EFBIG: ['it is larger than files may be there', 'Raise the limit (ulimit -f), or write to another disk.'],
   EACCES: ['this user may not write there', 'Choose a folder this user may write to, or change its mode.'],
   EPERM: ['this user may not write there', 'Choose a folder this user may write to, or change its mode.'],
   EROFS: ['the file system is read-only', 'Write to another disk.'],

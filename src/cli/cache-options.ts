@@ -1,0 +1,41 @@
+import type { FlagTable, FlagValues } from './flag-row.js';
+import { CACHE_FLAGS } from './cache-flags.js';
+import { GLOBAL_FLAGS } from './flags.js';
+
+/** Where quantized weights are kept between starts. */
+export interface CacheOptions {
+  /** Cache folder of fdq. */
+  readonly dir: string;
+  /** Of all entries together. */
+  readonly maxBytes: number;
+  /** The user named the folder: failing to use it is an error. */
+  readonly isRequired: boolean;
+}
+
+/** Flags of `fdq cache ...`. */
+export const CACHE_COMMAND_FLAGS = {
+  'cache-dir': CACHE_FLAGS['cache-dir'],
+  'no-color': GLOBAL_FLAGS['no-color'],
+  config: GLOBAL_FLAGS.config,
+} as const satisfies FlagTable;
+
+/** The folder named, else the one of this user. */
+export function cacheDirOf(
+  values: Pick<FlagValues<typeof CACHE_FLAGS>, 'cache-dir'>,
+  userCacheDir: string,
+): string {
+  return values['cache-dir'] ?? userCacheDir;
+}
+
+/** Undefined with `--no-cache`. */
+export function cacheOptions(
+  values: FlagValues<typeof CACHE_FLAGS>,
+  userCacheDir: string,
+): CacheOptions | undefined {
+  if (!values.cache) return undefined;
+  return {
+    dir: cacheDirOf(values, userCacheDir),
+    maxBytes: values['cache-max-size'],
+    isRequired: values['cache-dir'] !== undefined,
+  };
+}

@@ -1,0 +1,34 @@
+import path from 'node:path';
+import { convert, type ConvertOptions, type ConvertReport } from '../../src/convert/convert.js';
+import { fixtureFolder, fixtureOptions } from './fixture-model.js';
+
+export const silent = { phase: () => undefined, warn: () => undefined };
+
+/** Converts a model folder to `<folder>/out`, or wherever `changes` says. */
+export function convertFolder(
+  model: string,
+  folder: string,
+  quantization: string | undefined,
+  changes: Partial<ConvertOptions> = {},
+): Promise<ConvertReport> {
+  const load = { ...fixtureOptions(model), ...(quantization === undefined ? {} : { quantization }) };
+  const options: ConvertOptions = {
+    load,
+    output: path.join(folder, 'out'),
+    format: 'fdq',
+    force: false,
+    verify: false,
+    signal: new AbortController().signal,
+    ...changes,
+  };
+  return convert(options, silent);
+}
+
+export function convertFixture(
+  name: string,
+  folder: string,
+  quantization: string | undefined,
+  changes: Partial<ConvertOptions> = {},
+): Promise<ConvertReport> {
+  return convertFolder(fixtureFolder(name), folder, quantization, changes);
+}
