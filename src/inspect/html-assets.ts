@@ -28,15 +28,16 @@ td.rule { white-space: normal; min-width: 16rem; color: var(--soft); }
 
 /** Sorting by a click on a heading, and a box that hides the rows without its text. */
 export const HTML_SCRIPT = `
-const table = document.querySelector('table');
-const body = table.tBodies[0];
-const valueOf = (row, at) => row.cells[at].dataset.value;
-for (const [at, heading] of [...table.tHead.rows[0].cells].entries()) {
+const body = document.querySelector('tbody');
+const headings = [...document.querySelectorAll('thead th')];
+const rows = [...body.querySelectorAll('tr')];
+const valueOf = (row, at) => row.children[at].dataset.value;
+for (const [at, heading] of headings.entries()) {
   heading.querySelector('button').addEventListener('click', () => {
     const isNumber = heading.classList.contains('number');
     const before = heading.getAttribute('aria-sort');
     const descending = before === null ? isNumber : before === 'ascending';
-    for (const other of table.tHead.rows[0].cells) other.removeAttribute('aria-sort');
+    for (const other of headings) other.removeAttribute('aria-sort');
     heading.setAttribute('aria-sort', descending ? 'descending' : 'ascending');
     const compare = (a, b) => {
       const x = valueOf(a, at), y = valueOf(b, at);
@@ -44,11 +45,11 @@ for (const [at, heading] of [...table.tHead.rows[0].cells].entries()) {
       const order = isNumber ? Number(x) - Number(y) || 0 : x.localeCompare(y, 'en', { numeric: true });
       return descending ? -order : order;
     };
-    body.append(...[...body.rows].sort(compare));
+    body.append(...[...rows].sort(compare));
   });
 }
 document.querySelector('input').addEventListener('input', (event) => {
   const wanted = event.target.value.toLowerCase();
-  for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+  for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
 });
 `;

@@ -24,6 +24,9 @@ const DROP = [
   'bits',
   'rule',
   'bytes_before',
+  'zero_scales',
+  'saturated',
+  'frobenius',
 ];
 const GAP = 2;
 const ELLIPSIS = '…';

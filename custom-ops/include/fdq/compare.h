@@ -15,7 +15,7 @@ struct PackedMatrix {
   const uint8_t* block_scales;  // null without blocks
 };
 
-// Sums over w, the original, and r, what kernels restore: value(code) * block scale * scale in float32. Added
+// Sums over w, the original, and r, what its codes stand for: value(code) * (block scale * scale) in float32. Added
 // up in one order whatever the number of threads.
 struct WeightError {
   double sum_w2 = 0;
