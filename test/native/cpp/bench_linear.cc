@@ -148,7 +148,7 @@ void bench_kind(const Kind& kind, Shape shape, Isa isa, const Parallel& parallel
     weight.shape = {kind.format, {shape.n}, shape.k, kind.group_n, kind.group_k};
     weight.data = memory.data() + i * bytes;
     weight.scales = scales.data();
-    plans.push_back(make_linear_plan(weight, kind.rule, kind.compute, isa));
+    plans.push_back(make_linear_plan(weight, {kind.rule}, kind.compute, isa));
   }
   std::printf("%-9s %5ldx%-5ld", kind.name, static_cast<long>(shape.n), static_cast<long>(shape.k));
   size_t next = 0;

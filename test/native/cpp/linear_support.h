@@ -88,7 +88,7 @@ inline std::vector<Isa> isas() {
 }
 
 inline const char* format_name(WeightFormat format) {
-  static const char* const kNames[] = {"float32", "float16", "bfloat16", "int8", "int4", "e4m3"};
+  static const char* const kNames[] = {"float32", "float16", "bfloat16", "int8", "int4", "e4m3", "int2", "nf4", "e2m1"};
   return kNames[static_cast<int>(format)];
 }
 

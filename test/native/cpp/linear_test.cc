@@ -67,9 +67,17 @@ void test_fused_members() {
       Weight member;
       member.linear = weight.linear;
       member.linear.shape = second.shape;
-      const int64_t panel_bytes = 16 * padded_k(160) / (c.shape.format == WeightFormat::kInt4 ? 2 : 1);
-      member.linear.data = weight.data->bytes() + 3 * panel_bytes;
-      member.linear.scales += c.shape.group_n == 1 ? 3 * 16 * num_groups(160, c.shape.group_k) : 2;
+      const WeightShape& shape = c.shape;
+      const int64_t groups = num_groups(160, shape.group_k);
+      member.linear.data = weight.data->bytes() + 3 * panel_bytes(shape.format, 160);
+      if (shape.group_n >= 0) {
+        member.linear.scales += shape.group_n == 1 ? 3 * 16 * groups : shape.group_n == 0 ? 1 : groups;
+      }
+      if (c.zero_points) member.linear.zero_points += 3 * 16 * groups;
+      if (shape.block_k != 0) {
+        const int64_t blocks = num_blocks(160, shape.block_k);
+        member.linear.block_scales += 3 * 16 * blocks * block_scale_bytes(shape.block_type);
+      }
       const std::vector<float> y = run(*make_plan(second, member, isa), second, x.data(), 3, 1);
       for (int64_t t = 0; t < 3; ++t) {
         CHECK(std::memcmp(y.data() + t * 24, fused.data() + t * 80 + 40, 24 * 4) == 0, "%s",

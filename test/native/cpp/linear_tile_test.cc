@@ -22,7 +22,8 @@ LinearKernels emulated_kernels() {
 
 bool runs_on_tiles(const Case& c) {
   if (c.shape.format == WeightFormat::kFloat32 || c.shape.format == WeightFormat::kFloat16) return false;
-  return c.compute == ComputeType::kBFloat16 || (c.panels() && c.rule == ActivationRule::kE4M3Group128);
+  if (c.compute == ComputeType::kBFloat16) return true;
+  return c.panels() && c.rule != ActivationRule::kNone && c.shape.format != WeightFormat::kNF4;
 }
 
 void check_emulated(const std::vector<int64_t>& rows, int64_t k, const std::vector<int64_t>& batches,
