@@ -70,6 +70,8 @@ inline WeightShape read_weight_shape(const KernelInfo& info) {
 inline LinearWeight read_weight(const KernelInfo& info, const WeightInputs& inputs) {
   LinearWeight weight{};
   weight.shape = read_weight_shape(info);
+  const char* wrong = check_linear_shape(weight.shape);
+  if (wrong != nullptr) throw std::invalid_argument(wrong);
   const auto data = [&](int index) -> const void* {
     return index < 0 ? nullptr : info.constant(static_cast<size_t>(index));
   };
@@ -92,14 +94,12 @@ inline LinearWeight read_weight(const KernelInfo& info, const WeightInputs& inpu
   check_type(inputs.weight, element_type_of(weight.shape.format), "weight");
   check_type(inputs.block_scales, element_type_of(weight.shape.block_type), "block scales");
   check_type(inputs.zero_points, kInt8, "zero points");
-  // Shapes are checked before sizes are computed from them.
   const auto elements = count(inputs.weight);
   const LinearSizes sizes{
       0, count(inputs.scales), count(inputs.bias),
       count(inputs.block_scales) * static_cast<size_t>(block_scale_bytes(weight.shape.block_type)),
       count(inputs.zero_points)};
-  const char* wrong = check_linear_shape(weight.shape);
-  if (wrong == nullptr && elements != static_cast<size_t>(linear_weight_elements(weight.shape))) {
+  if (elements != static_cast<size_t>(linear_weight_elements(weight.shape))) {
     wrong = "the weight's size does not fit rows, k and format";
   }
   if (wrong == nullptr) wrong = check_scale_sizes(weight.shape, sizes);

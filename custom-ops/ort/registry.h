@@ -11,6 +11,7 @@ namespace fdq::ort {
 std::vector<std::unique_ptr<CustomOp>> make_ops(const SessionContext* session);
 
 std::unique_ptr<CustomOp> make_quant_linear_op(const SessionContext* session);
+std::unique_ptr<CustomOp> make_quant_gather_op(const SessionContext* session);
 std::unique_ptr<CustomOp> make_paged_attention_op(const SessionContext* session);
 std::unique_ptr<CustomOp> make_rotary_table_op(const SessionContext* session);
 std::unique_ptr<CustomOp> make_swiglu_op(const SessionContext* session);

@@ -56,7 +56,10 @@ function linearModel(
         rows: { type: 'ints', value: [8] },
         group_n: { type: 'int', value: group.n },
         group_k: { type: 'int', value: group.k },
+        block_k: { type: 'int', value: 0 },
+        block_type: { type: 'string', value: '' },
         activation: { type: 'string', value: 'none' },
+        activation_scale: { type: 'float', value: 0 },
         compute: { type: 'string', value: 'float32' },
       },
     });

@@ -61,6 +61,10 @@ void free_linear_plan(LinearPlan* plan);
 // x: [tokens, k] float32 row-major; y: [tokens, n] float32 row-major, n = sum of member rows.
 void run_linear(const LinearPlan& plan, const float* x, int64_t tokens, float* y, const Parallel& parallel);
 
+// out[i, k] = dequantize(W)[ids[i], k] of a quantized weight without zero points, every id one of its rows.
+void gather_rows(const LinearWeight& weight, const int64_t* ids, int64_t count, float* out,
+                 const Parallel& parallel);
+
 // ---------------------------------------------------------------------------------------------------------
 // Weight quantizers. Byte-identical to src/quant's TypeScript oracle.
 
