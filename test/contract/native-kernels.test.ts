@@ -5,7 +5,14 @@ import { SCHEMES } from '../../src/quant/registry.js';
 import type { NativeFormat, QuantizedParts, QuantScheme, WeightTensor } from '../../src/quant/scheme.js';
 import type { IsaName } from '../../src/runtime/addon.js';
 import { openAddon } from '../helpers/addon.js';
-import { makeMatrix, quantizeNatively, roundActivations } from '../helpers/native-weights.js';
+import {
+  findDifference,
+  findPartDifference,
+  makeMatrix,
+  quantizeNatively,
+  roundActivations,
+} from '../helpers/native-weights.js';
+import { bitsOf } from '../unit/quant/golden-vectors.js';
 
 const { addon } = openAddon();
 const ALL_ISAS: readonly IsaName[] = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'];
@@ -15,6 +22,7 @@ const quantized = SCHEMES.filter(
   (scheme): scheme is QuantScheme & { native: NativeFormat } => scheme.native !== null,
 );
 
+const TOKENS = 5;
 const SHAPES = [
   [1, 1],
   [3, 17],
@@ -32,19 +40,20 @@ function noise(i: number): number {
 describe.each(quantized.map((scheme) => [scheme.name, scheme] as const))(
   '%s in native code',
   (_name, scheme) => {
-    it.each(isas)(
-      '%s quantizes to the oracle’s bytes, packed or not, on any number of threads',
-      async (isa) => {
-        for (const [n, k] of SHAPES) {
-          const weight = makeMatrix([n, k], noise);
-          const oracle = scheme.quantize(weight.tensor, { firstRow: 0, bytes: weight.bytes });
-          const packed = packPanels({ n, k, native: scheme.native }, oracle);
-          for (const threads of [1, 3]) {
-            const options = { threads, isa };
-            const plain = await quantizeNatively(weight, scheme.native, { ...options, packed: false });
-            expect(plain, `[${n}, ${k}]`).toEqual({ parts: oracle, result: { status: 'ok' } });
-            const panels = await quantizeNatively(weight, scheme.native, { ...options, packed: true });
-            expect(panels, `[${n}, ${k}] packed`).toEqual({ parts: packed, result: { status: 'ok' } });
+    it.each(SHAPES)(
+      'quantizes [%i, %i] to the oracle’s bytes, packed or not, on any number of threads',
+      async (n, k) => {
+        const weight = makeMatrix([n, k], noise);
+        const oracle = scheme.quantize(weight.tensor, { firstRow: 0, bytes: weight.bytes });
+        const panels = packPanels({ n, k, native: scheme.native }, oracle);
+        for (const isa of isas) {
+          for (const options of [1, 3].flatMap((threads) =>
+            [false, true].map((packed) => ({ isa, threads, packed })),
+          )) {
+            const { parts, result } = await quantizeNatively(weight, scheme.native, options);
+            expect(result).toEqual({ status: 'ok' });
+            const expected = options.packed ? panels : oracle;
+            expect(findPartDifference(parts, expected), JSON.stringify(options)).toBeUndefined();
           }
         }
       },
@@ -58,39 +67,44 @@ describe.each(quantized.map((scheme) => [scheme.name, scheme] as const))(
       expect(result).toEqual({ status: 'non_finite', row: 137, column: 5 });
     });
 
-    it.each(isas)('%s multiplies as the oracle says, and every token alone as in a batch', async (isa) => {
-      for (const [n, k] of SHAPES) {
+    it.each(SHAPES)(
+      'multiplies [%i, %i] as the oracle says, and every token alone as in a batch',
+      async (n, k) => {
         const weight = makeMatrix([n, k], (i) => Math.sin(i * 7.13) * 0.5);
         const oracle = scheme.quantize(weight.tensor, { firstRow: 0, bytes: weight.bytes });
         const packed = packPanels({ n, k, native: scheme.native }, oracle);
-        const tokens = 5;
-        const x = Float32Array.from({ length: tokens * k }, (_, i) => Math.cos(i * 3.7) * (1 + (i % 5)));
-        const run = (rows: Float32Array): Promise<Float32Array> =>
-          addon.runLinear({
-            ...scheme.native,
-            memberRows: [n],
-            k,
-            weight: packed.codes,
-            ...(packed.scales.length === 0 ? {} : { scales: packed.scales }),
-            ...(packed.blockScales === undefined ? {} : { blockScales: packed.blockScales }),
-            activation: activationRuleOf(scheme.activation),
-            compute: 'float32',
-            isa,
-            threads: 2,
-            x: rows,
-            tokens: rows.length / k,
-          });
-        const y = await run(x);
+        const x = Float32Array.from({ length: TOKENS * k }, (_, i) => Math.cos(i * 3.7) * (1 + (i % 5)));
         const expected = multiply(scheme, weight.tensor, oracle, roundActivations(scheme, x, k));
-        for (const [i, value] of y.entries()) {
-          const { sum, magnitude } = expected[i] as Product;
-          expect(Math.abs(value - sum), `[${n}, ${k}] at ${i}`).toBeLessThanOrEqual(k * 2 ** -23 * magnitude);
+        for (const isa of isas) {
+          const run = (rows: Float32Array): Promise<Float32Array> =>
+            addon.runLinear({
+              ...scheme.native,
+              memberRows: [n],
+              k,
+              weight: packed.codes,
+              ...(packed.scales.length === 0 ? {} : { scales: packed.scales }),
+              ...(packed.blockScales === undefined ? {} : { blockScales: packed.blockScales }),
+              activation: activationRuleOf(scheme.activation),
+              compute: 'float32',
+              isa,
+              threads: 2,
+              x: rows,
+              tokens: rows.length / k,
+            });
+          const y = await run(x);
+          expect(y).toHaveLength(expected.length);
+          const wrong = expected.flatMap(({ sum, magnitude }, i) =>
+            Math.abs((y[i] ?? NaN) - sum) <= k * 2 ** -23 * magnitude ? [] : [{ i, y: y[i], sum }],
+          );
+          expect(wrong, isa).toEqual([]);
+          for (let t = 0; t < TOKENS; t++) {
+            const alone = await run(x.slice(t * k, (t + 1) * k));
+            const difference = findDifference(bitsOf(alone), bitsOf(y.slice(t * n, (t + 1) * n)));
+            expect(difference, `${isa} token ${t}`).toBeUndefined();
+          }
         }
-        for (let t = 0; t < tokens; t++) {
-          expect(await run(x.slice(t * k, (t + 1) * k))).toEqual(y.slice(t * n, (t + 1) * n));
-        }
-      }
-    });
+      },
+    );
   },
 );
 
