@@ -21,6 +21,8 @@ export interface OnnxContext {
 type Reader = (node: GraphNode, context: OnnxContext) => readonly OnnxLayer[];
 
 const MICROSOFT = 'com.microsoft';
+/** Nodes between a weight and the product that reads it. */
+const MAX_STEPS = 8;
 
 /** Operators that hold weights, by domain and type. Everything else is looked at as MatMul, Gemm and Gather are. */
 const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
@@ -183,7 +185,7 @@ function traceWeight(value: string, { graph, producers }: OnnxContext): Traced |
   let name = value;
   let transposed = false;
   let dequantize: GraphNode | undefined;
-  for (;;) {
+  for (let step = 0; step < MAX_STEPS; step++) {
     const weight = graph.initializers.get(name);
     if (weight !== undefined) {
       return weight.shape.length === 2 ? { weight, dequantize, transposed } : undefined;
@@ -195,6 +197,7 @@ function traceWeight(value: string, { graph, producers }: OnnxContext): Traced |
     else if (producer.opType !== 'Cast') return undefined;
     name = producer.inputs[0] ?? '';
   }
+  return undefined;
 }
 
 function describeTraced(
