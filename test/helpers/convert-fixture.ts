@@ -1,8 +1,13 @@
 import path from 'node:path';
-import { convert, type ConvertOptions, type ConvertReport } from '../../src/convert/convert.js';
+import {
+  convert,
+  type ConvertObserver,
+  type ConvertOptions,
+  type ConvertReport,
+} from '../../src/convert/convert.js';
 import { fixtureFolder, fixtureOptions } from './fixture-model.js';
 
-export const silent = { phase: () => undefined, warn: () => undefined };
+const silent: ConvertObserver = { phase: () => undefined, warn: () => undefined };
 
 /** Converts a model folder to `<folder>/out`, or wherever `changes` says. */
 export function convertFolder(
