@@ -20,6 +20,8 @@ export interface QuantizationFlags {
   readonly kvCacheDtype?: KvCacheType;
   /** The weights are written to files, not served: every scheme may be chosen. */
   readonly offline?: boolean;
+  /** Weights that lie quantized in the checkpoint are quantized anew, from what they stand for. */
+  readonly requantize?: boolean;
 }
 
 export interface QuantizedModel {
@@ -46,7 +48,7 @@ export function applyQuantization(
   arithmetic: Arithmetic,
 ): QuantizedModel {
   const request = requestOf(flags);
-  const plan = makePlan({ graph, ...request });
+  const plan = makePlan({ graph, ...request, requantize: flags.requantize === true });
   const rewritten = quantizeGraph(graph, plan, { compute: arithmetic.compute });
   const chosen = withAttentionCompute(rewritten.graph, arithmetic.compute);
   return { ...rewritten, graph: chosen, scheme: request.name, plan };

@@ -67,8 +67,8 @@ export async function planCheckpoint(
 }
 
 function pickFlags(options: PlanOptions): QuantizationFlags {
-  const { quantization, quantizationConfig, quantizeLmHead, quantizeEmbeddings, kvCacheDtype, offline } =
-    options;
+  const { quantization, quantizationConfig, quantizeLmHead, quantizeEmbeddings, kvCacheDtype } = options;
+  const { offline, requantize } = options;
   return {
     ...(quantization === undefined ? {} : { quantization }),
     ...(quantizationConfig === undefined ? {} : { quantizationConfig }),
@@ -76,6 +76,7 @@ function pickFlags(options: PlanOptions): QuantizationFlags {
     ...(quantizeEmbeddings === undefined ? {} : { quantizeEmbeddings }),
     ...(kvCacheDtype === undefined ? {} : { kvCacheDtype }),
     ...(offline === undefined ? {} : { offline }),
+    ...(requantize === undefined ? {} : { requantize }),
   };
 }
 

@@ -1,5 +1,7 @@
 import { BugError, UserError } from '../errors.js';
 import type { StoredPart, StoredWeight, WeightSource } from '../graph/ir.js';
+import { memberSlices, unpackPanels } from '../quant/packed-layout.js';
+import { schemeOfStored } from '../quant/stored-scheme.js';
 import type { NativeAddon, RepackJob, RepackResult, StoredPartName } from '../runtime/addon.js';
 import { unreadable } from './read-problems.js';
 
@@ -55,6 +57,32 @@ export async function repackStored(addon: NativeAddon, request: RepackRequest): 
     threads,
   });
   if (result.status !== 'ok') throw describeProblem(source.stored, result);
+}
+
+/**
+ * The float32 values [n, k] of a stored weight, to be quantized to another scheme. Takes the memory of all of them and
+ * of the codes twice.
+ * @throws UserError as `repackStored`
+ */
+export async function restoreStored(
+  addon: NativeAddon,
+  request: Omit<RepackRequest, 'target'>,
+): Promise<Float32Array> {
+  const { source } = request;
+  const [n = 0, k = 0] = source.shape;
+  const { native } = source.stored.format;
+  const slice = memberSlices([n], k, native)[0];
+  if (slice === undefined) throw new BugError(`${source.name} has no rows`);
+  const target = {
+    weight: new Uint8Array(slice.weightBytes),
+    scales: new Float32Array(slice.scaleCount),
+    ...(native.block === undefined ? {} : { blockScales: new Uint8Array(slice.blockScaleBytes) }),
+    ...(native.asymmetric === true ? { zeroPoints: new Int8Array(slice.zeroPointCount) } : {}),
+  };
+  await repackStored(addon, { ...request, target });
+  const { weight: codes, ...parts } = target;
+  const canonical = unpackPanels({ n, k, native }, { codes, ...parts });
+  return schemeOfStored(source.stored).dequantize(source, canonical);
 }
 
 function partsOf({ parts }: StoredWeight): readonly StoredPart[] {

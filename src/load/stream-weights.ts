@@ -13,9 +13,9 @@ import type {
 import { memberSlices, type MemberSlice } from '../quant/packed-layout.js';
 import { resolveScheme } from '../quant/registry.js';
 import { schemeOfStored } from '../quant/stored-scheme.js';
-import type { NativeAddon, NativeInitializer, RepackJob } from '../runtime/addon.js';
+import type { NativeAddon, NativeInitializer, QuantizeJob, RepackJob } from '../runtime/addon.js';
 import { checkResult, floatType, unreadable } from './read-problems.js';
-import { filesOfSource, rangesOfSource, repackStored } from './repack-stored.js';
+import { filesOfSource, rangesOfSource, repackStored, restoreStored } from './repack-stored.js';
 
 /** Tensors in flight: one at work, one whose hand-over to JS overlaps it. */
 const CONCURRENCY = 2;
@@ -112,7 +112,9 @@ export function streamedBytes(graph: Graph): number {
 /** One tensor used as it lies in its file is mapped, never copied. */
 export function isMapped({ dataType, data }: Initializer): boolean {
   if (data.kind !== 'weight') return data.kind === 'external';
-  return data.members.length === 1 && data.members[0]?.dataType === dataType && (data.addend ?? 0) === 0;
+  const [only, ...others] = data.members;
+  const isWhole = others.length === 0 && (data.addend ?? 0) === 0;
+  return isWhole && only?.dataType === dataType && only.stored === undefined;
 }
 
 function placeInitializer(
@@ -165,6 +167,7 @@ function* readTasks(
 ): Generator<Task> {
   let offset = 0;
   for (const source of data.members) {
+    if (source.stored !== undefined) throw refuseFloats(source, source.stored);
     const widen = source.dataType === dataType && (data.addend ?? 0) === 0 ? undefined : floatType(source);
     const byteLength = byteLengthOf(dataType, source.shape);
     const target = new Uint8Array(memory, offset, byteLength);
@@ -183,7 +186,7 @@ function* readTasks(
 }
 
 function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: LayerParts): Generator<Task> {
-  const stored = storedAs(layer);
+  const stored = layer.members.find((member) => member.stored?.scheme === layer.scheme)?.stored;
   const { native } = stored === undefined ? resolveScheme(layer.scheme) : schemeOfStored(stored);
   if (native === null) throw new BugError(`${layer.node} is quantized to ${layer.scheme}`);
   const k = layer.members[0]?.shape[1] ?? 0;
@@ -193,41 +196,46 @@ function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: Laye
     const slice = slices[index];
     if (slice === undefined) throw new BugError(`no slice for ${source.name}`);
     const target = memberParts(layer, parts, slice);
-    if (source.stored !== undefined) {
-      const request = { source: { ...source, stored: source.stored }, target, threads: stream.threads };
-      yield { source, run: (fdOf) => repackStored(stream.addon, { ...request, fdOf }) };
-      continue;
-    }
     const job = { n: rows[index] ?? 0, k, ...native, packed: true, ...target, threads: stream.threads };
-    yield {
-      source,
-      run: async (fdOf) => {
-        const from = { fd: fdOf(source.file), offset: source.offset };
-        checkResult(
-          source,
-          await stream.addon.quantize({ source: from, dataType: floatType(source), ...job }),
-        );
-      },
-    };
+    yield { source, run: memberTask(stream, { source, layer, job, target }) };
   }
 }
 
-/**
- * How the members are stored, when that is the scheme of the layer.
- * @throws UnsupportedError `unsupported_model` for stored weights that are to have another scheme.
- */
-function storedAs({ scheme, members }: QuantizedLayer): StoredWeight | undefined {
-  const found = members.find(({ stored }) => stored !== undefined);
-  if (found?.stored === undefined || found.stored.scheme === scheme) return found?.stored;
-  throw new UnsupportedError(
+/** Repacks what is stored in the layer's scheme; quantizes floats, or those that another stored scheme stands for. */
+function memberTask(
+  { addon, threads }: WeightStream,
+  member: {
+    readonly source: WeightSource;
+    readonly layer: QuantizedLayer;
+    readonly job: Omit<QuantizeJob, 'source' | 'dataType'>;
+    readonly target: RepackJob['target'];
+  },
+): Task['run'] {
+  const { source, layer, job, target } = member;
+  const { stored } = source;
+  if (stored === undefined) {
+    return async (fdOf) => {
+      const from = { fd: fdOf(source.file), offset: source.offset };
+      checkResult(source, await addon.quantize({ source: from, dataType: floatType(source), ...job }));
+    };
+  }
+  const request = { source: { ...source, stored }, threads };
+  if (stored.scheme === layer.scheme) {
+    return (fdOf) => repackStored(addon, { ...request, target, fdOf });
+  }
+  return async (fdOf) => {
+    const floats = await restoreStored(addon, { ...request, fdOf });
+    const bytes = new Uint8Array(floats.buffer);
+    checkResult(source, await addon.quantize({ source: { bytes }, dataType: 'float32', ...job }));
+  };
+}
+
+/** Layers that keep their weights cannot be those of a checkpoint that is quantized anew. */
+function refuseFloats({ name }: WeightSource, { scheme, method }: StoredWeight): UnsupportedError {
+  return new UnsupportedError(
     'unsupported_model',
-    `${found.name} is stored as ${found.stored.scheme} (${found.stored.method}) and cannot be made ${scheme}.`,
-    {
-      param: found.name,
-      suggestions: [
-        'Quantize the BF16 checkpoint that this one was made from: rounding twice loses accuracy.',
-      ],
-    },
+    `${name} is stored as ${scheme} (${method}) and cannot be kept as floats.`,
+    { param: name, suggestions: ['Give the layer a scheme too, or leave it as it is stored.'] },
   );
 }
 

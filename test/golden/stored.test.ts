@@ -126,3 +126,27 @@ describe.each(ROUNDED)('%s', (name) => {
     await model.runner.close();
   });
 });
+
+describe('quantizing anew', () => {
+  it('starts from the weights that the stored codes stand for', async () => {
+    const [, , prompt] = readGolden(offline('llama_gptq_g32_asym_actorder')).prompts;
+    const name = 'llama_gptq_g32_asym_actorder';
+    const stored = await load(name);
+    const anew = await load(name, { quantization: 'wint8', requantize: true });
+    expect(anew.layers.filter(({ scheme }) => scheme === 'wint8')).toHaveLength(21);
+    const ids = prompt?.ids ?? [];
+    // Eight bits hold four of any group; what differs is that a scale is then a row's.
+    expect(cosine(await lastLogits(anew, ids), await lastLogits(stored, ids))).toBeGreaterThan(MIN_COSINE);
+    await stored.runner.close();
+    await anew.runner.close();
+  });
+
+  it('leaves no layer as it is stored', async () => {
+    const config = { targets: { 're:.*down_proj': 'none' } };
+    const options = { quantization: 'wint8', quantizationConfig: config, requantize: true };
+    await expect(load('qwen3_awq_g128', options)).rejects.toMatchObject({
+      code: 'unsupported_model',
+      param: 'model.layers.0.mlp.down_proj.weight',
+    });
+  });
+});
