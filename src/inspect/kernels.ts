@@ -22,6 +22,9 @@ export function describeKernel({ format, activation, compute, isa }: KernelReque
   const exact = inPanels || format === 'bfloat16';
   const inputs = rounded ? activation : compute;
   const multipliesBf16 = exact && (rounded || compute === 'bfloat16');
+  // Integers times integers have kernels of their own where bfloat16 is multiplied in vectors.
+  const areIntegers = activation.startsWith('int8') && (format === 'int8' || format === 'int4');
+  if (areIntegers && isa === 'avx512_bf16') return `fdq avx512_vnni: ${format} × ${inputs}`;
   const hasBf16 = isa === 'amx' || isa === 'avx512_bf16';
   return `fdq ${hasBf16 && !multipliesBf16 ? 'avx512' : isa}: ${format} × ${inputs}`;
 }
