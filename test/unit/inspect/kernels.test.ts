@@ -11,7 +11,8 @@ describe('the name of a kernel', () => {
     ['float16', 'none', 'bfloat16', 'avx512_bf16', 'fdq avx512: float16 × bfloat16'],
     ['bfloat16', 'none', 'bfloat16', 'avx512_bf16', 'fdq avx512_bf16: bfloat16 × bfloat16'],
     ['int8', 'none', 'bfloat16', 'avx2', 'fdq avx2: int8 × bfloat16'],
-  ] as const)('%s, inputs %s, %s on %s', (format, activation, compute, isa, expected) => {
+  ] as const)('%s, inputs %s, %s on %s', (...row) => {
+    const [format, activation, compute, isa, expected] = row;
     expect(describeKernel({ format, activation, compute, isa })).toBe(expected);
   });
 });
