@@ -10,6 +10,12 @@ export const CONVERT_FLAGS = {
   ...QUANTIZATION_FLAGS,
   ...AUTO_FLAGS,
   'kv-cache-dtype': MEMORY_FLAGS['kv-cache-dtype'],
+  requantize: {
+    kind: 'boolean',
+    group: 'QUANTIZATION',
+    summary: 'Quantize weights anew that the checkpoint stores quantized; rounding twice loses accuracy.',
+    commandLineOnly: true,
+  },
   output: {
     kind: 'text',
     group: 'OUTPUT',

@@ -119,6 +119,7 @@ function toConvertOptions(values: Values, signal: AbortSignal): ConvertOptions {
       model,
       locate: { offline: values.offline ?? false, ...(revision === undefined ? {} : { revision }) },
       ...quantization,
+      requantize: values.requantize ?? false,
       kvCacheDtype: values['kv-cache-dtype'],
       dtype: 'auto',
       threads: values.threads ?? os.availableParallelism(),

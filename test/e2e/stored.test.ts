@@ -63,3 +63,17 @@ describe('fdq serve of a checkpoint that is quantized already', () => {
     expect(stderr).toContain('quantization_config.version is "gemv"; fdq loads awq checkpoints with "gemm"');
   });
 });
+
+describe('fdq convert of a checkpoint that is quantized already', () => {
+  const source = path.join(OFFLINE, 'llama_gptq_g32_asym_actorder');
+
+  it.each([
+    ['as it is stored', []],
+    ['anew', ['--requantize', '--quantization', 'wint8']],
+  ])('writes %s what serve computes', async (_, flags) => {
+    const output = path.join(await createTempDir(), 'converted');
+    const { code, stdout } = await runCli(['convert', source, '--output', output, '--verify', ...flags]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/verified: \d+ tensors and \d+ logits are equal/);
+  });
+});
