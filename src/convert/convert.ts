@@ -19,7 +19,7 @@ export type ConvertPhase = 'locate' | 'plan' | 'write' | 'verify';
 export interface ConvertObserver {
   phase(
     name: ConvertPhase,
-    state: 'start' | 'progress' | 'done' | 'skipped',
+    state: 'start' | 'progress' | 'done',
     detail?: { readonly doneBytes?: number; readonly totalBytes?: number; readonly message?: string },
   ): void;
   warn(line: string): void;
@@ -113,10 +113,7 @@ async function verify(
   observer: ConvertObserver,
   job: Parameters<ReturnType<typeof writerOf>['verify']>[0],
 ): Promise<string | undefined> {
-  if (!isWanted) {
-    observer.phase('verify', 'skipped');
-    return undefined;
-  }
+  if (!isWanted) return undefined;
   observer.phase('verify', 'start');
   const message = await writerOf(format).verify(job);
   observer.phase('verify', 'done', { message });
