@@ -39,8 +39,15 @@ constexpr float kNoScale = 1.0f;  // of formats whose block scales are all there
 
 bool in_panels(WeightFormat format) { return format >= WeightFormat::kInt8; }
 
-// Of rounded activations.
 bool is_rounded(ActivationRule rule) { return rule != ActivationRule::kNone; }
+
+// Integers times integers: sums that floats would hold exactly too.
+bool multiplies_integers(const LinearWeight& weight, ActivationRule rule) {
+  const WeightFormat format = weight.shape.format;
+  const bool symmetric = weight.zero_points == nullptr;
+  return (rule == ActivationRule::kInt8Token || rule == ActivationRule::kInt8Static) && symmetric &&
+         (format == WeightFormat::kInt8 || format == WeightFormat::kInt4);
+}
 
 void plan_panels(LinearPlan* plan) {
   const WeightShape& shape = plan->weight.shape;
@@ -135,6 +142,11 @@ LinearPlan* make_linear_plan(const LinearWeight& weight, const LinearActivation&
   const bool rounded = is_rounded(activation.rule) && plan->panels_format && format != WeightFormat::kNF4;
   const bool exact = plan->panels_format || format == WeightFormat::kBFloat16;
   plan->kernels = choose_kernels(isa, exact && (plan->round_x || rounded));
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512Bf16 && multiplies_integers(weight, activation.rule)) {
+    plan->kernels = linear_kernels_avx512vnni();
+  }
+#endif
   if (plan->panels_format) {
     plan_panels(plan);
     plan_panel_job(plan);
@@ -154,6 +166,7 @@ void run_linear(const LinearPlan& plan, const float* x, int64_t tokens, float* y
     job.x = prepared.data;
     job.x_scales = prepared.scales;
     job.x_scale_stride = prepared.scale_stride;
+    job.x_offsets = prepared.offsets;
     job.x_tokens = prepared.tokens;
     job.tokens = tokens;
     job.y = y;

@@ -42,11 +42,12 @@ struct PanelJob {
   const int8_t* zero_points;  // [panels][groups][16], or null
   int64_t group_k;            // k a zero point covers
   int64_t groups;
-  const float* table;      // [16] values of nf4 codes, as ComputeType has them
-  const void* x;           // [blocks][x_tokens][block] float32, or bfloat16 for the kernels that multiply it
-  int64_t x_tokens;        // tokens, rounded up where the kernel wants whole tiles
-  const float* x_scales;   // [ceil(k / 128)][tokens], [tokens], or null
-  int64_t x_scale_stride;  // from one 128-wide group to the next: tokens, or 0
+  const float* table;        // [16] values of nf4 codes, as ComputeType has them
+  const void* x;             // [blocks][x_tokens][block] of the kernels' element
+  int64_t x_tokens;          // tokens, rounded up where the kernel wants whole tiles
+  const float* x_scales;     // [ceil(k / 128)][tokens], [tokens], or null
+  const int32_t* x_offsets;  // [blocks][x_tokens] where x is int8, see linear_quads.h
+  int64_t x_scale_stride;    // from one 128-wide group to the next: tokens, or 0
   int64_t tokens;
   const float* bias;  // [n] or null
   float* y;           // [tokens, n]
@@ -76,7 +77,8 @@ struct ConvertX {
 };
 
 struct LinearKernels {
-  bool bfloat16;        // element type of x
+  bool bfloat16;  // element type of x
+  bool int8_x;    // x is the codes themselves: for rules that round to int8, and symmetric integer weights
   int64_t token_tile;   // x_tokens is a multiple of this
   bool paired_rows;     // RowJob::x is [x_tokens / 16][x_stride / 2][16 tokens][2 k]
   float e4m3_x_factor;  // kernels that decode e4m3 as w / 256 want x * 256: both are exact
@@ -89,6 +91,7 @@ LinearKernels linear_kernels_scalar();
 LinearKernels linear_kernels_avx2();
 LinearKernels linear_kernels_avx512();
 LinearKernels linear_kernels_avx512bf16();
+LinearKernels linear_kernels_avx512vnni();
 LinearKernels linear_kernels_amx();
 
 constexpr int64_t bytes_per_4k(WeightFormat format) { return 4 * kPanelRows / codes_per_byte(format); }

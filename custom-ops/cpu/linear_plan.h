@@ -26,6 +26,7 @@ struct PreparedX {
   const void* data;
   const float* scales;
   int64_t scale_stride;
+  const int32_t* offsets;
   int64_t tokens;  // rounded up to LinearKernels::token_tile
 };
 

@@ -13,19 +13,30 @@ constexpr int64_t kParallelElements = 1 << 15;  // of x; fewer are prepared fast
 
 thread_local Scratch t_x;
 thread_local Scratch t_scales;
+thread_local Scratch t_offsets;
 
 struct Destination {
   void* data;
-  bool bfloat16;
+  int64_t element_bytes;
 
+  void* at(int64_t index) const { return static_cast<char*>(data) + index * element_bytes; }
   void zero(int64_t index, int64_t count) const {
-    if (bfloat16) {
-      std::memset(static_cast<uint16_t*>(data) + index, 0, static_cast<size_t>(count) * 2);
-    } else {
-      std::memset(static_cast<float*>(data) + index, 0, static_cast<size_t>(count) * 4);
-    }
+    std::memset(at(index), 0, static_cast<size_t>(count * element_bytes));
   }
-  void* at(int64_t index) const { return static_cast<char*>(data) + index * (bfloat16 ? 2 : 4); }
+};
+
+// What is added to the products of int8 codes because the codes of weights are raised to be unsigned.
+int32_t offset_of(const PanelJob& job, const uint8_t* codes, int64_t count) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += static_cast<int8_t>(codes[i]);
+  return -sum * (job.format == WeightFormat::kInt4 ? 8 : 128);
+}
+
+// Where the scales and offsets of tokens go.
+struct TokenSums {
+  float* scales = nullptr;
+  int64_t scale_stride = 0;
+  int32_t* offsets = nullptr;
 };
 
 // Codes of activations. A scale is of 128 consecutive k, of a token, or of the checkpoint.
@@ -61,8 +72,8 @@ class Rounding {
   const LinearActivation& activation_;
 };
 
-void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, int64_t tokens,
-                         int64_t x_tokens, const Destination& to, float* scales) {
+void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, int64_t x_tokens,
+                         const Destination& to, const TokenSums& sums) {
   const PanelJob& job = plan.panel_job;
   const int64_t k = plan.weight.shape.k;
   const Rounding rounding(plan.activation);
@@ -70,7 +81,7 @@ void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, 
   const float factor = job.format == WeightFormat::kE4M3 ? plan.kernels.e4m3_x_factor : 1.0f;
   const ConvertX& convert = plan.kernels.convert;
   float scale = 1.0f;
-  if (quantized && !rounding.grouped()) scales[token] = scale = rounding.scale(x, k);
+  if (quantized && !rounding.grouped()) sums.scales[token] = scale = rounding.scale(x, k);
   uint8_t codes[kTile];
   float values[kTile];
   for (int64_t group = 0; group * kTile < job.k_end; ++group) {
@@ -78,7 +89,9 @@ void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, 
     const int64_t filled_group = std::min<int64_t>(kTile, k - start);
     const float* source = x + start;
     if (quantized) {
-      if (rounding.grouped()) scales[group * tokens + token] = scale = rounding.scale(source, filled_group);
+      if (rounding.grouped()) {
+        sums.scales[group * sums.scale_stride + token] = scale = rounding.scale(source, filled_group);
+      }
       rounding.encode(source, filled_group, scale, codes);
     } else if (factor != 1.0f) {
       for (int64_t i = 0; i < filled_group; ++i) values[i] = source[i] * factor;
@@ -91,7 +104,11 @@ void prepare_panel_token(const LinearPlan& plan, const float* x, int64_t token, 
       count = std::min(block + length, end) - part;
       const int64_t filled = std::clamp<int64_t>(k - part, 0, count);
       const int64_t index = block * x_tokens + token * length + (part - block);
-      if (quantized) {
+      if (sums.offsets != nullptr) {
+        int32_t& offset = sums.offsets[block / job.block_k * x_tokens + token];
+        offset = (part == block ? 0 : offset) + offset_of(job, codes + (part - start), filled);
+        std::memcpy(to.at(index), codes + (part - start), static_cast<size_t>(filled));
+      } else if (quantized) {
         const auto decode = rounding.to_int8() ? convert.decode_int8 : convert.decode_e4m3;
         decode(codes + (part - start), filled, factor, to.at(index));
       } else {
@@ -154,22 +171,26 @@ void zero_token(const LinearPlan& plan, int64_t token, int64_t x_tokens, const D
 PreparedX prepare_x(const LinearPlan& plan, const float* x, int64_t tokens, const Parallel& parallel) {
   const int64_t k = plan.weight.shape.k;
   const int64_t stride = plan.panels_format ? plan.panel_job.k_end : plan.row_job.x_stride;
+  const int64_t element_bytes = plan.kernels.int8_x ? 1 : plan.kernels.bfloat16 ? 2 : 4;
   PreparedX prepared{};
   prepared.tokens = round_up(tokens, plan.kernels.token_tile);
-  const Destination to{t_x.bytes(prepared.tokens * stride * (plan.kernels.bfloat16 ? 2 : 4)),
-                       plan.kernels.bfloat16};
+  const Destination to{t_x.bytes(prepared.tokens * stride * element_bytes), element_bytes};
   prepared.data = to.data;
-  float* scales = nullptr;
+  TokenSums sums;
   if (plan.panels_format && plan.activation.rule != ActivationRule::kNone) {
     const bool grouped = plan.activation.rule == ActivationRule::kE4M3Group128;
-    scales = t_scales.floats((grouped ? ceil_div(k, kTile) : 1) * tokens);
-    prepared.scales = scales;
-    prepared.scale_stride = grouped ? tokens : 0;
+    sums.scale_stride = prepared.scale_stride = grouped ? tokens : 0;
+    prepared.scales = sums.scales = t_scales.floats((grouped ? ceil_div(k, kTile) : 1) * tokens);
+  }
+  if (plan.kernels.int8_x) {
+    const int64_t count = ceil_div(stride, plan.panel_job.block_k) * prepared.tokens;
+    sums.offsets = static_cast<int32_t*>(t_offsets.bytes(count * static_cast<int64_t>(sizeof(int32_t))));
+    prepared.offsets = sums.offsets;
   }
   const auto prepare = [&](int64_t token) {
     if (token >= tokens) return zero_token(plan, token, prepared.tokens, to);
     if (plan.panels_format) {
-      return prepare_panel_token(plan, x + token * k, token, tokens, prepared.tokens, to, scales);
+      return prepare_panel_token(plan, x + token * k, token, prepared.tokens, to, sums);
     }
     prepare_row_token(plan, x + token * k, token, to);
   };

@@ -1,6 +1,8 @@
 // 16 rows of a panel in one AVX-512 register, and sums across lanes.
 #pragma once
 
+#include <cstdint>
+
 #include "cpu/wide_intrinsics.h"
 
 namespace fdq {

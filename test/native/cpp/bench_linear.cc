@@ -100,6 +100,9 @@ struct Kind {
   int group_n, group_k;
   ActivationRule rule;
   ComputeType compute;
+  BlockScaleType block_type = BlockScaleType::kNone;
+  int block_k = 0;
+  bool search = false;
 };
 
 constexpr Kind kKinds[] = {
@@ -108,6 +111,17 @@ constexpr Kind kKinds[] = {
     {"int4 g128", WeightFormat::kInt4, 1, 128, ActivationRule::kNone, ComputeType::kBFloat16},
     {"int4 g32", WeightFormat::kInt4, 1, 32, ActivationRule::kNone, ComputeType::kBFloat16},
     {"e4m3", WeightFormat::kE4M3, 128, 128, ActivationRule::kE4M3Group128, ComputeType::kBFloat16},
+    {"w8a8", WeightFormat::kInt8, 1, 0, ActivationRule::kInt8Token, ComputeType::kBFloat16},
+    {"w4a8", WeightFormat::kInt4, 1, 0, ActivationRule::kInt8Token, ComputeType::kBFloat16},
+    {"nf4", WeightFormat::kNF4, 1, 64, ActivationRule::kNone, ComputeType::kBFloat16},
+    {"nvfp4", WeightFormat::kE2M1, 0, 0, ActivationRule::kNone, ComputeType::kBFloat16, BlockScaleType::kE4M3,
+     16},
+    {"mxfp4", WeightFormat::kE2M1, -1, 0, ActivationRule::kNone, ComputeType::kBFloat16,
+     BlockScaleType::kE8M0, 32},
+    {"int2", WeightFormat::kInt2, -1, 0, ActivationRule::kNone, ComputeType::kBFloat16,
+     BlockScaleType::kBFloat16, 64},
+    {"int4 mse", WeightFormat::kInt4, 1, 128, ActivationRule::kNone, ComputeType::kBFloat16,
+     BlockScaleType::kNone, 0, true},
     {"bf16", WeightFormat::kBFloat16, 1, 0, ActivationRule::kNone, ComputeType::kBFloat16},
     {"int8 f32", WeightFormat::kInt8, 1, 0, ActivationRule::kNone, ComputeType::kFloat32},
     {"int4 f32", WeightFormat::kInt4, 1, 0, ActivationRule::kNone, ComputeType::kFloat32},
@@ -132,10 +146,13 @@ double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// Any bytes below 0x40 are finite scales of every type.
+const std::vector<uint8_t> g_block_scales(1 << 22, 0x38);
+
 int64_t weight_bytes(const Kind& kind, Shape shape) {
   const int64_t values = shape.n * shape.k;
   if (kind.format == WeightFormat::kBFloat16) return values * 2;
-  return kind.format == WeightFormat::kInt4 ? values / 2 : values;
+  return values / codes_per_byte(kind.format);
 }
 
 void bench_kind(const Kind& kind, Shape shape, Isa isa, const Parallel& parallel,
@@ -145,7 +162,9 @@ void bench_kind(const Kind& kind, Shape shape, Isa isa, const Parallel& parallel
   std::vector<LinearPlan*> plans;
   for (int64_t i = 0; i < copies; ++i) {
     LinearWeight weight{};
-    weight.shape = {kind.format, {shape.n}, shape.k, kind.group_n, kind.group_k};
+    weight.shape = {kind.format,  {shape.n},       shape.k,     kind.group_n,
+                    kind.group_k, kind.block_type, kind.block_k};
+    weight.block_scales = kind.block_k != 0 ? g_block_scales.data() : nullptr;
     weight.data = memory.data() + i * bytes;
     weight.scales = scales.data();
     plans.push_back(make_linear_plan(weight, {kind.rule}, kind.compute, isa));
@@ -186,11 +205,13 @@ void bench_peak(const char* name, void (*multiply)(), double flops, const Parall
 void bench_quantizers(Isa isa, const std::vector<uint8_t>& memory) {
   constexpr int64_t kN = 3072, kK = 1024;
   std::vector<uint8_t> codes(kN * kK);
-  std::vector<float> scales(kN * kK / 32);
+  std::vector<float> scales(kN * kK / 32, 1.0f);
+  std::vector<uint8_t> block_scales(kN * kK / 16);
   for (const Kind& kind : kKinds) {
-    if (kind.format == WeightFormat::kBFloat16 || kind.compute == ComputeType::kFloat32) continue;
+    const bool repeats = kind.compute == ComputeType::kFloat32 || kind.rule == ActivationRule::kInt8Token;
+    if (kind.format == WeightFormat::kBFloat16 || repeats) continue;
     double best = 1e9;
-    for (int pass = 0; pass < 20; ++pass) {
+    for (int pass = 0; pass < (kind.search || kind.format == WeightFormat::kInt2 ? 2 : 20); ++pass) {
       QuantizeArgs args{};
       args.source = memory.data() + (pass % 8) * kN * kK * 2;
       args.element = ElementType::kBFloat16;
@@ -202,6 +223,10 @@ void bench_quantizers(Isa isa, const std::vector<uint8_t>& memory) {
       args.weight = codes.data();
       args.scales = scales.data();
       args.packed = true;
+      args.block_type = kind.block_type;
+      args.block_k = kind.block_k;
+      args.block_scales = block_scales.data();
+      args.search = kind.search;
       const double start = seconds();
       quantize_rows(args, isa);
       best = std::min(best, seconds() - start);
@@ -232,7 +257,7 @@ int main(int argc, char** argv) {
   const std::vector<float> scales(1 << 20, 0.01f);
   bench_quantizers(isa, memory);
   for (const Kind& kind : kKinds) {
-    if (argc > 3 && std::strcmp(argv[3], kind.name) != 0) continue;
+    if ((argc > 3 && std::strcmp(argv[3], kind.name) != 0) || kind.search) continue;
     for (Shape shape : kShapes) bench_kind(kind, shape, isa, pool.parallel(), memory, scales);
   }
   std::printf("reading %.1f GB/s\n", read_bandwidth(kWeightBytes, pool.parallel()) / 1e9);
