@@ -52,8 +52,6 @@ export interface RunningServer {
 const PROGRESS = { locate: 0.02, plan: 0.05, quantize: 0.9, build: 0.97, warm_up: 1 } as const;
 /** Prompt tokens that may queue, in full contexts: past it a request would wait for minutes. */
 const MAX_WAITING_CONTEXTS = 16;
-/** Weights that took less to read and quantize are not kept: see docs/convert.md. */
-const CACHE_MIN_SECONDS = 5;
 
 /**
  * Binds the port, then loads the model in the background.
@@ -290,7 +288,7 @@ function loadOptions(options: ServeOptions, signal: AbortSignal, ui: ServeUi): L
     ...(auto === undefined
       ? {}
       : { chooseQuantization: chooseSchemes({ ...chooser, auto, flags: quantizationFlags(options) }) }),
-    ...(cache === undefined ? {} : { cache: { ...cache, minSeconds: CACHE_MIN_SECONDS } }),
+    ...(cache === undefined ? {} : { cache }),
     dtype: options.dtype,
     threads,
     isa: options.isa,

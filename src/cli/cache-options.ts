@@ -8,9 +8,14 @@ export interface CacheOptions {
   readonly dir: string;
   /** Of all entries together. */
   readonly maxBytes: number;
+  /** Loading that spent less on its weights is not worth an entry. */
+  readonly minSeconds: number;
   /** The user named the folder: failing to use it is an error. */
   readonly isRequired: boolean;
 }
+
+/** Below this a start from the cache saves too little to fill a disk for: see docs/convert.md. */
+const MIN_SECONDS = 5;
 
 /** Flags of `fdq cache ...`. */
 export const CACHE_COMMAND_FLAGS = {
@@ -36,6 +41,7 @@ export function cacheOptions(
   return {
     dir: cacheDirOf(values, userCacheDir),
     maxBytes: values['cache-max-size'],
+    minSeconds: MIN_SECONDS,
     isRequired: values['cache-dir'] !== undefined,
   };
 }
