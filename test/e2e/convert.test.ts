@@ -1,6 +1,8 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { setImmediate } from 'node:timers/promises';
@@ -170,6 +172,16 @@ describe('fdq cache', () => {
       json: { result: { removed: [key] } },
     });
     expect((await cache('ls')).json['result']).toMatchObject({ entries: [], totalBytes: 0 });
+  });
+
+  it('clears what a killed process left unfinished', async () => {
+    await fill();
+    const { pid } = spawnSync(process.execPath, ['--version']);
+    const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
+    const left = path.join(dir, 'quantized', `.${'0'.repeat(64)}.partial-${host}-${pid}-00000000`);
+    mkdirSync(left);
+    expect((await cache('clear')).code).toBe(0);
+    expect(readdirSync(path.join(dir, 'quantized'))).toEqual([]);
   });
 
   it('is empty where there is none, and makes none', async () => {

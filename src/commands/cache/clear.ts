@@ -40,6 +40,7 @@ export default class CacheClear extends BaseCommand {
     const chosen = entries.filter(({ key }) => key.startsWith(prefix));
     if (prefix !== '' && chosen.length !== 1) throw refuseKey(prefix, chosen.length);
     for (const { key } of chosen) await folder?.remove(key);
+    if (prefix === '') await folder?.removeAbandoned();
     const bytes = chosen.reduce((sum, entry) => sum + entry.bytes, 0);
     this.log(`Removed ${chosen.length} entries, ${formatBytes(bytes)}.`);
     return { removed: chosen.map(({ key }) => key), bytes };

@@ -10,6 +10,7 @@ import {
   parseCacheManifest,
   type CacheManifest,
 } from '../folder/manifest.js';
+import { removeAbandoned } from '../folder/staged-folder.js';
 import { identifyWeights } from '../folder/open-folder.js';
 import { findDamagedTensor } from '../folder/verify-tensors.js';
 import { WEIGHTS_FILE } from '../folder/weights-file.js';
@@ -134,11 +135,17 @@ export class CacheFolder {
     await rm(this.entryDir(key), { recursive: true, force: true });
   }
 
+  /** Removes what processes that were killed while they wrote left behind. */
+  async removeAbandoned(): Promise<void> {
+    await removeAbandoned(this.dir);
+  }
+
   /**
    * Makes room for an entry by removing those unused for longest.
    * @returns false when it does not fit: `maxBytes` for all entries, and half of the disk's free space
    */
   async makeRoom(bytes: number, maxBytes: number): Promise<boolean> {
+    await this.removeAbandoned();
     const { bavail, bsize } = await statfs(this.dir);
     if (bytes > maxBytes || bytes > (bavail * bsize) / 2) return false;
     const entries = await this.list();

@@ -8,6 +8,8 @@ import { writeFailure } from './write-problems.js';
 /** A leftover of another machine cannot be asked whether its writer lives; after this long nobody does. */
 const ABANDONED_AFTER_MS = 24 * 3600 * 1000;
 const OLD = '-old';
+/** The target's name, and who stages it. */
+const STAGED_NAME = /^\.(.+)\.partial-([0-9a-f]{8}-\d+-[0-9a-f]{8}(?:-old)?)$/;
 const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
 
 /**
@@ -30,10 +32,13 @@ export class StagedFolder {
    */
   static async create(target: string): Promise<StagedFolder> {
     const parent = path.dirname(target);
-    const prefix = `.${path.basename(target)}.partial-`;
-    const dir = path.join(parent, `${prefix}${HOST}-${process.pid}-${randomBytes(4).toString('hex')}`);
+    const base = path.basename(target);
+    const dir = path.join(
+      parent,
+      `.${base}.partial-${HOST}-${process.pid}-${randomBytes(4).toString('hex')}`,
+    );
     try {
-      await removeAbandoned(target, prefix);
+      await removeAbandoned(parent, base);
       await mkdir(dir, { mode: 0o700 });
     } catch (error) {
       throw writeFailure(target, error);
@@ -110,14 +115,19 @@ async function flush(file: string): Promise<void> {
   }
 }
 
-async function removeAbandoned(target: string, prefix: string): Promise<void> {
-  const parent = path.dirname(target);
+/**
+ * Removes what processes that are no longer alive left unfinished in a folder.
+ * @param target name of the only target whose leftovers are meant; absent: those of all
+ */
+export async function removeAbandoned(parent: string, target?: string): Promise<void> {
   const all = await readdir(parent);
-  // Killed between two renames: what was at the target is only there.
-  const isOnlyCopy = (name: string): boolean => name.endsWith(OLD) && !all.includes(path.basename(target));
-  for (const name of all.filter((other) => other.startsWith(prefix) && !isOnlyCopy(other))) {
+  for (const name of all) {
+    const [, base = '', suffix = ''] = STAGED_NAME.exec(name) ?? [];
+    if (suffix === '' || (target !== undefined && base !== target)) continue;
+    // Killed between two renames: what was at the target is only there.
+    if (suffix.endsWith(OLD) && !all.includes(base)) continue;
     const file = path.join(parent, name);
-    if (await isAbandoned(file, name.slice(prefix.length))) await rm(file, { recursive: true, force: true });
+    if (await isAbandoned(file, suffix)) await rm(file, { recursive: true, force: true });
   }
 }
 
