@@ -37,12 +37,6 @@ inline float decode_e4m3(uint8_t code) {
   return bits_float(float_bits(finite) | nan | static_cast<uint32_t>(code & 0x80) << 24);
 }
 
-// e8m0_to_float without branches.
-inline float decode_e8m0(uint8_t code) {
-  const uint32_t nan = static_cast<uint32_t>(code == 255) << 22;
-  return bits_float(static_cast<uint32_t>(code) << 23 | static_cast<uint32_t>(code == 0) << 22 | nan);
-}
-
 void decode_e4m3_x(const uint8_t* codes, int64_t count, float factor, void* out) {
   auto* elements = static_cast<Element*>(out);
   for (int64_t i = 0; i < count; ++i) set_element(decode_e4m3(codes[i]) * factor, elements + i);

@@ -35,6 +35,15 @@ struct Rows {
   }
 };
 
+// 16 narrow scales as float32.
+inline Rows widen_block_scales(BlockScaleType type, const uint8_t* scales) {
+  float values[kPanelRows];
+  for (int r = 0; r < kPanelRows; ++r) {
+    values[r] = block_scale_to_float(type, scales + r * block_scale_bytes(type));
+  }
+  return Rows::load(values);
+}
+
 // Two k of 16 rows: [16][2].
 struct Weights {
   __m256 v[4];
@@ -153,11 +162,13 @@ struct ScaledDecoder {
   struct Factor {
     __m256 v[4];  // of each row twice
 
-    explicit Factor(const float* factors) {
-      for (int i = 0; i < 4; ++i) {
-        const __m256 four = _mm256_castps128_ps256(_mm_loadu_ps(factors + 4 * i));
-        v[i] = _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-      }
+    Factor(Rows rows, bool /*bounded*/) {
+      const __m256i low = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3),
+                    high = _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7);
+      v[0] = _mm256_permutevar8x32_ps(rows.low, low);
+      v[1] = _mm256_permutevar8x32_ps(rows.low, high);
+      v[2] = _mm256_permutevar8x32_ps(rows.high, low);
+      v[3] = _mm256_permutevar8x32_ps(rows.high, high);
     }
   };
 

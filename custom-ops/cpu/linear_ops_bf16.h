@@ -146,15 +146,83 @@ struct Decoder<WeightFormat::kNF4> {
   }
 };
 
-// Products of values and block scales have at most eight significant bits: rounding them changes nothing.
+// [16 rows][2 k] of bfloat16 from the upper halves of 16 float32.
+inline __m512i pair_rows(__m512 rows) {
+  const __m512i bits = _mm512_castps_si512(rows);
+  constexpr int kSelect = 0xe4;  // c ? a : b
+  return _mm512_ternarylogic_epi32(bits, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(-0x10000), kSelect);
+}
+
+// Products of a value and a block scale have at most eight significant bits: a bfloat16 without rounding. A
+// value is a sign, a power of two and perhaps `odd`, a factor of 1.5 (e2m1) or 3 (int2): its product is put
+// together from that of the scale, whose exponent the power is added to.
 template <WeightFormat F>
 struct ScaledDecoder {
   static constexpr int kPairs = codes_per_byte(F);
-  using Factor = PairFactor;
+  static constexpr bool kE2M1 = F == WeightFormat::kE2M1;
+  // Of a table entry: there is the odd factor, the value is not 0.
+  static constexpr int kOdd = 1, kNonZero = 2;
 
+  struct Factor {
+    __m512i even, odd;  // of each row twice: the scale and its odd multiple, less the flags of a table entry
+    __mmask32 nonzero;
+    Rows scales;
+    bool plain;  // no product is subnormal or beyond bfloat16
+
+    Factor(Rows factors, bool bounded) : scales(factors), plain(bounded || is_plain(factors.v)) {
+      const __m512 rows = factors.v;
+      const __m512i pairs = pair_rows(rows);
+      even = _mm512_sub_epi16(pairs, _mm512_set1_epi16(kNonZero));
+      odd = _mm512_sub_epi16(pair_rows(_mm512_mul_ps(rows, _mm512_set1_ps(kE2M1 ? 1.5f : 3.0f))),
+                             _mm512_set1_epi16(kNonZero + kOdd));
+      nonzero = _mm512_test_epi16_mask(pairs, pairs);
+    }
+    // Unsigned: the exponent of a zero becomes large, as those that are too large are; zeros are told apart.
+    static bool is_plain(__m512 rows) {
+      const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(rows), 1);
+      const __m512i exponents = _mm512_srli_epi32(bits, 24);
+      const __mmask16 extreme =
+          _mm512_cmpgt_epu32_mask(_mm512_sub_epi32(exponents, _mm512_set1_epi32(2)), _mm512_set1_epi32(248));
+      return (extreme & _mm512_test_epi32_mask(bits, bits)) == 0;
+    }
+  };
+
+  __m512i table;  // sign, power of two and flags of 32 indices, of which the lowest bits are a code
   __m512 values = _mm512_loadu_ps(ScaledTable<F>().values);
 
+  ScaledDecoder() {
+    alignas(64) uint16_t entries[32];
+    for (unsigned i = 0; i < 32; ++i) {
+      const float value = scaled_value<F>(i, 1.0f);
+      const float size = value < 0 ? -value : value;
+      const bool is_odd = kE2M1 ? (float_bits(size) >> 22 & 1) != 0 : size == 3.0f;
+      const float power = is_odd ? size / (kE2M1 ? 1.5f : 3.0f) : size;
+      const int shift = size == 0.0f ? 0 : (static_cast<int>(float_bits(power) >> 23) - 127) * 128;
+      const int flags = size == 0.0f ? 0 : kNonZero + (is_odd ? kOdd : 0);
+      entries[i] =
+          static_cast<uint16_t>((float_bits(value) >> 31 << 15) + static_cast<unsigned>(shift + flags));
+    }
+    table = _mm512_load_si512(entries);
+  }
+
   void decode(const uint8_t* codes, const Factor& factor, Weights* w) const {
+    if (!factor.plain) return decode_wide(codes, PairFactor(factor.scales, false), w);
+    const __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
+    for (int q = 0; q < kPairs; ++q) {
+      const __m512i entry = _mm512_permutexvar_epi16(_mm512_srli_epi16(wide, 8 / kPairs * q), table);
+      const __mmask32 is_odd = _mm512_test_epi16_mask(entry, _mm512_set1_epi16(kOdd));
+      const __m512i base = _mm512_mask_blend_epi16(is_odd, factor.even, factor.odd);
+      if constexpr (kE2M1) {
+        const __mmask32 exists =
+            _mm512_mask_test_epi16_mask(factor.nonzero, entry, _mm512_set1_epi16(kNonZero));
+        w[q].v = _mm512_maskz_add_epi16(exists, entry, base);
+      } else {
+        w[q].v = _mm512_add_epi16(entry, base);  // no power of two: a scale of 0 stays 0
+      }
+    }
+  }
+
+  void decode_wide(const uint8_t* codes, const PairFactor& factor, Weights* w) const {
     const __m512i low = widen_codes(codes), high = widen_codes(codes + 16);
     for (int q = 0; q < kPairs; ++q) {
       const int shift = 8 / kPairs * q;
@@ -173,8 +241,8 @@ struct ScaledDecoder<WeightFormat::kInt4> {
   struct Factor {
     __m512i offset;  // 8 - zero point, of each row twice
 
-    explicit Factor(const float* zeros) {
-      const __m512i pairs = _mm512_cvtps_epi32(_mm512_sub_ps(_mm512_set1_ps(8.0f), _mm512_loadu_ps(zeros)));
+    Factor(Rows zeros, bool /*bounded*/) {
+      const __m512i pairs = _mm512_cvtps_epi32(_mm512_sub_ps(_mm512_set1_ps(8.0f), zeros.v));
       offset =
           _mm512_or_si512(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32(pairs, 16));
     }

@@ -1,36 +1,28 @@
 // Codes with narrow scales or zero points: a block of k is decoded into the first level cache with them
 // applied, whatever the number of tokens. What is decoded is exact in Element. Include after linear_blocks.h.
 //
-// A policy has ScaledDecoder<F>: Factor, what 16 rows' factors become, and decode, which turns 32 bytes of
-// codes into the Weights of kPairs pairs of k.
+// A policy has widen_block_scales and ScaledDecoder<F>: Factor(rows, bounded), what 16 rows' factors
+// become, where `bounded` says that none is far from 1; and decode,
+// which turns 32 bytes of codes into the Weights of kPairs pairs of k.
 #pragma once
 
 #include <cstdint>
 
 #include "cpu/linear_blocks.h"
-#include "cpu/linear_convert.h"
 
 namespace fdq {
 namespace {
 
-// Factors of 16 rows as float32: loops that the compiler vectorizes.
-inline void load_block_scales(const PanelJob& job, int64_t panel, int64_t block, float* factors) {
+inline Rows load_block_scales(const PanelJob& job, int64_t panel, int64_t block) {
   const int64_t at = (panel * job.row_blocks + block) * kPanelRows;
-  const uint8_t* codes = job.block_scales + at * block_scale_bytes(job.block_type);
-  if (job.block_type == BlockScaleType::kE4M3) {
-    for (int r = 0; r < kPanelRows; ++r) factors[r] = decode_e4m3(codes[r]);
-  } else if (job.block_type == BlockScaleType::kE8M0) {
-    for (int r = 0; r < kPanelRows; ++r) factors[r] = decode_e8m0(codes[r]);
-  } else {
-    uint16_t wide[kPanelRows];
-    std::memcpy(wide, codes, sizeof wide);
-    for (int r = 0; r < kPanelRows; ++r) factors[r] = bfloat16_to_float(wide[r]);
-  }
+  return widen_block_scales(job.block_type, job.block_scales + at * block_scale_bytes(job.block_type));
 }
 
-inline void load_zero_points(const PanelJob& job, int64_t panel, int64_t group, float* factors) {
+inline Rows load_zero_points(const PanelJob& job, int64_t panel, int64_t group) {
   const int8_t* zeros = job.zero_points + (panel * job.groups + group) * kPanelRows;
+  float factors[kPanelRows];
   for (int r = 0; r < kPanelRows; ++r) factors[r] = static_cast<float>(zeros[r]);
+  return Rows::load(factors);
 }
 
 // int4 has zero points, the other formats block scales.
@@ -60,15 +52,13 @@ class ScaledBlocks {
   static_assert(kStep * kPanelRows == 32 * codes_per_byte(F), "a step is 32 bytes of codes");
 
   static typename ScaledDecoder<F>::Factor load_factor(const PanelJob& job, int64_t panel, int64_t k) {
-    alignas(64) float factors[kPanelRows];
-    if constexpr (F == WeightFormat::kInt4) {
-      load_zero_points(job, panel, k / job.group_k, factors);
-    } else {
-      // Past k there are zeros of x only, and no scales.
-      const int64_t at = k / job.block_columns;
-      load_block_scales(job, panel, at < job.row_blocks ? at : job.row_blocks - 1, factors);
-    }
-    return typename ScaledDecoder<F>::Factor(factors);
+    using Factor = typename ScaledDecoder<F>::Factor;
+    if constexpr (F == WeightFormat::kInt4)
+      return Factor(load_zero_points(job, panel, k / job.group_k), true);
+    // Past k there are zeros of x only, and no scales.
+    const int64_t at = k / job.block_columns;
+    const int64_t block = at < job.row_blocks ? at : job.row_blocks - 1;
+    return Factor(load_block_scales(job, panel, block), job.block_type == BlockScaleType::kE4M3);
   }
 
   void decode_run(const CodeBlock& codes, const typename ScaledDecoder<F>::Factor& factor, int64_t start,

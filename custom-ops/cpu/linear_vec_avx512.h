@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/wide_intrinsics.h"
+#include "fdq/formats.h"
 
 namespace fdq {
 namespace {
@@ -26,12 +27,33 @@ inline __m512i widen_codes(const uint8_t* codes) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
 }
 
+// 16 narrow scales as float32. An e4m3 NaN becomes 480.
+inline Rows widen_block_scales(BlockScaleType type, const uint8_t* scales) {
+  if (type == BlockScaleType::kBFloat16) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+  }
+  const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
+  if (type == BlockScaleType::kE4M3) {
+    // Moved into place, e4m3 is a float16 whose exponent is 8 too small.
+    const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7),
+                                            _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
+    return {_mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(256.0f))};
+  }
+  // Exponents in place; 2^-127 is subnormal, and 255 is NaN.
+  const __m512i wide = _mm512_cvtepu8_epi32(codes);
+  __m512i bits = _mm512_slli_epi32(wide, 23);
+  bits = _mm512_mask_mov_epi32(bits, _mm512_testn_epi32_mask(wide, wide), _mm512_set1_epi32(1 << 22));
+  const __mmask16 nan = _mm512_cmpeq_epi32_mask(wide, _mm512_set1_epi32(255));
+  return {_mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, nan, _mm512_set1_epi32(0x7fc00000)))};
+}
+
 // Factors of 16 rows, each twice: [16 rows][2 k].
 struct PairFactor {
   __m512 v[2];
 
-  explicit PairFactor(const float* factors) {
-    const __m512 rows = _mm512_loadu_ps(factors);
+  PairFactor(Rows factors, bool /*bounded*/) {
+    const __m512 rows = factors.v;
     v[0] = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), rows);
     v[1] = _mm512_permutexvar_ps(
         _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15), rows);

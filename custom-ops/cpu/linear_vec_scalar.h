@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "cpu/number_formats.h"
 #include "fdq/formats.h"
 
 namespace fdq {
@@ -37,6 +38,15 @@ struct Rows {
     return c;
   }
 };
+
+// 16 narrow scales as float32.
+inline Rows widen_block_scales(BlockScaleType type, const uint8_t* scales) {
+  float values[kPanelRows];
+  for (int r = 0; r < kPanelRows; ++r) {
+    values[r] = block_scale_to_float(type, scales + r * block_scale_bytes(type));
+  }
+  return Rows::load(values);
+}
 
 }  // namespace
 }  // namespace fdq

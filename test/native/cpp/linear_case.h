@@ -71,14 +71,16 @@ double random_code(const Case& c, Random& random, uint8_t* code) {
   }
 }
 
-// A narrow scale near 1, with as many significant bits as the formats allow. Returns its value.
+// A narrow scale with as many significant bits as the formats allow: near 1, and some that are 0, subnormal
+// or far away. Returns its value.
 double random_block_scale(BlockScaleType type, Random& random, uint8_t* out) {
   const uint64_t bits = random.next() >> 20;
-  if (type == BlockScaleType::kE4M3) *out = static_cast<uint8_t>(0x20 + bits % 0x20);
-  if (type == BlockScaleType::kE8M0) *out = static_cast<uint8_t>(122 + bits % 8);
+  const bool is_special = random.below(8) == 0;
+  if (type == BlockScaleType::kE4M3) *out = static_cast<uint8_t>(is_special ? bits % 8 : 0x20 + bits % 0x20);
+  if (type == BlockScaleType::kE8M0) *out = static_cast<uint8_t>(is_special ? bits % 4 : 122 + bits % 8);
   if (type == BlockScaleType::kBFloat16) {
-    out[0] = static_cast<uint8_t>(bits & 0xfc);
-    out[1] = 0x3f;
+    out[0] = static_cast<uint8_t>(is_special ? 0 : bits & 0xfc);
+    out[1] = is_special ? 0 : 0x3f;
   }
   return block_scale_to_float(type, out);
 }

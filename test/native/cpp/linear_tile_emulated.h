@@ -57,7 +57,7 @@ struct ScaledDecoder {
   struct Factor {
     float v[kPanelRows];
 
-    explicit Factor(const float* factors) { std::memcpy(v, factors, sizeof v); }
+    Factor(const Rows& rows, bool /*bounded*/) { std::memcpy(v, rows.v, sizeof v); }
   };
 
   void decode(const uint8_t* codes, const Factor& factor, Weights* w) const {
