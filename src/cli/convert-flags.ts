@@ -26,8 +26,9 @@ export const CONVERT_FLAGS = {
   format: {
     kind: 'choice',
     group: 'OUTPUT',
-    summary: 'What is written: fdq, the folder that fdq serve maps.',
-    options: ['fdq'],
+    summary:
+      'What is written: fdq, the folder that fdq serve maps; onnx, a model for any ONNX Runtime and onnxruntime-genai.',
+    options: ['fdq', 'onnx'],
     default: 'fdq',
   },
   force: {

@@ -137,6 +137,17 @@ export class GraphBuilder {
     });
   }
 
+  /** The constant of that name under the current scope, added when it is asked for first. */
+  constantOnce(name: string, dataType: DataType, shape: readonly number[], values: ArrayBufferView): string {
+    const full = `${this.#prefix}/${name}`;
+    return this.#isDefined(full) ? full : this.constant(name, dataType, shape, values);
+  }
+
+  /** An initializer of any kind, under its own name. */
+  initializer(initializer: Initializer): string {
+    return this.#addInitializer(initializer);
+  }
+
   /**
    * A lazy initializer of checkpoint tensors concatenated along axis 0. The name is global: weights keep the
    * names users know from the checkpoint.
