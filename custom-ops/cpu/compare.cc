@@ -25,9 +25,9 @@ struct Values {
     for (int code = 0; code < count; ++code) {
       const float value = value_of(format, static_cast<uint8_t>(code));
       of[static_cast<size_t>(code)] = value;
-      // The symmetric formats leave out the most negative integer, e4m3 has two NaN.
-      const bool unused =
-          (format == WeightFormat::kInt8 && value < -127) || (format == WeightFormat::kInt4 && value < -7);
+      // int8 leaves out the most negative integer, e4m3 has two NaN. int4 has -8 where scales are searched,
+      // and needs no code beyond -7 where they are not.
+      const bool unused = format == WeightFormat::kInt8 && value < -127;
       if (!unused && !std::isnan(value)) sorted.push_back(value);
     }
     std::sort(sorted.begin(), sorted.end());
@@ -126,7 +126,9 @@ class RowComparer {
                                    matrix_.block_scales + index * block_scale_bytes(shape_.block_type));
     }
     const float step = block * scale_of(row, first / group_k_);
-    const double above = values_.above * step, below = values_.below * step;
+    // A searched scale may be negative: then the codes' upper end is the values' lower one.
+    const double ends[] = {values_.above * step, values_.below * step};
+    const double above = std::max(ends[0], ends[1]), below = std::min(ends[0], ends[1]);
     bool used = false;
     for (int64_t k = first; k < end; k += kRun) {
       const int64_t count = std::min(kRun, end - k);

@@ -179,6 +179,8 @@ class RowQuantizer {
         uint8_t code;
         kernels_.encode(&zero, ElementType::kFloat32, 1, args_.format, 1.0f, &code);
         std::memset(codes, code, static_cast<size_t>(run));
+      } else if (args_.search && args_.format == WeightFormat::kInt4) {
+        kernels_.encode_to_minus_8(source(row, k), args_.element, run, step, codes);
       } else {
         kernels_.encode(source(row, k), args_.element, run, args_.format, step, codes);
       }

@@ -14,8 +14,11 @@ struct QuantizeKernels {
   // bytes.
   void (*encode)(const void* source, ElementType element, int64_t count, WeightFormat format, float scale,
                  uint8_t* codes);
-  // The scales of 16 groups (int4 or int2), one a row: values [columns][16], scales [16]. See
-  // quantize_search.h.
+  // The same to int4, from -8 instead of -7 on: for scales that were searched.
+  void (*encode_to_minus_8)(const void* source, ElementType element, int64_t count, float scale,
+                            uint8_t* codes);
+  // The scales of 16 groups (int4 or int2), one a row: values [columns][16], scales [16]; int4's are of
+  // either sign. See quantize_search.h.
   void (*search)(WeightFormat format, const float* values, int64_t columns, float* scales);
 };
 
@@ -26,8 +29,8 @@ QuantizeKernels quantize_kernels(Isa isa);
 
 inline int64_t element_bytes(ElementType element) { return element == ElementType::kFloat32 ? 4 : 2; }
 
-// Largest code of a symmetric format; the scale is the largest magnitude divided by it.
-inline float largest_code(WeightFormat format) {
+// Largest code of a symmetric format; the scale is the largest magnitude divided by it, unless searched.
+constexpr float largest_code(WeightFormat format) {
   switch (format) {
     case WeightFormat::kInt8:
       return 127.0f;
@@ -43,6 +46,9 @@ inline float largest_code(WeightFormat format) {
       return 448.0f;
   }
 }
+
+// Where integer formats are clamped below unless scales are searched.
+constexpr int lowest_code(WeightFormat format) { return -static_cast<int>(largest_code(format)); }
 
 // Scales are `largest` / largest_code, and 1 where that is 0.
 float scale_of(float largest, WeightFormat format);

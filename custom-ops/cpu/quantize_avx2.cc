@@ -47,9 +47,9 @@ class MaxMagnitude {
   __m256i best_ = _mm256_setzero_si256();
 };
 
-__m256i round_int(__m256 quotient, int limit) {
+__m256i round_int(__m256 quotient, int lowest, int highest) {
   const __m256i rounded = _mm256_cvtps_epi32(quotient);
-  return _mm256_max_epi32(_mm256_min_epi32(rounded, _mm256_set1_epi32(limit)), _mm256_set1_epi32(-limit));
+  return _mm256_max_epi32(_mm256_min_epi32(rounded, _mm256_set1_epi32(highest)), _mm256_set1_epi32(lowest));
 }
 
 // number_formats.h has the same steps with their reasons.
@@ -83,7 +83,7 @@ __m256i count_thresholds(__m256 quotient) {
   return _mm256_or_si256(code, _mm256_and_si256(_mm256_srli_epi32(bits, 28), _mm256_set1_epi32(8)));
 }
 
-template <WeightFormat F>
+template <WeightFormat F, int Lowest>
 class Encoder {
  public:
   explicit Encoder(float scale) : scale_(_mm256_set1_ps(scale)) {}
@@ -100,7 +100,7 @@ class Encoder {
   static __m256i round(__m256 quotient) {
     if constexpr (F == WeightFormat::kE4M3) return round_e4m3(quotient);
     if constexpr (is_compared(F)) return count_thresholds<F>(quotient);
-    return round_int(quotient, F == WeightFormat::kInt8 ? 127 : 7);
+    return round_int(quotient, Lowest, static_cast<int>(largest_code(F)));
   }
   __m256 scale_;
 };
@@ -114,6 +114,6 @@ class Encoder {
 
 namespace fdq {
 
-QuantizeKernels quantize_kernels_avx2() { return {max_magnitude, encode, search}; }
+QuantizeKernels quantize_kernels_avx2() { return {max_magnitude, encode, encode_to_minus_8, search}; }
 
 }  // namespace fdq

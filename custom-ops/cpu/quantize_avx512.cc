@@ -32,9 +32,9 @@ class MaxMagnitude {
   __m512i best_ = _mm512_setzero_si512();
 };
 
-__m512i round_int(__m512 quotient, int limit) {
+__m512i round_int(__m512 quotient, int lowest, int highest) {
   const __m512i rounded = _mm512_cvtps_epi32(quotient);
-  return _mm512_max_epi32(_mm512_min_epi32(rounded, _mm512_set1_epi32(limit)), _mm512_set1_epi32(-limit));
+  return _mm512_max_epi32(_mm512_min_epi32(rounded, _mm512_set1_epi32(highest)), _mm512_set1_epi32(lowest));
 }
 
 // number_formats.h has the same steps with their reasons.
@@ -68,7 +68,7 @@ __m512i count_thresholds(__m512 quotient) {
   return _mm512_or_si512(code, _mm512_and_si512(_mm512_srli_epi32(bits, 28), _mm512_set1_epi32(8)));
 }
 
-template <WeightFormat F>
+template <WeightFormat F, int Lowest>
 class Encoder {
  public:
   explicit Encoder(float scale) : scale_(_mm512_set1_ps(scale)) {}
@@ -81,7 +81,7 @@ class Encoder {
   static __m512i round(__m512 quotient) {
     if constexpr (F == WeightFormat::kE4M3) return round_e4m3(quotient);
     if constexpr (is_compared(F)) return count_thresholds<F>(quotient);
-    return round_int(quotient, F == WeightFormat::kInt8 ? 127 : 7);
+    return round_int(quotient, Lowest, static_cast<int>(largest_code(F)));
   }
   __m512 scale_;
 };
@@ -95,6 +95,6 @@ class Encoder {
 
 namespace fdq {
 
-QuantizeKernels quantize_kernels_avx512() { return {max_magnitude, encode, search}; }
+QuantizeKernels quantize_kernels_avx512() { return {max_magnitude, encode, encode_to_minus_8, search}; }
 
 }  // namespace fdq

@@ -1,4 +1,4 @@
-// The quantizers over a policy with kLanes, Values (load, magnitude) and encode. Include after the policy.
+// The quantizers over a policy with kLanes, load_values, MaxMagnitude and Encoder. Include after the policy.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +23,10 @@ uint32_t max_magnitude_of(const uint8_t* source, int64_t count) {
   return best.bits();
 }
 
-template <ElementType T, WeightFormat F>
+template <ElementType T, WeightFormat F, int Lowest = lowest_code(F)>
 void encode_of(const uint8_t* source, int64_t count, float scale, uint8_t* codes) {
   constexpr int64_t kBytes = T == ElementType::kFloat32 ? 4 : 2;
-  const Encoder<F> encoder(scale);
+  const Encoder<F, Lowest> encoder(scale);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) encoder.encode(load_values<T>(source + i * kBytes), codes + i);
   if (i < count) {
@@ -72,6 +72,17 @@ void encode(const void* source, ElementType element, int64_t count, WeightFormat
     encode_format<ElementType::kFloat16>(bytes, count, format, scale, codes);
   } else {
     encode_format<ElementType::kBFloat16>(bytes, count, format, scale, codes);
+  }
+}
+
+void encode_to_minus_8(const void* source, ElementType element, int64_t count, float scale, uint8_t* codes) {
+  const auto* bytes = static_cast<const uint8_t*>(source);
+  if (element == ElementType::kFloat32) {
+    encode_of<ElementType::kFloat32, WeightFormat::kInt4, -8>(bytes, count, scale, codes);
+  } else if (element == ElementType::kFloat16) {
+    encode_of<ElementType::kFloat16, WeightFormat::kInt4, -8>(bytes, count, scale, codes);
+  } else {
+    encode_of<ElementType::kBFloat16, WeightFormat::kInt4, -8>(bytes, count, scale, codes);
   }
 }
 

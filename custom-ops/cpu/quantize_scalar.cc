@@ -44,7 +44,7 @@ uint8_t count_thresholds(float quotient) {
   return static_cast<uint8_t>(code);
 }
 
-template <WeightFormat F>
+template <WeightFormat F, int Lowest>
 class Encoder {
  public:
   explicit Encoder(float scale) : scale_(scale) {}
@@ -55,9 +55,9 @@ class Encoder {
     } else if constexpr (is_compared(F)) {
       *code = count_thresholds<F>(quotient);
     } else {
-      constexpr float kLimit = F == WeightFormat::kInt8 ? 127.0f : 7.0f;
+      constexpr float kLowest = Lowest, kHighest = largest_code(F);
       const float rounded = std::nearbyint(quotient);
-      const float limited = rounded > kLimit ? kLimit : rounded < -kLimit ? -kLimit : rounded;
+      const float limited = rounded > kHighest ? kHighest : rounded < kLowest ? kLowest : rounded;
       *code = static_cast<uint8_t>(static_cast<int8_t>(limited));
     }
   }
@@ -75,6 +75,6 @@ class Encoder {
 
 namespace fdq {
 
-QuantizeKernels quantize_kernels_scalar() { return {max_magnitude, encode, search}; }
+QuantizeKernels quantize_kernels_scalar() { return {max_magnitude, encode, encode_to_minus_8, search}; }
 
 }  // namespace fdq

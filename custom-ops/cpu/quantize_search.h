@@ -1,6 +1,8 @@
 // The search for a group's scale: the candidate with the smallest squared error, over the largest magnitude's
 // scale shrunk in steps of 1/64. A search over clipping ranges by mean squared error without data, as in
-// OCTAV (Sakr et al. 2022). Include after a definition of kSearchLanes; a lane is a row.
+// OCTAV (Sakr et al. 2022). int4 starts from the element of the largest magnitude divided by -7, so that it
+// falls on the side of the codes that reaches -8. Include after a definition of kSearchLanes; a lane is a
+// row.
 //
 // The error of a row is summed in column order in double precision, each operation rounded once, so that
 // every instruction set chooses the same scale. The product of code and scale is exact.
@@ -32,16 +34,18 @@ template <WeightFormat F>
 void search_rows(const float* values, int64_t columns, float* scales) {
   constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, ties to even
   const SearchFloats zero{};
-  SearchFloats largest{}, w;
+  SearchFloats largest{}, extreme{}, w;
   for (int64_t k = 0; k < columns; ++k) {
     std::memcpy(&w, values + k * kPanelRows, sizeof w);
     const SearchFloats magnitude = w < zero ? -w : w;
+    extreme = magnitude > largest ? w : extreme;
     largest = magnitude > largest ? magnitude : largest;
   }
-  largest /= largest_code(F);
+  const SearchFloats start =
+      F == WeightFormat::kInt4 ? extreme / -largest_code(F) : largest / largest_code(F);
   SearchDoubles best{}, best_error = SearchDoubles{} + std::numeric_limits<double>::infinity();
   for (int c = 0; c < search_candidates<F>(); ++c) {
-    SearchFloats scale = largest * (static_cast<float>(kSearchSteps - c) / kSearchSteps);
+    SearchFloats scale = start * (static_cast<float>(kSearchSteps - c) / kSearchSteps);
     if constexpr (F == WeightFormat::kInt2) {
       // Six significant bits: three times such a bfloat16 is a bfloat16 too.
       SearchInts bits;
@@ -49,9 +53,10 @@ void search_rows(const float* values, int64_t columns, float* scales) {
       bits = (bits + 0x1ffff + (bits >> 18 & 1)) & ~0x3ffff;
       std::memcpy(&scale, &bits, sizeof bits);
     }
-    // Where the largest level is beyond float32, so is what it stands for.
-    const float limit = F == WeightFormat::kInt2 ? 3.0f : 1.0f;
-    const SearchInts usable = (scale > zero) & (scale * limit <= zero + std::numeric_limits<float>::max());
+    // What the largest code stands for must not be beyond float32.
+    constexpr float kLargest = std::numeric_limits<float>::max();
+    const SearchFloats most = scale * (F == WeightFormat::kInt2 ? 3.0f : 8.0f);
+    const SearchInts usable = (scale != zero) & (most <= zero + kLargest) & (most >= zero - kLargest);
     scale = usable ? scale : zero + 1.0f;
     const SearchDoubles wide_scale = __builtin_convertvector(scale, SearchDoubles);
     SearchDoubles error{};
@@ -60,7 +65,7 @@ void search_rows(const float* values, int64_t columns, float* scales) {
       SearchFloats code = w / scale;
       if constexpr (F == WeightFormat::kInt4) {
         code = code > 7.0f ? zero + 7.0f : code;
-        code = code < -7.0f ? zero - 7.0f : code;
+        code = code < -8.0f ? zero - 8.0f : code;
         code = (code + kRounding) - kRounding;
       } else {
         const SearchFloats size = (code >= 2.0f) | (code < -2.0f) ? zero + 3.0f : zero + 1.0f;

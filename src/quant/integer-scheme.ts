@@ -1,6 +1,6 @@
-import { roundHalfToEven } from './numerics/rounding.js';
+import { divideFloat32, roundHalfToEven } from './numerics/rounding.js';
 import { signExtend } from './numerics/packing.js';
-import { searchScale } from './numerics/scale-search.js';
+import { extremeOf, searchScale } from './numerics/scale-search.js';
 import { scaleToMaximum } from './numerics/tiles.js';
 import { createTileScheme } from './tile-scheme.js';
 import type { QuantKey, QuantScheme, SchemeFamily } from './scheme.js';
@@ -8,13 +8,13 @@ import type { QuantKey, QuantScheme, SchemeFamily } from './scheme.js';
 /** Columns a scale may span besides the whole row. */
 const GROUP_SIZES = [32, 64, 128] as const;
 
-/** Largest code of each format; the smallest is its negative. */
+/** Largest code of each format; the smallest is its negative, or one less where scales are searched. */
 const MAX_CODES = { int8: 127, int4: 7 } as const;
 const BITS = { int8: 8, int4: 4 } as const;
 
-/** Scales tried by `:mse`, from the largest magnitude down to 33/64 of it. */
+/** Scales tried by `:mse`, from that of the largest magnitude down to 33/64 of it. */
 const SEARCH_CANDIDATES = 32;
-/** amax / scale at the last of them, less the largest code. */
+/** amax / |scale| at the last of them, less the largest code. */
 const SEARCH_ERROR = (MAX_CODES.int4 * 64) / 33 - MAX_CODES.int4;
 
 export interface IntegerScheme {
@@ -39,8 +39,9 @@ interface Variant {
 
 /**
  * Symmetric integers: scale = amax / maxCode, code = round(w / scale) with ties to even. One scale a row under the
- * bare name, one for every G columns of a row under `<name>:gG`, and under `<name>:gG:mse` the one of several
- * smaller scales that has the least squared error.
+ * bare name, one for every G columns of a row under `<name>:gG`, and under `<name>:gG:mse` the one of 32 that has
+ * the least squared error. Those are negative where the element of the largest magnitude is positive, so that it
+ * falls on the end of the codes that has one more, -maxCode - 1. The first of them loses what `<name>:gG` does.
  */
 export function createIntegerFamily(spec: IntegerScheme): SchemeFamily {
   const groups = spec.grouped === true ? GROUP_SIZES : [];
@@ -56,8 +57,9 @@ function createVariant(spec: IntegerScheme, { groupK, isSearched }: Variant): Qu
   const { name, format, inputs } = spec;
   const suffix = `${groupK === 0 ? '' : `:g${groupK}`}${isSearched ? ':mse' : ''}`;
   const maxCode = MAX_CODES[format];
+  const minCode = isSearched ? -maxCode - 1 : -maxCode;
   const encode = (quotient: number): number =>
-    Math.max(-maxCode, Math.min(maxCode, roundHalfToEven(quotient)));
+    Math.max(minCode, Math.min(maxCode, roundHalfToEven(quotient)));
   const decode = (code: number): number => signExtend(code, BITS[format]);
   const span = groupK === 0 ? 'an output channel' : `for ${groupK} inputs`;
   return createTileScheme({
@@ -82,9 +84,9 @@ function searchIntegerScale(
 ): (values: Float32Array) => number {
   return (values) =>
     searchScale(values, {
-      maxCode,
+      first: (group) => divideFloat32(extremeOf(group), -maxCode),
       candidates: SEARCH_CANDIDATES,
-      round: (scale) => scale,
+      round: (scale) => (Number.isFinite(Math.fround(scale * (maxCode + 1))) ? scale : Infinity),
       ...code,
       fallback: 1,
     });

@@ -1,7 +1,9 @@
 import { createBlockScheme } from './block-scheme.js';
 import { decodeBf16, encodeBf16 } from './numerics/bf16.js';
 import { decodeInt2, encodeInt2, INT2_MAX } from './numerics/int2.js';
+import { divideFloat32 } from './numerics/rounding.js';
 import { searchScale } from './numerics/scale-search.js';
+import { absoluteMaximum } from './numerics/tiles.js';
 import type { SchemeFamily } from './scheme.js';
 
 const GROUP = 64;
@@ -34,7 +36,7 @@ export const wint2: SchemeFamily = Object.freeze({
       findScale: (values) =>
         encodeBf16(
           searchScale(values, {
-            maxCode: INT2_MAX,
+            first: (group) => divideFloat32(absoluteMaximum(group), INT2_MAX),
             candidates: CANDIDATES,
             round: roundScale,
             encode: encodeInt2,

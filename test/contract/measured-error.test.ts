@@ -90,26 +90,29 @@ function countZeroScales(
 }
 
 describe.each(QUANTIZING)('measuring $name', (scheme) => {
-  it.each(SHAPES)('gives the sums of the oracle for [%i, %i], whatever the number of threads', async (n, k) => {
-    const { source, bytes } = await storeWeight(n, k);
-    const meter = new WeightMeter({ addon: runtime.addon, threads: 2 });
-    const single = new WeightMeter({ addon: runtime.addon, threads: 1 });
-    try {
-      const measured = await meter.measure(source, scheme);
-      const expected = sumsOfOracle(scheme, source, bytes);
-      for (const key of ['sumW2', 'sumR2', 'sumWr', 'sumE2'] as const) {
-        expect(Math.abs(measured[key] - expected[key])).toBeLessThanOrEqual(SUM_TOLERANCE * expected[key]);
+  it.each(SHAPES)(
+    'gives the sums of the oracle for [%i, %i], whatever the number of threads',
+    async (n, k) => {
+      const { source, bytes } = await storeWeight(n, k);
+      const meter = new WeightMeter({ addon: runtime.addon, threads: 2 });
+      const single = new WeightMeter({ addon: runtime.addon, threads: 1 });
+      try {
+        const measured = await meter.measure(source, scheme);
+        const expected = sumsOfOracle(scheme, source, bytes);
+        for (const key of ['sumW2', 'sumR2', 'sumWr', 'sumE2'] as const) {
+          expect(Math.abs(measured[key] - expected[key])).toBeLessThanOrEqual(SUM_TOLERANCE * expected[key]);
+        }
+        expect(measured.maxAbs).toBe(expected.maxAbs);
+        expect(measured.zeroScales).toBe(expected.zeroScales);
+        expect(await single.measure(source, scheme)).toEqual(measured);
+        // Buffers are used again: what is left in them must not show.
+        expect(await meter.measure(source, scheme)).toEqual(measured);
+      } finally {
+        await meter.close();
+        await single.close();
       }
-      expect(measured.maxAbs).toBe(expected.maxAbs);
-      expect(measured.zeroScales).toBe(expected.zeroScales);
-      expect(await single.measure(source, scheme)).toEqual(measured);
-      // Buffers are used again: what is left in them must not show.
-      expect(await meter.measure(source, scheme)).toEqual(measured);
-    } finally {
-      await meter.close();
-      await single.close();
-    }
-  });
+    },
+  );
 });
 
 describe('saturation', () => {
@@ -139,6 +142,26 @@ describe('saturation', () => {
     job.scales.fill(0.5);
     // 63.75 is 127.5 steps of a half: 127, 63.9 and -64.1 lie beyond it.
     expect(await addon.compareWeight(job)).toMatchObject({ saturated: 3 });
+  });
+
+  it.each([
+    [0.5, 2],
+    [-0.5, 0],
+  ])('is beyond 7.5 and -8.5 steps of an int4 scale of %f', async (scale, expected) => {
+    const values = Float32Array.from({ length: 64 }, (_, at) => [4.2, 3.8, 3.7, 1, -3.7][at] ?? 0);
+    const job = {
+      source: { bytes: new Uint8Array(values.buffer) },
+      dataType: 'float32',
+      n: 1,
+      k: 64,
+      format: 'int4',
+      groupN: 1,
+      groupK: 0,
+      threads: 1,
+      weight: new Uint8Array(16 * 32),
+      scales: new Float32Array(16).fill(scale),
+    } as const;
+    expect(await runtime.addon.compareWeight(job)).toMatchObject({ saturated: expected });
   });
 
   it('is refused sizes that do not fit', async () => {

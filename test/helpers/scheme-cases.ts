@@ -54,7 +54,8 @@ export function findError(scheme: QuantScheme, input: Matrix): string | undefine
   const restored = scheme.dequantize(input.tensor, parts);
   if (restored.length !== input.values.length) return `${restored.length} values`;
   for (const [at, value] of input.values.entries()) {
-    const scale = scaleAt(scheme, parts, k, at);
+    // A searched scale may be negative.
+    const scale = Math.abs(scaleAt(scheme, parts, k, at));
     const largest = Math.abs(value) + scale * 448;
     const bound = Math.max(
       relative * Math.abs(value),

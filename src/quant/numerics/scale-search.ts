@@ -1,15 +1,14 @@
 import { divideFloat32 } from './rounding.js';
-import { absoluteMaximum } from './tiles.js';
 
 /** Which scales to try for a group of weights, and what a scale makes of them. */
 export interface ScaleSearch {
-  /** The largest magnitude is mapped to this by the first, largest candidate. */
-  readonly maxCode: number;
+  /** The first candidate, of the largest magnitude; 0 where all weights are 0 or the scale underflows. */
+  readonly first: (values: Float32Array) => number;
   /** Candidates: (STEPS - c) / STEPS of the first for c = 0 .. candidates - 1. */
   readonly candidates: number;
   /** A candidate as the format can hold it; 0 or not finite: it is skipped. */
   readonly round: (scale: number) => number;
-  /** The code, 0..255, of w / scale, and its value. */
+  /** The code of w / scale, and its value. */
   readonly encode: (quotient: number) => number;
   readonly decode: (code: number) => number;
   /** Where no candidate is left: all weights are 0, or the scale underflows. */
@@ -21,16 +20,16 @@ const STEPS = 64;
 
 /**
  * The scale with the smallest squared error of a group: sum over its weights in order of
- * (w - code * scale)^2 in double precision, each operation rounded once. Of equal errors the larger scale wins. This
- * is the grid search for a clipping range by mean squared error of Nagel et al. 2021 (arXiv:2106.08295, section 3.1).
+ * (w - code * scale)^2 in double precision, each operation rounded once. Of equal errors the earlier candidate wins,
+ * which is the larger scale. This is the grid search for a clipping range by mean squared error of Nagel et al. 2021 (arXiv:2106.08295, section 3.1).
  * @param values one group, finite
  */
 export function searchScale(values: Float32Array, search: ScaleSearch): number {
-  const largest = divideFloat32(absoluteMaximum(values), search.maxCode);
+  const first = search.first(values);
   let best = search.fallback;
   let bestError = Infinity;
   for (let c = 0; c < search.candidates; c++) {
-    const scale = search.round(Math.fround(largest * ((STEPS - c) / STEPS)));
+    const scale = search.round(Math.fround(first * ((STEPS - c) / STEPS)));
     if (scale === 0 || !Number.isFinite(scale)) continue;
     const error = squaredError(values, scale, search);
     if (error < bestError) {
@@ -39,6 +38,13 @@ export function searchScale(values: Float32Array, search: ScaleSearch): number {
     }
   }
   return best;
+}
+
+/** The element of the largest magnitude, the first of several; 0 of none. */
+export function extremeOf(values: Float32Array): number {
+  let extreme = 0;
+  for (const value of values) if (Math.abs(value) > Math.abs(extreme)) extreme = value;
+  return extreme;
 }
 
 function squaredError(values: Float32Array, scale: number, { encode, decode }: ScaleSearch): number {

@@ -76,7 +76,7 @@ int nearest_of(const std::vector<float>& table, float value, const PrefersLow& p
   return code;
 }
 
-uint8_t plain_code(float value, float scale, WeightFormat format) {
+uint8_t plain_code(float value, float scale, WeightFormat format, bool is_searched = false) {
   const float quotient = scale == 0.0f ? 0.0f : value / scale;
   if (format == WeightFormat::kE4M3) return nearest_e4m3(static_cast<double>(quotient));
   if (format == WeightFormat::kNF4) {
@@ -92,7 +92,8 @@ uint8_t plain_code(float value, float scale, WeightFormat format) {
     return static_cast<uint8_t>(std::clamp(std::floor(static_cast<double>(quotient) / 2), -2.0, 1.0) + 2);
   }
   const float limit = format == WeightFormat::kInt8 ? 127.0f : 7.0f;
-  const auto code = static_cast<int8_t>(std::clamp(std::nearbyint(quotient), -limit, limit));
+  const float lowest = format == WeightFormat::kInt4 && is_searched ? -8.0f : -limit;
+  const auto code = static_cast<int8_t>(std::clamp(std::nearbyint(quotient), lowest, limit));
   return static_cast<uint8_t>(format == WeightFormat::kInt4 ? code & 15 : code);
 }
 
@@ -214,23 +215,26 @@ Result quantize(const Matrix& m, const Layout& layout, bool packed, Isa isa, int
 
 // The scale of the candidate with the smallest error, 0 where every candidate is.
 float search_plainly(const std::vector<float>& values, WeightFormat format) {
-  float amax = 0.0f;
-  for (float value : values) amax = std::max(amax, std::fabs(value));
+  float extreme = 0.0f;
+  for (float value : values) {
+    if (std::fabs(value) > std::fabs(extreme)) extreme = value;
+  }
   const bool is_int4 = format == WeightFormat::kInt4;
+  const float start = is_int4 ? extreme / -7.0f : std::fabs(extreme) / 3.0f;
   float best = 0.0f;
   double best_error = std::numeric_limits<double>::infinity();
   for (int c = 0; c < (is_int4 ? 32 : 48); ++c) {
-    float scale = amax / (is_int4 ? 7.0f : 3.0f) * (static_cast<float>(64 - c) / 64.0f);
+    float scale = start * (static_cast<float>(64 - c) / 64.0f);
     if (!is_int4) {
       const uint32_t bits = float_bits(scale);
       scale = bits_float((bits + 0x1ffffu + (bits >> 18 & 1u)) >> 18 << 18);
     }
-    if (scale == 0.0f) continue;
+    if (scale == 0.0f || !std::isfinite(scale * (is_int4 ? 8.0f : 3.0f))) continue;
     double error = 0.0;
     for (float value : values) {
       const double distance =
           static_cast<double>(value) -
-          plain_value(plain_code(value, scale, format), format) * static_cast<double>(scale);
+          plain_value(plain_code(value, scale, format, true), format) * static_cast<double>(scale);
       error += distance * distance;
     }
     if (error < best_error) {
@@ -316,7 +320,8 @@ Result quantize_plainly(const Matrix& m, const Layout& layout) {
     float step = 0.0f;
     for (int64_t k = 0; k < m.k; ++k) {
       if (k % unit == 0) step = plain_step(m, layout, &result, row, k);
-      const uint8_t code = plain_code(m.values[static_cast<size_t>(row * m.k + k)], step, layout.format);
+      const uint8_t code =
+          plain_code(m.values[static_cast<size_t>(row * m.k + k)], step, layout.format, layout.search);
       uint8_t& byte = result.codes[static_cast<size_t>(row * row_bytes + k / per)];
       byte = static_cast<uint8_t>(byte | code << (k % per * 8 / per));
     }

@@ -41,6 +41,30 @@ describe.each([32, 64, 128])('wint4:g%i:mse', (group) => {
   });
 });
 
+describe('wint4:g32:mse', () => {
+  const scheme = resolveScheme('wint4:g32:mse');
+  const quantizeRow = (values: readonly number[]): { scale: number; codes: Uint8Array } => {
+    const { tensor, bytes } = makeMatrix([1, values.length], (at) => values[at] ?? NaN);
+    const { scales, codes } = scheme.quantize(tensor, { firstRow: 0, bytes });
+    return { scale: scales[0] ?? NaN, codes };
+  };
+
+  it.each([1, -1])('gives the code -8 to the largest magnitude of the sign %i', (sign) => {
+    // Steps of a half fit all but the sign's other end.
+    const { scale, codes } = quantizeRow(
+      [-4, 3.5, -3.5, 3, 1.5, 0.5, -0.5, 2.5].map((value) => sign * value),
+    );
+    expect(scale).toBeCloseTo(sign * 0.5, 6);
+    expect([...codes]).toEqual([0x78, 0x69, 0x13, 0x5f]);
+  });
+
+  it('keeps both ends of groups that have two values', () => {
+    const { tensor, bytes, values } = makeMatrix([1, 64], (at) => (at % 3 === 0 ? -0.375 : 0.375));
+    const restored = scheme.dequantize(tensor, scheme.quantize(tensor, { firstRow: 0, bytes }));
+    for (const [at, value] of restored.entries()) expect(value).toBeCloseTo(values[at] as number, 6);
+  });
+});
+
 describe('wint2', () => {
   const scheme = resolveScheme('wint2');
   const matrix = makeMatrix([20, 256], normal(2));

@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { roundHalfToEven } from '../../../../src/quant/numerics/rounding.js';
-import { searchScale } from '../../../../src/quant/numerics/scale-search.js';
+import { divideFloat32, roundHalfToEven } from '../../../../src/quant/numerics/rounding.js';
+import { extremeOf, searchScale } from '../../../../src/quant/numerics/scale-search.js';
 import type { ScaleSearch } from '../../../../src/quant/numerics/scale-search.js';
+import { absoluteMaximum } from '../../../../src/quant/numerics/tiles.js';
 
 const SEARCH: ScaleSearch = {
-  maxCode: 2,
+  first: (values) => divideFloat32(absoluteMaximum(values), 2),
   candidates: 33,
   round: (scale) => scale,
   encode: (quotient) => Math.max(-2, Math.min(2, roundHalfToEven(quotient))) & 0xff,
@@ -26,6 +27,13 @@ describe('searchScale', () => {
     expect(searchScale(Float32Array.of(4, 1), exact)).toBe(2);
   });
 
+  it('tries negative scales where the first is one', () => {
+    const values = Float32Array.from({ length: 1001 }, (_, at) => (at === 0 ? 4 : 1.5));
+    const first = (group: Float32Array): number => divideFloat32(extremeOf(group), -2);
+    expect(searchScale(values, { ...SEARCH, first })).toBe(-1.5);
+    expect(searchScale(Float32Array.of(-4, 4, 2, 0), { ...SEARCH, first })).toBe(2);
+  });
+
   it('tries only scales the format holds', () => {
     const values = Float32Array.from({ length: 1001 }, (_, at) => (at === 0 ? 4 : 1.5));
     const tried: number[] = [];
@@ -42,5 +50,16 @@ describe('searchScale', () => {
     ['numbers whose scale underflows', [2 ** -149, 0]],
   ])('falls back for %s', (_, values) => {
     expect(searchScale(Float32Array.from(values), SEARCH)).toBe(42);
+  });
+});
+
+describe('extremeOf', () => {
+  it.each([
+    ['the sign', [1, -3, 2], -3],
+    ['the first of several', [1, 3, -3, 3], 3],
+    ['zero of zeros', [-0, 0], 0],
+    ['zero of nothing', [], 0],
+  ])('gives %s', (_, values, expected) => {
+    expect(extremeOf(Float32Array.from(values))).toBe(expected);
   });
 });
