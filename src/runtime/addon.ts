@@ -233,11 +233,10 @@ export type RepackResult =
     };
 
 /** Panels that `quantize` wrote, and what it wrote them from. */
-export interface CompareJob
-  extends Pick<
-    QuantizeJob,
-    'source' | 'dataType' | 'n' | 'k' | 'format' | 'groupN' | 'groupK' | 'block' | 'threads'
-  > {
+export interface CompareJob extends Pick<
+  QuantizeJob,
+  'source' | 'dataType' | 'n' | 'k' | 'format' | 'groupN' | 'groupK' | 'block' | 'threads'
+> {
   readonly weight: Uint8Array;
   readonly scales: Float32Array;
   readonly blockScales?: Uint8Array;

@@ -74,7 +74,9 @@ describe('fdq serve', () => {
     const [ready, url] = /^Ready: (http:\/\/127\.0\.0\.1:\d+) \| demo \| block_wise_fp8 \| weights .*$/m.exec(
       served.stderr(),
     ) ?? ['', ''];
-    expect(ready).toMatch(/KV cache \d+ tokens of \S+ KiB \(bfloat16\) \| \d+ sequences \| loaded in \d+\.\d s$/);
+    expect(ready).toMatch(
+      /KV cache \d+ tokens of \S+ KiB \(bfloat16\) \| \d+ sequences \| loaded in \d+\.\d s$/,
+    );
     expect(await readFile(readyFile, 'utf8')).toBe(`${url}\n`);
     const curl = /^curl .*$/m.exec(served.stderr())?.[0] ?? 'false';
     const answer = JSON.parse(await runShell(curl)) as {

@@ -93,7 +93,9 @@ describe('writeFailure', () => {
     ['EROFS', 'read-only'],
     ['EFBIG', 'larger than files may be'],
   ])('explains %s', (code, words) => {
-    const error = writeFailure('/out/weights.bin', Object.assign(new Error('?'), { code })) as Error & { suggestions: readonly string[] };
+    const error = writeFailure('/out/weights.bin', Object.assign(new Error('?'), { code })) as Error & {
+      suggestions: readonly string[];
+    };
     expect(error).toMatchObject({ code: 'write_failed', exitCode: 1, param: '/out/weights.bin' });
     expect(error.message).toContain(words);
     expect(error.suggestions.length).toBeGreaterThan(0);
