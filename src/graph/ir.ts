@@ -59,6 +59,8 @@ export interface WeightSource {
   /** Absolute byte offset in the file. */
   readonly offset: number;
   readonly byteLength: number;
+  /** The file has the transpose of this matrix. */
+  readonly transposed?: true;
   /** Present when the checkpoint has this weight quantized; `dataType` and `shape` are then those it stands for. */
   readonly stored?: StoredWeight;
 }

@@ -16,6 +16,8 @@ import type { Arithmetic } from './arithmetic.js';
 import type { CacheSettings, SavePace } from './cache/weight-cache.js';
 import { isFdqFolder } from './folder/open-folder.js';
 import { planFdqFolder } from './folder/plan-folder.js';
+import { isGenaiFolder } from './genai/genai-config.js';
+import { planGenaiFolder } from './genai/plan-genai.js';
 import { planCheckpoint, type PlanOptions, type ServingPlan } from './plan.js';
 import { findWeights } from './find-weights.js';
 
@@ -100,11 +102,7 @@ export async function loadModel(options: LoadOptions, observer: LoadObserver): P
     observer.located?.(located);
     return located;
   });
-  const planned = await clock.run('plan', async () =>
-    (await isFdqFolder(located.dir))
-      ? planFolder(located, options, observer)
-      : planModel(await openCheckpoint(located), options, observer),
-  );
+  const planned = await clock.run('plan', async () => planLocated(located, options, observer));
   const { initializers, save } = await clock.run('quantize', () => findWeights(planned, options, observer));
   const runner = await clock.run('build', () => {
     const { memory } = planned;
@@ -137,15 +135,21 @@ export async function loadModel(options: LoadOptions, observer: LoadObserver): P
   };
 }
 
-/** Everything about a model of `fdq convert`, from its manifest. */
-async function planFolder(
+/** Whatever the folder holds: a model of `fdq convert`, one of onnxruntime-genai, or a checkpoint. */
+async function planLocated(
   located: LocatedModel,
   options: LoadOptions,
   observer: LoadObserver,
 ): Promise<PlannedModel> {
+  const planFolder = (await isFdqFolder(located.dir))
+    ? planFdqFolder
+    : (await isGenaiFolder(located.dir))
+      ? planGenaiFolder
+      : undefined;
+  if (planFolder === undefined) return planModel(await openCheckpoint(located), options, observer);
   const runtime = loadRuntime();
   const isa = chooseIsa(runtime.addon, options.isa);
-  return fitMachine(await planFdqFolder(located, options, isa), { runtime, isa, options, observer });
+  return fitMachine(await planFolder(located, options, isa), { runtime, isa, options, observer });
 }
 
 /** Decides everything about a model from its headers. */

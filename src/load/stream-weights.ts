@@ -15,6 +15,7 @@ import { resolveScheme } from '../quant/registry.js';
 import { schemeOfStored } from '../quant/stored-scheme.js';
 import type { NativeAddon, NativeInitializer, QuantizeJob, RepackJob } from '../runtime/addon.js';
 import { checkResult, floatType, unreadable } from './read-problems.js';
+import { readTransposed } from './read-transposed.js';
 import { filesOfSource, rangesOfSource, repackStored, restoreStored } from './repack-stored.js';
 
 /** Tensors in flight: one at work, one whose hand-over to JS overlaps it. */
@@ -114,7 +115,7 @@ export function isMapped({ dataType, data }: Initializer): boolean {
   if (data.kind !== 'weight') return data.kind === 'external';
   const [only, ...others] = data.members;
   const isWhole = others.length === 0 && (data.addend ?? 0) === 0;
-  return isWhole && only?.dataType === dataType && only.stored === undefined;
+  return isWhole && only?.dataType === dataType && only.stored === undefined && only.transposed !== true;
 }
 
 function placeInitializer(
@@ -177,6 +178,7 @@ function* readTasks(
       source,
       run: async (fdOf) => {
         const fd = fdOf(source.file);
+        if (source.transposed === true) return readTransposed(addon, source, fd, target);
         const job =
           widen === undefined ? range : { ...range, widen: { from: widen, addend: data.addend ?? 0 } };
         checkResult(source, await addon.read({ fd, ...job }));
@@ -213,6 +215,13 @@ function memberTask(
 ): Task['run'] {
   const { source, layer, job, target } = member;
   const { stored } = source;
+  if (source.transposed === true) {
+    return async (fdOf) => {
+      const bytes = new Uint8Array(source.byteLength);
+      await readTransposed(addon, source, fdOf(source.file), bytes);
+      checkResult(source, await addon.quantize({ source: { bytes }, dataType: floatType(source), ...job }));
+    };
+  }
   if (stored === undefined) {
     return async (fdOf) => {
       const from = { fd: fdOf(source.file), offset: source.offset };
