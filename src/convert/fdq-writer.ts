@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { serializeModel } from '../graph/onnx.js';
-import type { Graph, Initializer } from '../graph/ir.js';
+import type { Graph, Initializer, WeightSource } from '../graph/ir.js';
 import type { Checkpoint } from '../hub/checkpoint.js';
 import { openWeightFile, readExactly } from '../hub/weight-file.js';
 import { isBfloat16Model } from '../load/arithmetic.js';
@@ -19,6 +19,8 @@ import { GRAPH_FILE } from '../load/folder/open-folder.js';
 import { layOutTensors, WEIGHTS_FILE, WeightsFile, type WrittenTensor } from '../load/folder/weights-file.js';
 import { writeFailure } from '../load/folder/write-problems.js';
 import type { CheckpointPlan } from '../load/plan.js';
+import { WeightMeter, type ErrorSums } from '../load/weight-meter.js';
+import { resolveScheme } from '../quant/registry.js';
 import { FDQ_VERSION } from '../version.js';
 import { produceWeights } from './produce-weights.js';
 import { verifyFdq } from './verify-fdq.js';
@@ -62,7 +64,8 @@ async function write(job: ConvertJob): Promise<WriteReport> {
   }
   const model = serializeModel(withWeightsIn(plan.graph, dir, written), { dir });
   await writeText(path.join(dir, GRAPH_FILE), model);
-  const manifest = await describeModel(plan, { bytes: layout.bytes, tensors: written });
+  const errors = await measureErrors(job);
+  const manifest = { ...(await describeModel(plan, { bytes: layout.bytes, tensors: written })), errors };
   await writeText(path.join(dir, MANIFEST_FILE), serializeManifest(manifest));
   return { weightBytes: totalBytes };
 }
@@ -105,6 +108,41 @@ async function describeModel(
     layers: plan.layers,
     weights: { file: WEIGHTS_FILE, ...weights },
   };
+}
+
+/** What quantizing lost, tensor by tensor, of those that are floats in the checkpoint. */
+async function measureErrors({
+  plan,
+  runtime,
+  threads,
+  signal,
+}: ConvertJob): Promise<Record<string, ErrorSums>> {
+  const { files } = plan.checkpoint;
+  const sources = new Map<string, WeightSource>();
+  for (const { data } of plan.floatGraph.initializers.values()) {
+    if (data.kind === 'weight') for (const member of data.members) sources.set(member.name, member);
+  }
+  const meter = new WeightMeter({
+    addon: runtime.addon,
+    threads,
+    open: (file) =>
+      openWeightFile(
+        file,
+        files.find((identity) => identity.path === file),
+      ),
+  });
+  const errors: Record<string, ErrorSums> = {};
+  try {
+    for (const { tensor, scheme } of plan.layers) {
+      signal.throwIfAborted();
+      const source = sources.get(tensor);
+      if (scheme === 'none' || source === undefined || source.stored !== undefined) continue;
+      errors[tensor] = await meter.measure(source, resolveScheme(scheme));
+    }
+  } finally {
+    await meter.close();
+  }
+  return errors;
 }
 
 /** Name, size and digest of the header, which starts with its own length. */

@@ -8,7 +8,7 @@ import { splitFlags } from './base-flags.js';
 import { findFreeLayers, findSources, type FreeLayers } from './free-layers.js';
 import { countWeights, formatQuantity } from './columns.js';
 import { chooseWithin, totalOf, type Choice } from './knapsack.js';
-import { toLayerError, type ErrorSums, type WeightMeter } from './measure.js';
+import { toLayerError, type ErrorSums, type WeightMeter } from '../load/weight-meter.js';
 
 /** What `--quantization auto` is held to; at least one of the two. */
 export interface AutoLimits {

@@ -3,7 +3,7 @@ import { openWeightFile } from '../hub/weight-file.js';
 import type { Graph } from '../graph/ir.js';
 import type { NativeAddon } from '../runtime/addon.js';
 import { chooseAutomatically, type AutoRequest, type AutoResult } from './auto.js';
-import { WeightMeter } from './measure.js';
+import { WeightMeter } from '../load/weight-meter.js';
 
 /** A meter over the weight files of a checkpoint, as they were when their headers were checked. */
 export function meterOf(checkpoint: Checkpoint, addon: NativeAddon, threads: number): WeightMeter {

@@ -1,7 +1,8 @@
 import { formatBytes } from '../cli/render.js';
 import { UserError } from '../errors.js';
 import { nearestNames } from '../quant/nearest.js';
-import type { LayerError, LayerRow } from './report.js';
+import type { LayerError } from '../load/weight-meter.js';
+import type { LayerRow } from './report.js';
 
 type Value = string | number | null;
 

@@ -9,7 +9,7 @@ import { countWeights } from './columns.js';
 import { fitsWeights, forecastMemory, type MemorySettings } from './forecast.js';
 import { findFreeLayers, findSources } from './free-layers.js';
 import { describeKernel } from './kernels.js';
-import { addSums, toLayerError, type ErrorSums } from './measure.js';
+import { addSums, toLayerError, type ErrorSums } from '../load/weight-meter.js';
 import {
   REPORT_SCHEMA,
   type Alternative,

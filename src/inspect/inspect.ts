@@ -18,7 +18,7 @@ import { describeCheckpoint, describeFolder } from './describe-checkpoint.js';
 import { describeOnnx, openOnnx } from './describe-onnx.js';
 import type { MemorySettings } from './forecast.js';
 import { findSources } from './free-layers.js';
-import type { ErrorSums } from './measure.js';
+import type { ErrorSums } from '../load/weight-meter.js';
 import { openReport } from './open-report.js';
 import type { InspectReport } from './report.js';
 import { findUnknownKeys } from './unknown-keys.js';
@@ -70,7 +70,9 @@ export async function inspectModel(options: InspectOptions): Promise<Inspection>
   if (await isFdqFolder(located.dir)) {
     const { quantization, dtype } = options;
     const plan = await planFdqFolder(located, { ...quantization, dtype }, isa);
-    return readOnly(options, describeFolder(plan, { isa, memory: measureMachine(options) }));
+    const { errors } = plan;
+    const known = errors === undefined ? {} : { errors };
+    return readOnly(options, describeFolder(plan, { isa, memory: measureMachine(options), ...known }));
   }
   const onnx = await findOnnxFile(located.dir, names);
   if (onnx !== undefined) {
@@ -149,7 +151,8 @@ function measureMachine({ memory }: InspectOptions): MemorySettings {
 
 /** What was described already, or has no weights to choose about. */
 function readOnly({ measure, auto, model }: InspectOptions, report: InspectReport): Inspection {
-  if (measure || auto !== undefined) {
+  // A converted folder has the figures of its conversion.
+  if ((measure && report.totals.error === null) || auto !== undefined) {
     throw new UserError(
       'usage',
       `Expected a checkpoint to ${auto === undefined ? 'measure' : 'choose schemes for'} but ${JSON.stringify(model)} (${report.model.kind}) has no original weights to compare with.`,

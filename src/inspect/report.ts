@@ -1,3 +1,4 @@
+import type { LayerError } from '../load/weight-meter.js';
 /** What `fdq inspect --json` prints: docs/inspect.md says which keys stay as they are. */
 export interface InspectReport {
   readonly schema: typeof REPORT_SCHEMA;
@@ -68,22 +69,6 @@ export interface LayerRow {
   readonly kernel: string;
   /** Present after `--measure` for what fdq quantizes, else null. */
   readonly error: LayerError | null;
-}
-
-/** Distance of the restored matrix r from the original w, from the bytes the kernels read. */
-export interface LayerError {
-  /** ‖w - r‖ / ‖w‖, Frobenius norms. */
-  readonly frobenius: number;
-  /** Largest |w - r|. */
-  readonly maxAbs: number;
-  /** 10 log10(‖w‖² / ‖w - r‖²); Infinity when nothing is lost. */
-  readonly sqnrDb: number;
-  /** Of the angle between w and r as vectors. */
-  readonly cosine: number;
-  /** Originals beyond the format's largest value by more than half of its last step. */
-  readonly saturated: number;
-  /** Scales (of the narrowest kind the scheme has) that restore zeros only: a 0 was replaced by 1. */
-  readonly zeroScales: number;
 }
 
 export interface WeightGroup {

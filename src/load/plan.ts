@@ -5,6 +5,7 @@ import { buildModel } from '../models/build-model.js';
 import type { QuantizationPlan } from '../quant/plan.js';
 import type { LayerReport } from '../quant/report.js';
 import type { IsaName } from '../runtime/addon.js';
+import type { ErrorSums } from './weight-meter.js';
 import { applyQuantization, requestOf, weightBytesOf, type QuantizationFlags } from './apply-quantization.js';
 import { chooseArithmetic, isBfloat16Model, type Arithmetic, type DtypeChoice } from './arithmetic.js';
 
@@ -25,6 +26,8 @@ export interface ServingPlan {
   readonly arithmetic: Arithmetic;
   /** Whole sentences, for the user. */
   readonly warnings: readonly string[];
+  /** What quantizing each tensor lost, by its name, where that was measured before. */
+  readonly errors?: ReadonlyMap<string, ErrorSums>;
 }
 
 /** What headers and flags say about a checkpoint. */

@@ -7,6 +7,8 @@ import { FORMAT_NAMES, writerOf } from '../../src/convert/formats.js';
 import { openCheckpoint } from '../../src/hub/checkpoint.js';
 import { locateModel } from '../../src/hub/locate.js';
 import { parseModelManifest } from '../../src/load/folder/manifest.js';
+import { inspectModel } from '../../src/inspect/inspect.js';
+import type { InspectReport } from '../../src/inspect/report.js';
 import { planCheckpoint } from '../../src/load/plan.js';
 import { streamWeights } from '../../src/load/stream-weights.js';
 import { openWeightFile } from '../../src/hub/weight-file.js';
@@ -53,6 +55,30 @@ describe.each(SCHEMES.map(({ name }) => name))('fdq convert --quantization %s', 
       const found = createHash('sha256').update(bytes.subarray(offset, offset + length));
       expect(found.digest('hex')).toBe(sha256);
     }
+  });
+});
+
+describe('inspecting a converted folder', () => {
+  it('shows the errors that inspect --measure finds in the checkpoint', async () => {
+    const { output } = await convertFixture('qwen3', await createTempDir(), 'wint4:g32');
+    const flags = {
+      dtype: 'auto',
+      measure: true,
+      threads: 2,
+      memory: { utilization: 0.9 },
+    } as const;
+    const quantization = { quantization: 'wint4:g32' };
+    const { report: measured } = await inspectModel({
+      ...flags,
+      model: fixtureFolder('qwen3'),
+      quantization,
+    });
+    const { report: kept } = await inspectModel({ ...flags, model: output, quantization: {} });
+    const errorsOf = ({ layers }: InspectReport): ReadonlyMap<string, unknown> =>
+      new Map(layers.map(({ tensor, error }) => [tensor, error]));
+    expect(errorsOf(kept)).toEqual(errorsOf(measured));
+    expect(kept.totals.error).toEqual(measured.totals.error);
+    expect(kept.totals.error?.sqnrDb).toBeGreaterThan(15);
   });
 });
 

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { WeightSource } from '../../src/graph/ir.js';
-import { toLayerError, WeightMeter, type ErrorSums } from '../../src/inspect/measure.js';
+import { toLayerError, WeightMeter, type ErrorSums } from '../../src/load/weight-meter.js';
 import { encodeBf16 } from '../../src/quant/numerics/bf16.js';
 import { widenFloats } from '../../src/quant/numerics/floats.js';
 import { SCHEMES } from '../../src/quant/registry.js';

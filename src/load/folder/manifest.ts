@@ -4,6 +4,7 @@ import { DATA_TYPE_NAMES, findByteLength } from '../../graph/data-types.js';
 import type { DataType } from '../../graph/ir.js';
 import { parseStrictJsonObject } from '../../hub/strict-json.js';
 import type { DecoderInfo } from '../../models/architecture.js';
+import type { ErrorSums } from '../weight-meter.js';
 import type { LayerReport } from '../../quant/report.js';
 import type { QuantizationFlags } from '../apply-quantization.js';
 import { TENSOR_ALIGNMENT, WEIGHTS_FILE, type WrittenTensor } from './weights-file.js';
@@ -59,6 +60,8 @@ export interface ModelManifest extends WeightsManifest {
   readonly decoder: DecoderInfo;
   /** What each layer became and the rule that decided. */
   readonly layers: readonly LayerReport[];
+  /** What quantizing each tensor lost, by its name; absent where the float weights were not there to compare. */
+  readonly errors?: Readonly<Record<string, ErrorSums>> | undefined;
 }
 
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
@@ -109,6 +112,18 @@ const DECODER = z.looseObject({
   storedDataType: dataType,
 });
 
+const amount = z.number().nonnegative();
+
+const ERROR = z.strictObject({
+  sumW2: amount,
+  sumR2: amount,
+  sumWr: z.number(),
+  sumE2: amount,
+  maxAbs: amount,
+  saturated: count,
+  zeroScales: count,
+});
+
 const MODEL = z.looseObject({
   kind: z.literal('model'),
   ...WEIGHTS,
@@ -122,6 +137,7 @@ const MODEL = z.looseObject({
   storedDataType: dataType,
   decoder: DECODER,
   layers: z.array(LAYER),
+  errors: z.record(z.string(), ERROR).optional(),
 });
 
 const CACHE_ENTRY = z.looseObject({ kind: z.literal('cache'), key: sha256, model: z.string(), ...WEIGHTS });

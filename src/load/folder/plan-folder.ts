@@ -48,6 +48,7 @@ export async function planFdqFolder(
     weightBytes: weightBytesOf(graph),
     arithmetic,
     warnings: [],
+    ...(manifest.errors === undefined ? {} : { errors: new Map(Object.entries(manifest.errors)) }),
   };
 }
 

@@ -1,11 +1,10 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { BugError } from '../errors.js';
 import type { WeightSource } from '../graph/ir.js';
-import { checkResult, floatType } from '../load/read-problems.js';
+import { checkResult, floatType } from './read-problems.js';
 import { memberSlices } from '../quant/packed-layout.js';
 import type { QuantScheme } from '../quant/scheme.js';
 import type { NativeAddon, WeightError } from '../runtime/addon.js';
-import type { LayerError } from './report.js';
 
 export interface MeterOptions {
   readonly addon: NativeAddon;
@@ -16,6 +15,22 @@ export interface MeterOptions {
 
 /** Sums behind a `LayerError`; those of several layers add up. */
 export type ErrorSums = Omit<WeightError, 'status'>;
+
+/** Distance of the restored matrix r from the original w, from the bytes the kernels read. */
+export interface LayerError {
+  /** ‖w - r‖ / ‖w‖, Frobenius norms. */
+  readonly frobenius: number;
+  /** Largest |w - r|. */
+  readonly maxAbs: number;
+  /** 10 log10(‖w‖² / ‖w - r‖²); Infinity when nothing is lost. */
+  readonly sqnrDb: number;
+  /** Of the angle between w and r as vectors. */
+  readonly cosine: number;
+  /** Originals beyond the format's largest value by more than half of its last step. */
+  readonly saturated: number;
+  /** Scales (of the narrowest kind the scheme has) that restore zeros only: a 0 was replaced by 1. */
+  readonly zeroScales: number;
+}
 
 type Part = 'weight' | 'scales' | 'blockScales';
 
@@ -74,7 +89,8 @@ export class WeightMeter {
     const compared = await addon.compareWeight(job);
     checkResult(source, compared);
     if (compared.status !== 'ok') throw new BugError(`${source.name} was not compared`);
-    return compared;
+    const { status: _, ...sums } = compared;
+    return sums;
   }
 
   async close(): Promise<void> {
