@@ -27,8 +27,8 @@ export const CONVERT_FLAGS = {
     kind: 'choice',
     group: 'OUTPUT',
     summary:
-      'What is written: fdq, the folder that fdq serve maps; onnx, a model for any ONNX Runtime and onnxruntime-genai.',
-    options: ['fdq', 'onnx'],
+      'What is written: fdq, the folder that fdq serve maps; onnx, a model for any ONNX Runtime; safetensors, a checkpoint that other engines load.',
+    options: ['fdq', 'onnx', 'safetensors'],
     default: 'fdq',
   },
   force: {

@@ -1,0 +1,92 @@
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { BugError } from '../errors.js';
+import { requestOf } from '../load/apply-quantization.js';
+import { writeFailure } from '../load/folder/write-problems.js';
+import { produceWeights } from './produce-weights.js';
+import { describeConfig } from './safetensors/describe-config.js';
+import { planTensors, type OutputPlan } from './safetensors/plan-tensors.js';
+import { describeIndex, layOutShards, ShardFiles, type ShardPlan } from './safetensors/shards.js';
+import { compareLogits } from './verify-logits.js';
+import type { ConvertJob, FormatWriter, VerifyJob, WriteReport } from './writer.js';
+
+/** Of config.json and the index, for the comparison with the free space. */
+const TEXT_BYTES = 16 << 20;
+/** Largest difference of a logit where the reciprocal of a scale is stored, which is rounded once more. */
+const RECIPROCAL_TOLERANCE = 1e-3;
+
+/** A checkpoint in the layout of compressed-tensors, or DeepSeek's for 128 x 128 tiles of FP8. */
+export const safetensorsWriter: FormatWriter = {
+  name: 'safetensors',
+  summary: 'a checkpoint that other engines load: compressed-tensors, or fp8 for block_wise_fp8',
+  estimateBytes: (plan) => layOutShards(planTensors(plan).tensors).fileBytes + TEXT_BYTES,
+  check: (plan) => void planTensors(plan),
+  write,
+  verify,
+};
+
+async function write(job: ConvertJob): Promise<WriteReport> {
+  const { plan, dir } = job;
+  const output = planTensors(plan);
+  const shards = layOutShards(output.tensors);
+  const files = await ShardFiles.create(dir, shards);
+  try {
+    await writeTensors(job, output, { files, totalBytes: shards.tensorBytes });
+    files.finish();
+  } finally {
+    await files.close();
+  }
+  await writeJson(path.join(dir, 'config.json'), describeConfig(plan, output));
+  const index = describeIndex(shards);
+  if (index !== undefined) await writeJson(path.join(dir, 'model.safetensors.index.json'), index);
+  return { weightBytes: shards.tensorBytes };
+}
+
+async function writeTensors(
+  { plan, runtime, threads, signal, onProgress }: ConvertJob,
+  { tensors, graph, splits }: OutputPlan,
+  { files, totalBytes }: { readonly files: ShardFiles; readonly totalBytes: ShardPlan['tensorBytes'] },
+): Promise<void> {
+  let doneBytes = 0;
+  const put = async (name: string, bytes: Uint8Array): Promise<void> => {
+    await files.write(name, bytes);
+    doneBytes += bytes.byteLength;
+    onProgress(doneBytes, totalBytes);
+  };
+  for (const { name, bytes } of tensors) if (bytes !== undefined) await put(name, bytes);
+  await produceWeights(graph, {
+    addon: runtime.addon,
+    checkpoint: plan.checkpoint,
+    threads,
+    signal,
+    write: async ({ name: source }, produced) => {
+      const split = splits.get(source);
+      if (split === undefined) throw new BugError(`${source} is no part of the output`);
+      for (const { name, bytes } of split(produced)) await put(name, bytes);
+    },
+  });
+}
+
+/** Reads the folder as any stored checkpoint and compares its logits with those of the online path. */
+async function verify({ plan, load, dir, signal }: VerifyJob): Promise<string> {
+  const { chooseQuantization: _, ...flags } = load;
+  const { quantization: _name, quantizationConfig: _config, ...bare } = flags;
+  const { quantizeLmHead: _head, quantizeEmbeddings: _embeddings, requantize: _again, ...stored } = bare;
+  const { kvCacheDtype } = requestOf(plan.quantization);
+  const isRounded = planTensors(plan).modules.some(({ layout }) => layout.format === 'nvfp4-pack-quantized');
+  const tolerance = isRounded ? RECIPROCAL_TOLERANCE : 0;
+  const count = await compareLogits({
+    expected: { ...flags, ...plan.quantization, signal },
+    found: { ...stored, kvCacheDtype, model: dir, locate: {}, signal },
+    tolerance,
+  });
+  return tolerance === 0 ? `${count} logits are equal` : `${count} logits differ by at most ${tolerance}`;
+}
+
+async function writeJson(file: string, content: object): Promise<void> {
+  try {
+    await writeFile(file, `${JSON.stringify(content, null, 2)}\n`, { flag: 'wx' });
+  } catch (error) {
+    throw writeFailure(file, error);
+  }
+}
