@@ -17,10 +17,8 @@ export interface GenaiVariant {
   readonly packed?: boolean;
   /** Rotation by nodes before the attention, which then takes position_ids. */
   readonly rotaryBefore?: boolean;
-  /** Changes the graph before it is written. */
-  readonly change?: (graph: Graph) => Graph;
-  /** Replaces keys of genai_config.json's `model`. */
-  readonly model?: Readonly<Record<string, unknown>>;
+  /** More keys of genai_config.json's `model.decoder`. */
+  readonly decoder?: Readonly<Record<string, unknown>>;
 }
 
 /** Writes a float32 model as the builder names and wires it, from a checkpoint fixture. */
@@ -36,8 +34,7 @@ export async function writeGenaiModel(name: string, dir: string, variant: GenaiV
     const words = new Uint16Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
     return new Float32Array(Uint32Array.from(words, (word) => word << 16).buffer);
   };
-  const written = new GenaiGraph(config, tensor, variant).build();
-  const graph = variant.change?.(written) ?? written;
+  const graph = new GenaiGraph(config, tensor, variant).build();
   writeFileSync(path.join(dir, 'model.onnx'), serializeModel(withExternalData(graph, dir), { dir }));
   writeFileSync(path.join(dir, 'genai_config.json'), JSON.stringify(describe(config, variant)));
   for (const file of readdirSync(folder).filter((entry) => /^(?:tokenizer|chat_template)/.test(entry))) {
@@ -66,7 +63,7 @@ function withExternalData(graph: Graph, dir: string): Graph {
   return { ...graph, initializers };
 }
 
-function describe(config: ModelConfig, { model, rotaryBefore }: GenaiVariant): unknown {
+function describe(config: ModelConfig, { decoder, rotaryBefore }: GenaiVariant): unknown {
   return {
     model: {
       context_length: config.maxPositions,
@@ -89,11 +86,11 @@ function describe(config: ModelConfig, { model, rotaryBefore }: GenaiVariant): u
         num_attention_heads: config.numHeads,
         num_hidden_layers: config.numLayers,
         num_key_value_heads: config.numKvHeads,
+        ...decoder,
       },
       eos_token_id: [2, 7],
       type: 'llama',
       vocab_size: config.vocabSize,
-      ...model,
     },
     search: {
       do_sample: true,
@@ -126,7 +123,7 @@ class GenaiGraph {
   }
 
   build(): Graph {
-    const { numLayers, numKvHeads, headDim, vocabSize, maxPositions, tiedEmbeddings } = this.#config;
+    const { numLayers, numKvHeads, headDim, vocabSize, tiedEmbeddings } = this.#config;
     this.#addLengths();
     this.#addCaches();
     let x = this.#node('/model/embed_tokens/Gather', 'Gather', [this.#embedding(), 'input_ids']);
@@ -170,7 +167,7 @@ class GenaiGraph {
       nodes: this.#nodes,
       initializers: this.#initializers,
       values: this.#values,
-      metadata: new Map([['positions', String(maxPositions)]]),
+      metadata: new Map(),
     };
   }
 

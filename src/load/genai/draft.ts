@@ -1,4 +1,12 @@
-import type { Attribute, DataType, Graph, GraphNode, Initializer, ValueInfo } from '../../graph/ir.js';
+import type {
+  Attribute,
+  DataType,
+  Dimension,
+  Graph,
+  GraphNode,
+  Initializer,
+  ValueInfo,
+} from '../../graph/ir.js';
 import type { LayerReport } from '../../quant/report.js';
 import type { GenaiConfig } from './genai-config.js';
 import { refuseNode } from './problems.js';
@@ -95,9 +103,14 @@ export function integersOf(constant: Initializer | undefined): readonly number[]
   return Array.from({ length: bytes.byteLength / 4 }, (_, i) => view.getInt32(4 * i, true));
 }
 
+/** The shape the model declares for a value, where it does. */
+export function declaredShape({ source }: Draft, name: string): readonly Dimension[] | undefined {
+  return (source.values.get(name) ?? source.outputs.find((output) => output.name === name))?.shape;
+}
+
 /** Whether an axis is the last of a value of `source`; values without a declared shape have three dimensions. */
-export function isLastAxis({ source }: Draft, value: string, axis: number): boolean {
-  const rank = source.values.get(value)?.shape.length ?? 3;
+export function isLastAxis(draft: Draft, value: string, axis: number): boolean {
+  const rank = declaredShape(draft, value)?.length ?? 3;
   return axis === -1 || axis === rank - 1;
 }
 

@@ -4,6 +4,7 @@ import type { GraphNode } from '../../graph/ir.js';
 import { emitAttention } from './attention.js';
 import {
   addRows,
+  declaredShape,
   findConstant,
   integersOf,
   isLastAxis,
@@ -160,7 +161,7 @@ function emitLayout(draft: Draft, node: GraphNode): void {
   const [input = '', target = ''] = node.inputs;
   const output = node.outputs[0] as string;
   const x = rowsOf(draft, node, input);
-  const sizes = integersOf(findConstant(draft, target)) ?? draft.source.values.get(output)?.shape;
+  const sizes = integersOf(findConstant(draft, target)) ?? declaredShape(draft, output);
   const last = sizes?.at(-1);
   const isSame =
     last === x.columns || (last === -1 && sizes?.slice(0, -1).every((size) => size === 0) === true);
