@@ -73,6 +73,9 @@ function describeMissingWeights(label: string, names: readonly string[]): UserEr
       {
         param: label,
         suggestions: [
+          ...(foreign.some((name) => /\.onnx$/i.test(name))
+            ? ['An ONNX decoder is served (fdq serve) where its genai_config.json lies beside it.']
+            : []),
           'Use the safetensors version of the model if its publisher has one.',
           'Convert it: python -c "from transformers import AutoModelForCausalLM as M; ' +
             "M.from_pretrained('<model>', torch_dtype='auto').save_pretrained('<new folder>')\"",

@@ -202,6 +202,7 @@ describe('openCheckpoint refuses', () => {
       expect(error.message).toContain(name);
       expect(error.message).toContain('safetensors (BF16, FP16 or FP32)');
       expect(error.suggestions.join()).toContain('save_pretrained');
+      expect(error.suggestions.join().includes('genai_config.json')).toBe(name === 'model.onnx');
     },
   );
 
