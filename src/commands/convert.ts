@@ -46,7 +46,10 @@ export default class Convert extends BaseCommand {
   ];
 
   static override readonly args = {
-    model: Args.string({ description: 'Model folder or Hugging Face id, like --model.', ignoreStdin: true }),
+    model: Args.string({
+      description: 'Model folder or Hugging Face id, like --model, or an .onnx file.',
+      ignoreStdin: true,
+    }),
   };
 
   static override readonly flags = toOclifFlags(CONVERT_FLAGS);

@@ -9,6 +9,7 @@ import { requestOf } from '../load/apply-quantization.js';
 import { loadArchitecture } from '../models/registry.js';
 import { summarizeQuantization, type QuantizationSummary } from '../quant/report.js';
 import { chooseIsa, loadRuntime } from '../runtime/load-addon.js';
+import { convertGraph, isOnnxFile } from './convert-graph.js';
 import { writerOf, type FormatName } from './formats.js';
 import { copyModelFiles } from './model-files.js';
 import { checkFreeSpace, checkTarget } from './target.js';
@@ -55,6 +56,7 @@ export interface ConvertReport {
  */
 export async function convert(options: ConvertOptions, observer: ConvertObserver): Promise<ConvertReport> {
   const { load, signal } = options;
+  if (await isOnnxFile(load.model)) return convertGraph(options, observer);
   const writer = writerOf(options.format);
   const offline = { ...load, offline: true } as const;
   requestOf(offline);

@@ -2,7 +2,7 @@ import { intAttribute } from '../../graph/builder.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import { byteLengthOf, elementTypeOf } from '../../graph/data-types.js';
 import type { DataType, GraphNode, Initializer } from '../../graph/ir.js';
-import { addTensor, mapped, numberOf, refuse, scopeOf, type Lowering } from './lowering.js';
+import { addTensor, mapped, numberOf, refuse, scopeOf, type LayerLowering } from './lowering.js';
 import { roundInputs } from './round-inputs.js';
 import {
   spreadMembers,
@@ -41,7 +41,7 @@ interface Layer {
  * floats), with the rounding of its input before it.
  * @returns the value [tokens, n]
  */
-export function lowerLinear(lowering: Lowering, node: GraphNode): string {
+export function lowerLinear(lowering: LayerLowering, node: GraphNode): string {
   const layer = readLayer(lowering, node);
   switch (layer.format) {
     case 'int4':
@@ -58,7 +58,7 @@ export function lowerLinear(lowering: Lowering, node: GraphNode): string {
   }
 }
 
-function readLayer(lowering: Lowering, node: GraphNode): Layer {
+function readLayer(lowering: LayerLowering, node: GraphNode): Layer {
   const [x = '', weight = '', scales = '', bias = '', blockScales = '', zeroPoints = ''] = node.inputs;
   const rows = node.attributes['rows'];
   const list = rows?.type === 'ints' ? rows.value : [];
@@ -83,7 +83,7 @@ function readLayer(lowering: Lowering, node: GraphNode): Layer {
   return { ...layer, x: roundInputs(scope, layer.x, rounding) };
 }
 
-function addMatMulNBits(lowering: Lowering, layer: Layer): string {
+function addMatMulNBits(lowering: LayerLowering, layer: Layer): string {
   const { scope, weight, scales, rows, n, k, format, groupK } = layer;
   if (layer.groupN !== 1 || scales === undefined)
     throw refuseFormat(layer, `${format} without scales of rows`);
@@ -118,7 +118,7 @@ function addMatMulNBits(lowering: Lowering, layer: Layer): string {
 }
 
 /** e4m3 weights [n, k] times their scales: of rows, of whole tensors, or of tiles as a scale a row and 128 columns. */
-function addDequantized(lowering: Lowering, layer: Layer): string {
+function addDequantized(lowering: LayerLowering, layer: Layer): string {
   const { scope, weight, scales, rows, n, k, groupN, groupK } = layer;
   const stack = { rows, k };
   const tiled = groupN === TILE;
@@ -149,7 +149,7 @@ function addDequantized(lowering: Lowering, layer: Layer): string {
 }
 
 /** The weight as stored, in float32: ONNX Runtime's CPU kernels multiply nothing shorter. */
-function addFloat(lowering: Lowering, { scope, weight, format }: Layer): string {
+function addFloat(lowering: LayerLowering, { scope, weight, format }: Layer): string {
   const stored = mapped(lowering, weight.name);
   if (format === 'float32') return stored;
   return scope.value({

@@ -4,15 +4,19 @@ import type { Attribute, Graph, GraphNode, Initializer } from '../../graph/ir.js
 import type { DecoderInfo } from '../../models/architecture.js';
 import type { StockTensor } from './stock-weights.js';
 
-/** What the lowering of one node may use. */
-export interface Lowering {
+/** What the lowering of one layer may use. */
+export interface LayerLowering {
   readonly source: Graph;
-  readonly decoder: DecoderInfo;
   readonly builder: GraphBuilder;
   /** Values of the packed graph → values here. */
   readonly names: Map<string, string>;
   /** Tensors of the result that are not inline, by name. */
   readonly tensors: Map<string, StockTensor>;
+}
+
+/** What the lowering of one node of a decoder may use. */
+export interface Lowering extends LayerLowering {
+  readonly decoder: DecoderInfo;
   /** int64 [3], `batch, sequence, -1`: folds [tokens, n] to [batch, sequence, n]. */
   readonly batchShape: string;
   /** int32 [batch]: positions of each sequence after this step, minus one. */
@@ -22,7 +26,7 @@ export interface Lowering {
 }
 
 /** The name here of a value or an initializer of the packed graph. */
-export function mapped(lowering: Lowering, name: string): string {
+export function mapped(lowering: LayerLowering, name: string): string {
   if (name === '') return '';
   const known = lowering.names.get(name);
   if (known !== undefined) return known;
@@ -33,14 +37,14 @@ export function mapped(lowering: Lowering, name: string): string {
   return added;
 }
 
-function keepInitializer(lowering: Lowering, initializer: Initializer): string {
+function keepInitializer(lowering: LayerLowering, initializer: Initializer): string {
   const { name, dataType, shape, data } = initializer;
   if (data.kind !== 'inline') return addTensor(lowering, { source: name, target: initializer });
   return lowering.builder.constant(name.replace(/^\//, ''), dataType, shape, data.bytes);
 }
 
 /** Declares a tensor whose bytes the writer produces. */
-export function addTensor(lowering: Lowering, tensor: StockTensor): string {
+export function addTensor(lowering: LayerLowering, tensor: StockTensor): string {
   const { name } = tensor.target;
   if (lowering.tensors.has(name)) return name;
   lowering.tensors.set(name, tensor);
@@ -48,7 +52,7 @@ export function addTensor(lowering: Lowering, tensor: StockTensor): string {
 }
 
 /** Node names stay under the module they belong to. */
-export function scopeOf({ builder }: Lowering, node: GraphNode): GraphBuilder {
+export function scopeOf({ builder }: LayerLowering, node: GraphNode): GraphBuilder {
   const folder = node.name.slice(1, Math.max(1, node.name.lastIndexOf('/')));
   return folder === '' ? builder : builder.scope(folder);
 }

@@ -1,0 +1,217 @@
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { GraphBuilder, intAttribute } from '../../../src/graph/builder.js';
+import type { Graph } from '../../../src/graph/ir.js';
+import { parseModel, serializeModel } from '../../../src/graph/onnx.js';
+import { resolveScheme } from '../../../src/quant/registry.js';
+import { loadRuntime } from '../../../src/runtime/load-addon.js';
+import { convertFolder } from '../../helpers/convert-fixture.js';
+import { createTempDir } from '../../helpers/temp-dir.js';
+
+const [K, H] = [64, 96];
+const FLOAT = 1;
+/** Sums in another order, in float32; of the largest output. */
+const TOLERANCE = 1e-5;
+
+let dir: string;
+let file: string;
+beforeEach(async () => {
+  dir = await createTempDir();
+  mkdirSync(path.join(dir, 'in'));
+  file = path.join(dir, 'in', 'mlp.onnx');
+});
+
+function values(count: number, seed: number): Float32Array {
+  let state = seed;
+  return Float32Array.from({ length: count }, () => {
+    state = (state * 1103515245 + 12345) % 2 ** 31;
+    return state / 2 ** 30 - 1;
+  });
+}
+
+type Change = (name: string, shape: readonly number[], data: Float32Array) => Float32Array;
+
+/**
+ * x [batch, tokens, K] through a MatMul with `up` [K, H] (external), a Relu, a MatMul with `down` [K, H] through a
+ * Transpose; then rows [.., K] through a Gemm with `head` [H, K] (inside of the model) and a bias, and `up` again.
+ */
+function buildModel(opset = 21, change: Change = (_name, _shape, data) => data): Graph {
+  const builder = GraphBuilder.create('mlp', new Map([['', opset]]));
+  const external: Uint8Array[] = [];
+  const weight = (name: string, shape: readonly number[], seed: number): string => {
+    const data = change(name, shape, values(shape[0]! * shape[1]!, seed));
+    const offset = external.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    external.push(new Uint8Array(data.buffer));
+    const place = {
+      kind: 'external',
+      file: path.join(dir, 'in', 'mlp.data'),
+      offset,
+      byteLength: data.byteLength,
+    } as const;
+    return builder.initializer({ name, dataType: 'float32', shape, data: place });
+  };
+  const value = (
+    opType: string,
+    inputs: readonly string[],
+    shape: readonly (number | string)[],
+    attributes = {},
+  ): string =>
+    builder
+      .scope(opType.toLowerCase())
+      .value({ opType, inputs, output: { dataType: 'float32', shape }, attributes });
+  const x = builder.input('x', 'float32', ['batch', 'tokens', K]);
+  const up = weight('up.weight', [K, H], 1);
+  const first = value('Relu', [value('MatMul', [x, up], ['batch', 'tokens', H])], ['batch', 'tokens', H]);
+  const turned = value('Transpose', [weight('down.weight', [K, H], 2)], [H, K]);
+  const second = value('MatMul', [first, turned], ['batch', 'tokens', K]);
+  const rows = value(
+    'Reshape',
+    [second, builder.constant('rows', 'int64', [2], BigInt64Array.of(-1n, BigInt(K)))],
+    ['rows', K],
+  );
+  const head = builder.constant('head', 'float32', [H, K], change('head', [H, K], values(H * K, 3)));
+  const bias = builder.constant('bias', 'float32', [H], values(H, 4));
+  const gemm = value('Gemm', [rows, head, bias], ['rows', H], { transB: intAttribute(1) });
+  const again = value('MatMul', [rows, up], ['rows', H]);
+  builder.output(value('Add', [gemm, again], ['rows', H]));
+  writeFileSync(path.join(dir, 'in', 'mlp.data'), Buffer.concat(external));
+  return builder.build();
+}
+
+function writeModel(graph: Graph): void {
+  writeFileSync(file, serializeModel(graph, { dir: path.join(dir, 'in') }));
+}
+
+async function run(model: string, graph: Graph): Promise<Float32Array> {
+  const { addon } = loadRuntime();
+  const session = await addon.createSession({
+    model: readFileSync(model),
+    initializers: [],
+    placeholderFolder: path.dirname(model),
+    threads: 1,
+    spinning: false,
+    isa: addon.detectIsa(),
+  });
+  const tensor = (name: string, shape: readonly number[], data: Float32Array) => ({
+    name,
+    elementType: FLOAT,
+    shape,
+    data,
+  });
+  const output = tensor(graph.outputs[0]!.name, [6, H], new Float32Array(6 * H));
+  await session.run([tensor('x', [2, 3, K], values(6 * K, 5))], [output]);
+  await session.close();
+  return output.data;
+}
+
+/** What a scheme leaves of a matrix; those stored [k, n] are quantized as [n, k]. */
+function dequantize(scheme: string): Change {
+  const { quantize, dequantize: restore } = resolveScheme(scheme);
+  return (name, [rows = 0, columns = 0], data) => {
+    const isTurned = name === 'up.weight';
+    const turn = (from: Float32Array, n: number, k: number) =>
+      Float32Array.from({ length: n * k }, (_, i) => from[(i % n) * k + Math.floor(i / n)]!);
+    const shape = isTurned ? [columns, rows] : [rows, columns];
+    const matrix = { name, dataType: 'float32', shape } as const;
+    const bytes = new Uint8Array((isTurned ? turn(data, rows, columns) : data).buffer);
+    const restored = restore(matrix, quantize(matrix, { firstRow: 0, bytes }));
+    return isTurned ? turn(restored, columns, rows) : restored;
+  };
+}
+
+/** Largest difference, of the largest expected value. */
+function distance(found: Float32Array, expected: Float32Array): number {
+  const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return found.reduce((worst, value, i) => Math.max(worst, Math.abs(value - expected[i]!)), 0) / largest;
+}
+
+const convertIt = (quantization: string, changes = {}) =>
+  convertFolder(file, dir, quantization, { format: 'onnx', ...changes });
+
+// Largest relative error: a step of the codes, twice where inputs are rounded too.
+describe('fdq convert MODEL.onnx', () => {
+  it.each([
+    ['wint8', 1 / 127],
+    ['wint4:g32', 1 / 7],
+    ['fp8_per_channel', 2 / 16],
+    ['block_wise_fp8', 2 / 16],
+    ['w8a8', 2 / 127],
+  ] as const)('gives %s the outputs of its weights, on standard operators', async (scheme, step) => {
+    const graph = buildModel();
+    writeModel(graph);
+    const original = await run(file, graph);
+    const report = await convertIt(scheme);
+    expect(report).toMatchObject({ scheme, format: 'onnx', summary: expect.anything() as unknown });
+    expect(readdirSync(report.output).sort()).toEqual(['model.onnx', 'model.onnx.data']);
+    const written = path.join(report.output, 'model.onnx');
+    const model = parseModel(readFileSync(written), { dir: report.output });
+    expect([...new Set(model.nodes.map(({ domain }) => domain))].sort()).toEqual(
+      scheme.startsWith('wint') || scheme === 'w8a8' ? ['', 'com.microsoft'] : [''],
+    );
+    expect(model.inputs).toEqual(graph.inputs);
+    expect(model.outputs).toEqual(graph.outputs);
+    const found = await run(written, graph);
+    expect(distance(found, original)).toBeLessThan(step);
+    expect(distance(found, original)).toBeGreaterThan(0);
+    if (!scheme.startsWith('wint')) return;
+    writeModel(buildModel(21, dequantize(scheme)));
+    const expected = await run(file, graph);
+    expect(distance(found, expected)).toBeLessThan(TOLERANCE);
+  });
+
+  it('keeps a shared matrix one tensor, and what is ignored as it was', async () => {
+    writeModel(buildModel());
+    const { output } = await convertIt(JSON.stringify({ quantization: 'wint8', ignore: ['down'] }));
+    const model = parseModel(readFileSync(path.join(output, 'model.onnx')), { dir: output });
+    const layers = model.nodes.filter(({ opType }) => opType === 'MatMulNBits');
+    expect(layers.map(({ inputs }) => inputs[1])).toEqual(
+      ['up.weight.transposed.quantized', 'head.quantized', 'up.weight.transposed.quantized'].map((name) =>
+        name.replace('head', '/head'),
+      ),
+    );
+    expect(model.initializers.has('up.weight')).toBe(false);
+    expect(model.initializers.get('down.weight')).toMatchObject({ dataType: 'float32', shape: [K, H] });
+  });
+
+  it.each([
+    ['another format', {}, { format: 'fdq' }, 'it is written as onnx, not as fdq'],
+    ['--verify', {}, { verify: true }, '--verify knows no inputs'],
+    [
+      'an operator set that is too old',
+      { opset: 17 },
+      {},
+      'becomes ReduceMax of operator set 18, but the model is of 17',
+    ],
+  ] as const)('refuses %s', async (_what, { opset = 21 }: { opset?: number }, changes, message) => {
+    writeModel(buildModel(opset));
+    await expect(convertIt('w8a8', changes)).rejects.toMatchObject({
+      code: 'unsupported_model',
+      message: expect.stringContaining(message) as string,
+    });
+    expect(readdirSync(dir)).toEqual(['in']);
+  });
+
+  it('refuses experts and models without a product of float32, by name', async () => {
+    const builder = GraphBuilder.create(
+      'moe',
+      new Map([
+        ['', 21],
+        ['com.microsoft', 1],
+      ]),
+    );
+    const x = builder.input('x', 'float32', ['tokens', K]);
+    const same = { dataType: 'float32', shape: ['tokens', K] } as const;
+    builder.output(builder.value({ opType: 'MoE', domain: 'com.microsoft', inputs: [x, x], output: same }));
+    writeModel(builder.build());
+    await expect(convertIt('wint8')).rejects.toMatchObject({ param: '/MoE', code: 'unsupported_model' });
+    const plain = GraphBuilder.create('plain', new Map([['', 21]]));
+    plain.output(
+      plain.value({ opType: 'Relu', inputs: [plain.input('x', 'float32', ['n', K])], output: same }),
+    );
+    writeModel(plain.build());
+    await expect(convertIt('wint8')).rejects.toMatchObject({
+      message: expect.stringContaining('has no MatMul or Gemm') as string,
+    });
+  });
+});
