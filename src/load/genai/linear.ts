@@ -1,6 +1,6 @@
 import { intAttribute } from '../../graph/builder.js';
 import type { GraphNode, Initializer, WeightSource } from '../../graph/ir.js';
-import { byteLengthOf } from '../../graph/data-types.js';
+import { byteLengthOf, elementTypeOf } from '../../graph/data-types.js';
 import {
   addRows,
   findConstant,
@@ -15,6 +15,7 @@ import {
 } from './draft.js';
 import { refuseNode } from './problems.js';
 
+const FLOAT32 = elementTypeOf('float32');
 const GEMM_NEUTRAL = { transA: 0, alpha: 1, beta: 1 } as const;
 
 /** MatMul or Gemm with a constant weight → Gemm with the weight as [n, k], the unit the quantizer replaces. */
@@ -65,10 +66,13 @@ export function emitGather(draft: Draft, node: GraphNode): void {
   }
   // A tied embedding is the transpose of the output matrix.
   const { weight, isTransposed } = resolveWeight(draft, node, table);
+  const [rows = 0, columns = 0] = isTransposed ? [...weight.shape].reverse() : weight.shape;
+  const { vocabSize, inputIds } = draft.config;
+  if (rows < vocabSize) throw refuseNode(node, `has ${rows} rows for a vocabulary of ${vocabSize}`);
   addRows(
     draft,
-    { ...node, inputs: [addWeight(draft, node, weight, isTransposed), draft.config.inputIds] },
-    { dataType: weight.dataType, rows: 'tokens', columns: weight.shape[isTransposed ? 0 : 1] as number },
+    { ...node, inputs: [addWeight(draft, node, weight, isTransposed), inputIds] },
+    { dataType: weight.dataType, rows: 'tokens', columns },
   );
 }
 
@@ -127,7 +131,7 @@ function resolveWeight(
     const perm = node.attributes['perm'];
     const swaps = perm?.type !== 'ints' || perm.value.join() === '1,0';
     if (node.domain === '' && node.opType === 'Transpose' && swaps) isTransposed = !isTransposed;
-    else if (node.domain !== '' || node.opType !== 'Cast') break;
+    else if (node.domain !== '' || node.opType !== 'Cast' || numberOf(node, 'to', 0) !== FLOAT32) break;
     name = node.inputs[0] as string;
   }
   const weight = findConstant(draft, name);

@@ -104,6 +104,7 @@ function emitSkipNorm(draft: Draft, node: GraphNode): void {
   const [x, y] = [rowsOf(draft, node, input), rowsOf(draft, node, skip)];
   if (x.columns !== y.columns || x.rows !== y.rows) throw refuseNode(node, 'adds values of different sizes');
   const [output = '', , , sum = ''] = node.outputs;
+  if (output === '') throw refuseNode(node, 'adds without a use of its norm');
   addRows(
     draft,
     {

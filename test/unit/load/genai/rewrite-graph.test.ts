@@ -205,6 +205,12 @@ describe('an ONNX decoder that is refused names the node and what it does', () =
     expect(act).toThrow(says);
   });
 
+  it('an embedding with fewer rows than the vocabulary', async () => {
+    const { graph, config } = await readModel('llama');
+    const narrow = change(graph, '/model/embed_tokens/Gather', withInput(0, 'cos_cache'));
+    expect(() => packDecoder(narrow, config)).toThrow('has 512 rows for a vocabulary of 640');
+  });
+
   it('norms of q and k that differ', async () => {
     const { graph, config } = await readModel('qwen3');
     const other = withAttribute('epsilon', { type: 'float', value: 0.5 });
