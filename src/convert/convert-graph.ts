@@ -31,15 +31,6 @@ const GRAPH_BYTES = 16 << 20;
 /** Layers named in the warning about those that stay. */
 const SHOWN = 3;
 
-/** Whether the model is one .onnx file, whatever it computes. */
-export async function isOnnxFile(model: string): Promise<boolean> {
-  if (!model.endsWith('.onnx')) return false;
-  return stat(model).then(
-    (found) => found.isFile(),
-    () => false,
-  );
-}
-
 /**
  * Quantizes the MatMul and Gemm nodes of any float32 ONNX model that have a constant matrix, and writes it with
  * standard operators in their place; inputs, outputs and all other nodes stay. External data is never read whole.
@@ -97,6 +88,15 @@ export async function convertGraph(
   } finally {
     await staged.discard();
   }
+}
+
+/** Whether the model is one .onnx file, whatever it computes. */
+export async function isOnnxFile(model: string): Promise<boolean> {
+  if (!model.endsWith('.onnx')) return false;
+  return stat(model).then(
+    (found) => found.isFile(),
+    () => false,
+  );
 }
 
 interface GraphJob {

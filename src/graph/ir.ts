@@ -34,7 +34,15 @@ export type Attribute =
   | { readonly type: 'string'; readonly value: string }
   | { readonly type: 'ints'; readonly value: readonly number[] }
   | { readonly type: 'floats'; readonly value: readonly number[] }
-  | { readonly type: 'strings'; readonly value: readonly string[] };
+  | { readonly type: 'strings'; readonly value: readonly string[] }
+  | { readonly type: 'tensor'; readonly value: TensorValue };
+
+/** A small constant, little-endian. */
+export interface TensorValue {
+  readonly dataType: DataType;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
+}
 
 export interface GraphNode {
   /** Unique, path-like: `/model/layers.3/self_attn/qkv_proj/Gemm`. */

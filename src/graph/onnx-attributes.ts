@@ -1,11 +1,22 @@
 import { invalidModel, unsupportedModel } from './onnx-problems.js';
-import { toSafeInteger } from './onnx-tensors.js';
+import { elementTypeOf } from './data-types.js';
+import { readInitializer, toSafeInteger } from './onnx-tensors.js';
 
-import type { Attribute } from './ir.js';
+import type { Attribute, TensorValue } from './ir.js';
 import type { onnx } from 'onnx-proto';
 
 /** AttributeProto.AttributeType */
-const TYPE = { float: 1, int: 2, string: 3, tensor: 4, floats: 6, ints: 7, strings: 8 } as const;
+const TYPE = {
+  float: 1,
+  int: 2,
+  string: 3,
+  tensor: 4,
+  floats: 6,
+  ints: 7,
+  strings: 8,
+  graph: 5,
+  graphs: 10,
+} as const;
 
 export function writeAttribute(name: string, attribute: Attribute): onnx.IAttributeProto {
   const type = TYPE[attribute.type];
@@ -22,6 +33,10 @@ export function writeAttribute(name: string, attribute: Attribute): onnx.IAttrib
       return { name, type, floats: [...attribute.value] };
     case 'strings':
       return { name, type, strings: attribute.value.map((value) => new TextEncoder().encode(value)) };
+    case 'tensor': {
+      const { dataType, shape, bytes } = attribute.value;
+      return { name, type, t: { dataType: elementTypeOf(dataType), dims: [...shape], rawData: bytes } };
+    }
   }
 }
 
@@ -42,11 +57,21 @@ export function readAttribute(attribute: onnx.IAttributeProto, owner: string): A
       return { type: 'floats', value: attribute.floats ?? [] };
     case TYPE.strings:
       return { type: 'strings', value: (attribute.strings ?? []).map((value) => readText(value, what)) };
+    case TYPE.tensor:
+      return { type: 'tensor', value: readTensor(attribute.t ?? {}, what) };
+    case TYPE.graph:
+    case TYPE.graphs:
+      throw unsupportedModel(`The ${what} is a subgraph, which fdq does not keep`);
     default:
-      throw unsupportedModel(
-        `The ${what} is of type ${attribute.type ?? 0}: a graph, a tensor or a type fdq does not know`,
-      );
+      throw unsupportedModel(`The ${what} is of type ${attribute.type ?? 0}, which fdq does not know`);
   }
+}
+
+function readTensor(tensor: onnx.ITensorProto, what: string): TensorValue {
+  if ((tensor.externalData ?? []).length > 0) throw unsupportedModel(`The ${what} lies in a file of its own`);
+  const { dataType, shape, data } = readInitializer(tensor, what, '');
+  if (data.kind !== 'inline') throw unsupportedModel(`The ${what} lies in a file of its own`);
+  return { dataType, shape, bytes: data.bytes };
 }
 
 function readText(bytes: Uint8Array | null | undefined, what: string): string {

@@ -147,7 +147,18 @@ describe('parseModel', () => {
       'unsupported_model',
       /sparse/,
     ],
-    'a subgraph': [() => parse(attribute({ type: 5, g: GRAPH })), 'unsupported_model', /type 5/],
+    'a subgraph': [() => parse(attribute({ type: 5, g: GRAPH })), 'unsupported_model', /is a subgraph/],
+    'an attribute that is a tensor in a file': [
+      () =>
+        parse(
+          attribute({
+            type: 4,
+            t: { dataType: 1, dims: [1], dataLocation: 1, externalData: [{ key: 'location', value: 'w' }] },
+          }),
+        ),
+      'unsupported_model',
+      /a file of its own/,
+    ],
     'an attribute without a type': [() => parse(attribute({})), 'unsupported_model', /type 0/],
     "a function's attribute": [
       () => parse(attribute({ type: 2, refAttrName: 'b' })),

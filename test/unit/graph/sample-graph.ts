@@ -41,6 +41,10 @@ export function sampleGraph(): Graph {
       sizes: { type: 'ints', value: [1, 2 ** 40] },
       ratios: { type: 'floats', value: [0.5, -2] },
       names: { type: 'strings', value: ['a', ''] },
+      fill: {
+        type: 'tensor',
+        value: { dataType: 'int64', shape: [1], bytes: Uint8Array.of(7, 0, 0, 0, 0, 0, 0, 0) },
+      },
     },
   });
   const weight = builder.weight('w', [weightSource('q', [3, 2]), weightSource('k', [2, 2])]);
