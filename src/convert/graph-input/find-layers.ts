@@ -1,6 +1,6 @@
 import { UnsupportedError } from '../../errors.js';
 import { intAttribute } from '../../graph/builder.js';
-import { byteLengthOf } from '../../graph/data-types.js';
+import { byteLengthOf, elementTypeOf } from '../../graph/data-types.js';
 import type { Graph, GraphNode, Initializer, WeightSource } from '../../graph/ir.js';
 
 /** Node names → why a product with a constant matrix stays as it is. */
@@ -22,12 +22,15 @@ interface Found {
   readonly weight: Initializer;
   /** The initializer is [k, n]. */
   readonly transposed: boolean;
+  /** There is a Cast to float32 between the two. */
+  readonly isWidened: boolean;
 }
 
 const WEIGHT_SUFFIX = /(?:\.MatMul)?\.weight$/;
 
 /**
- * Finds every MatMul and Gemm of float32 with a constant matrix, as it is or through a Transpose. Layers that share an
+ * Finds every MatMul and Gemm of float32 with a constant matrix, as it is or through a Transpose and a Cast from 16
+ * bits. Layers that share an
  * initializer share it here too.
  * @param inlineFile file that will hold the weights that are inside of the model file
  * @throws UnsupportedError `unsupported_model` for float experts (MoE)
@@ -90,27 +93,44 @@ function findWeight(
   producers: ReadonlyMap<string, GraphNode>,
 ): Found | undefined {
   if (node.domain !== '' || (node.opType !== 'MatMul' && node.opType !== 'Gemm')) return undefined;
-  const operand = node.inputs[1] ?? '';
-  const producer = producers.get(operand);
-  const perm = producer?.attributes['perm'];
-  const isSwap =
-    producer?.domain === '' &&
-    producer.opType === 'Transpose' &&
-    (perm?.type !== 'ints' || perm.value.join() === '1,0');
-  const weight = initializers.get(isSwap ? (producer.inputs[0] ?? '') : operand);
+  let name = node.inputs[1] ?? '';
+  let isSwap = false;
+  let isWidened = false;
+  for (let each = producers.get(name); each !== undefined; each = producers.get(name)) {
+    if (swapsAxes(each)) isSwap = !isSwap;
+    else if (isCastToFloat32(each)) isWidened = true;
+    else return undefined;
+    name = each.inputs[0] ?? '';
+  }
+  const weight = initializers.get(name);
   if (weight?.shape.length !== 2) return undefined;
   const transB = node.attributes['transB'];
   const isRowMajor = isSwap !== (transB?.type === 'int' && transB.value === 1);
-  return { weight, transposed: !isRowMajor };
+  return { weight, transposed: !isRowMajor, isWidened };
+}
+
+function swapsAxes({ domain, opType, attributes }: GraphNode): boolean {
+  const perm = attributes['perm'];
+  return domain === '' && opType === 'Transpose' && (perm?.type !== 'ints' || perm.value.join() === '1,0');
+}
+
+function isCastToFloat32({ domain, opType, attributes }: GraphNode): boolean {
+  const to = attributes['to'];
+  return domain === '' && opType === 'Cast' && to?.type === 'int' && to.value === elementTypeOf('float32');
+}
+
+function isHalf({ dataType }: Initializer): boolean {
+  return dataType === 'float16' || dataType === 'bfloat16';
 }
 
 /** @param bias undefined: none; null: not a constant */
 function findObstacle(
   { attributes, opType }: GraphNode,
-  { weight, transposed }: Found,
+  { weight, transposed, isWidened }: Found,
   bias: Initializer | null | undefined,
 ): string | undefined {
-  if (weight.dataType !== 'float32') return `its weight is ${weight.dataType}, not float32`;
+  if (weight.dataType !== 'float32' && !(isWidened && isHalf(weight)))
+    return `its weight is ${weight.dataType}, not float32`;
   for (const [name, neutral] of [['transA', 0] as const, ['alpha', 1] as const, ['beta', 1] as const]) {
     const attribute = attributes[name];
     const value = attribute?.type === 'int' || attribute?.type === 'float' ? attribute.value : neutral;

@@ -52,7 +52,7 @@ export function rewriteModel(source: Graph, quantized: Graph): RewrittenModel {
     for (const [name, initializer] of lowered.initializers) added.set(name, initializer);
     for (const [name, tensor] of lowered.tensors) tensors.set(name, tensor);
   }
-  const live = withoutDeadTransposes(source, nodes);
+  const live = withoutDeadNodes(source, nodes);
   const read = new Set([...live.flatMap(({ inputs }) => inputs), ...source.outputs.map(({ name }) => name)]);
   const originals = [...source.initializers].filter(([name]) => read.has(name));
   const graph = { ...source, opsets, nodes: live, initializers: new Map([...originals, ...added]) };
@@ -172,16 +172,16 @@ function checkOpset({ opsets }: Graph, layer: GraphNode, node: GraphNode): void 
   );
 }
 
-/** Transposes of weights that nothing reads any more. */
-function withoutDeadTransposes(source: Graph, nodes: readonly GraphNode[]): readonly GraphNode[] {
-  const read = new Set([...nodes.flatMap(({ inputs }) => inputs), ...source.outputs.map(({ name }) => name)]);
-  return nodes.filter(
-    ({ opType, domain, inputs, outputs }) =>
-      opType !== 'Transpose' ||
-      domain !== '' ||
-      !source.initializers.has(inputs[0] as string) ||
-      outputs.some((name) => read.has(name)),
-  );
+/** Without Transposes and Casts of weights that nothing reads any more, from back to front. */
+function withoutDeadNodes({ outputs: wanted }: Graph, nodes: readonly GraphNode[]): readonly GraphNode[] {
+  const read = new Set(wanted.map(({ name }) => name));
+  const live = [...nodes].reverse().filter(({ opType, domain, inputs, outputs }) => {
+    const isCarrier = domain === '' && (opType === 'Transpose' || opType === 'Cast');
+    if (isCarrier && !outputs.some((name) => read.has(name))) return false;
+    for (const name of inputs) read.add(name);
+    return true;
+  });
+  return live.reverse();
 }
 
 /** Sizes of tensors that are yet to be written are not known to be right. */

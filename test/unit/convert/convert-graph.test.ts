@@ -192,6 +192,21 @@ describe('fdq convert MODEL.onnx', () => {
     expect(readdirSync(dir)).toEqual(['in']);
   });
 
+  it('looks through the Cast of a 16-bit matrix, which then goes', async () => {
+    const builder = GraphBuilder.create('half', new Map([['', 21]]));
+    const x = builder.input('x', 'float32', ['tokens', K]);
+    const weight = builder.constant('w', 'bfloat16', [K, H], new Uint16Array(K * H).fill(0x3f80));
+    const attributes = { to: intAttribute(FLOAT) };
+    const wide = { dataType: 'float32', shape: [K, H] } as const;
+    const cast = builder.value({ opType: 'Cast', inputs: [weight], output: wide, attributes });
+    const product = { dataType: 'float32', shape: ['tokens', H] } as const;
+    builder.output(builder.value({ opType: 'MatMul', inputs: [x, cast], output: product }));
+    writeModel(builder.build());
+    const { output } = await convertIt('wint8');
+    const { nodes } = parseModel(readFileSync(path.join(output, 'model.onnx')), { dir: output });
+    expect(nodes.map(({ opType }) => opType)).toEqual(['MatMulNBits']);
+  });
+
   it('refuses experts and models without a product of float32, by name', async () => {
     const builder = GraphBuilder.create(
       'moe',
