@@ -102,7 +102,7 @@ function requireKnown(draft: Draft, node: GraphNode): void {
   for (const [name, attribute] of Object.entries(node.attributes)) {
     const neutral = NEUTRAL.get(name);
     if (READ.has(name) || neutral?.includes(attribute.value as number | string) === true) continue;
-    throw refuseNode(node, `has the attribute ${name} ${String(attribute.value)}`);
+    throw refuseNode(node, `has the attribute ${name} ${JSON.stringify(attribute.value)}`);
   }
   const heads = [numberOf(node, 'num_heads', 0), numberOf(node, 'kv_num_heads', 0)];
   if (heads[0] !== numHeads || heads[1] !== numKvHeads) {
