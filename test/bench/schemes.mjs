@@ -1,0 +1,171 @@
+// What each scheme costs and gives on the demo model, as one Markdown table.
+// Usage: node test/bench/schemes.mjs [--write] [scheme ...]; --write puts it into docs/quantization.md.
+// Needs `npm run build`. Schemes that cannot be used online are converted to a temporary folder first.
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import process from 'node:process';
+import { loadModel } from '../../dist/load/load-model.js';
+import { SCHEMES } from '../../dist/quant/registry.js';
+import { DEMO, measureAccuracy, measureQuality, QUALITY_MEMORY } from './quality.mjs';
+
+const ROOT = path.join(import.meta.dirname, '..', '..');
+const BIN = path.join(ROOT, 'bin', 'run.js');
+const DOCS = path.join(ROOT, 'docs', 'quantization.md');
+const MARKERS = ['<!-- measured -->', '<!-- measuredstop -->'];
+const THREADS = os.availableParallelism();
+const PREFILL = 512;
+const DECODE_STEPS = 96;
+const REPEATS = 3;
+
+const args = process.argv.slice(2);
+const named = args.filter((arg) => !arg.startsWith('--'));
+const schemes = SCHEMES.filter(({ name }) => name !== 'none' && (named.length === 0 || named.includes(name)));
+const quiet = { phase: () => undefined, warn: () => undefined };
+
+const load = (model, quantization, dtype) =>
+  loadModel(
+    { model, quantization, dtype, kvCacheDtype: 'auto', threads: THREADS, memory: QUALITY_MEMORY },
+    quiet,
+  );
+
+/** The folder to load and the flag to load it with. */
+async function prepare(scheme, folder) {
+  if (scheme.online) return { model: DEMO, quantization: scheme.name };
+  const model = path.join(folder, scheme.name);
+  const convert = ['convert', DEMO, '--quantization', scheme.name, '--output', model];
+  const { status, stderr } = spawnSync(process.execPath, [BIN, ...convert], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+  return { model };
+}
+
+async function accuracyOf({ model, quantization }) {
+  const flags = ['--model', model, '--port', '0', '--log-level', 'warning', '--no-cache'];
+  if (quantization !== undefined) flags.push('--quantization', quantization);
+  const child = spawn(process.execPath, [BIN, 'serve', ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const exit = once(child, 'exit');
+  const url = await new Promise((resolve, reject) => {
+    let text = '';
+    child.stderr.on('data', (chunk) => {
+      text += chunk;
+      const ready = /^Ready: (\S+)/m.exec(text)?.[1];
+      if (ready !== undefined) resolve(ready);
+    });
+    exit.then(() => reject(new Error(text)));
+  });
+  const accuracy = await measureAccuracy(url);
+  child.kill('SIGTERM');
+  await exit;
+  return accuracy;
+}
+
+const seconds = async (work) => {
+  const start = process.hrtime.bigint();
+  await work();
+  return Number(process.hrtime.bigint() - start) / 1e9;
+};
+
+const step = (ids, start) => ({
+  tokenIds: Int32Array.from(ids),
+  positions: Int32Array.from(ids, (_, i) => start + i),
+  queryStarts: Int32Array.of(0, ids.length),
+  contextLengths: Int32Array.of(start + ids.length),
+  blockTables: Int32Array.from({ length: PREFILL / 16 }, (_, i) => i),
+  blockTableStride: PREFILL / 16,
+  logitIndices: Int32Array.of(ids.length - 1),
+});
+
+/** Tokens a second of one sequence, the best of a few runs. */
+async function speedOf({ runner }) {
+  const ids = Array.from({ length: PREFILL }, (_, i) => (i * 7919 + 13) % 2000);
+  const best = { prefill: Infinity, decode: Infinity };
+  for (let i = 0; i < REPEATS; i++) {
+    best.prefill = Math.min(best.prefill, await seconds(() => runner.logits(step(ids, 0))));
+    const decode = await seconds(async () => {
+      for (let at = 0; at < DECODE_STEPS; at++) await runner.logits(step([at], at));
+    });
+    best.decode = Math.min(best.decode, decode);
+  }
+  return { prefill: PREFILL / best.prefill, decode: DECODE_STEPS / best.decode };
+}
+
+async function measureScheme(reference, name, source) {
+  const exact = await load(source.model, source.quantization, 'float32');
+  const [, { perplexity, kl, agreement }] = await measureQuality(
+    [reference.runner, exact.runner],
+    reference.decoder.vocabSize,
+  );
+  await exact.runner.close();
+  const model = await load(source.model, source.quantization, 'auto');
+  const speed = await speedOf(model);
+  const weights = model.layers.reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);
+  const { seconds: load_ } = model;
+  await model.runner.close();
+  return {
+    scheme: name,
+    accuracy: await accuracyOf(source),
+    perplexity,
+    kl,
+    agreement,
+    kilobytes: weights / 1000,
+    loadSeconds: Object.values(load_).reduce((sum, value) => sum + value, 0),
+    ...speed,
+  };
+}
+
+function formatRow(row, base) {
+  const times = (value, unit) => `${(value / unit).toFixed(2)}`;
+  return [
+    `\`${row.scheme}\``,
+    `${(100 * row.accuracy).toFixed(1)} %`,
+    row.perplexity.toFixed(4),
+    row.kl === 0 ? '0' : row.kl.toExponential(2),
+    `${(100 * row.agreement).toFixed(2)} %`,
+    row.kilobytes.toFixed(0),
+    row.loadSeconds.toFixed(2),
+    times(row.prefill, base.prefill),
+    times(row.decode, base.decode),
+  ];
+}
+
+function formatTable(rows) {
+  const head = [
+    'Scheme',
+    'Accuracy',
+    'Perplexity',
+    'KL, nats',
+    'Same top token',
+    'Weights of linear layers, kB',
+    'Load, s',
+    'Prefill, × `none`',
+    'Decode, × `none`',
+  ];
+  const lines = [head, head.map(() => '---'), ...rows.map((row) => formatRow(row, rows[0]))];
+  return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+async function writeDocs(table) {
+  const text = await readFile(DOCS, 'utf8');
+  const [start, end] = MARKERS.map((marker) => text.indexOf(marker));
+  if (start < 0 || end < start) throw new Error(`${DOCS} has no ${MARKERS.join(' ... ')}`);
+  await writeFile(DOCS, `${text.slice(0, start + MARKERS[0].length)}\n\n${table}\n\n${text.slice(end)}`);
+  spawnSync('npx', ['prettier', '--write', DOCS], { stdio: 'ignore', cwd: ROOT });
+}
+
+const folder = await mkdtemp(path.join(os.tmpdir(), 'fdq-schemes-'));
+try {
+  const reference = await load(DEMO, 'none', 'float32');
+  const rows = [await measureScheme(reference, 'none', { model: DEMO, quantization: 'none' })];
+  for (const scheme of schemes) {
+    rows.push(await measureScheme(reference, scheme.name, await prepare(scheme, folder)));
+    process.stderr.write(`${JSON.stringify(rows.at(-1))}\n`);
+  }
+  await reference.runner.close();
+  const table = formatTable(rows);
+  process.stdout.write(`${os.cpus()[0].model}, ${THREADS} threads\n\n${table}\n`);
+  if (args.includes('--write')) await writeDocs(table);
+} finally {
+  await rm(folder, { recursive: true, force: true });
+}
