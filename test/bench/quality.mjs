@@ -43,52 +43,72 @@ function runWindows(runner, windows) {
   });
 }
 
-function logSoftmax(logits) {
+/** Natural log of the sum of exponentials. */
+function logSumExp(logits) {
   let max = -Infinity;
   for (const value of logits) if (value > max) max = value;
   let sum = 0;
   for (const value of logits) sum += Math.exp(value - max);
-  const norm = max + Math.log(sum);
-  return Float64Array.from(logits, (value) => value - norm);
+  return max + Math.log(sum);
 }
 
-/**
- * Quality of each runner; the first is what the others are compared with.
- * @returns for each: perplexity, KL divergence in nats and share of positions with the same most likely token
- */
-export async function measureQuality(runners, vocabSize) {
+function argMax(values) {
+  let best = 0;
+  for (let v = 1; v < values.length; v++) if (values[v] > values[best]) best = v;
+  return best;
+}
+
+/** Calls visit(logits, index of the position, next token) for every scored position of eval.txt. */
+async function eachPosition(runner, vocabSize, visit) {
   const windows = await readWindows();
-  const totals = runners.map(() => ({ nll: 0, kl: 0, agree: 0, scored: 0 }));
+  let position = 0;
   for (let first = 0; first < windows.length; first += WINDOWS_PER_STEP) {
     const some = windows.slice(first, first + WINDOWS_PER_STEP);
-    const exact = [];
-    for (const [r, runner] of runners.entries()) {
-      const logits = await runWindows(runner, some);
-      for (let row = 0; row < logits.length / vocabSize; row++) {
-        const own = logSoftmax(logits.subarray(row * vocabSize, (row + 1) * vocabSize));
-        if (r === 0) exact.push(own);
-        score(totals[r], exact[row], own, some[Math.floor(row / (WINDOW - 1))][(row % (WINDOW - 1)) + 1]);
-      }
+    const logits = await runWindows(runner, some);
+    for (let row = 0; row < logits.length / vocabSize; row++) {
+      const target = some[Math.floor(row / (WINDOW - 1))][(row % (WINDOW - 1)) + 1];
+      visit(logits.subarray(row * vocabSize, (row + 1) * vocabSize), position++, target);
     }
   }
-  return totals.map(({ nll, kl, agree, scored }) => ({
-    perplexity: Math.exp(nll / scored),
-    kl: kl / scored,
-    agreement: agree / scored,
-  }));
+  return position;
 }
 
-function score(total, exact, own, target) {
-  let best = 0;
-  let ownBest = 0;
-  for (let v = 0; v < exact.length; v++) {
-    total.kl += Math.exp(exact[v]) * (exact[v] - own[v]);
-    if (exact[v] > exact[best]) best = v;
-    if (own[v] > own[ownBest]) ownBest = v;
-  }
-  total.nll -= own[target];
-  total.agree += best === ownBest ? 1 : 0;
-  total.scored++;
+/** The probabilities a model gives at every position, to compare others with. */
+export async function readReference(runner, vocabSize) {
+  const probabilities = [];
+  const negentropy = [];
+  const best = [];
+  await eachPosition(runner, vocabSize, (logits) => {
+    const norm = logSumExp(logits);
+    const p = new Float32Array(vocabSize);
+    let sum = 0;
+    for (let v = 0; v < vocabSize; v++) {
+      const probability = Math.exp(logits[v] - norm);
+      p[v] = probability;
+      sum += probability * (logits[v] - norm);
+    }
+    probabilities.push(p);
+    negentropy.push(sum);
+    best.push(argMax(logits));
+  });
+  return { probabilities, negentropy, best };
+}
+
+/** Perplexity, KL divergence from the reference in nats, and share of positions with its most likely token. */
+export async function measureQuality({ probabilities, negentropy, best }, runner, vocabSize) {
+  let nll = 0;
+  let kl = 0;
+  let agree = 0;
+  const scored = await eachPosition(runner, vocabSize, (logits, position, target) => {
+    const norm = logSumExp(logits);
+    const p = probabilities[position];
+    let cross = 0;
+    for (let v = 0; v < vocabSize; v++) cross += p[v] * logits[v];
+    kl += negentropy[position] - (cross - norm);
+    nll -= logits[target] - norm;
+    agree += argMax(logits) === best[position] ? 1 : 0;
+  });
+  return { perplexity: Math.exp(nll / scored), kl: kl / scored, agreement: agree / scored };
 }
 
 /** Share of the held-out prompts that a running server answers correctly. */

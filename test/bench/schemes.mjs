@@ -9,7 +9,7 @@ import path from 'node:path';
 import process from 'node:process';
 import { loadModel } from '../../dist/load/load-model.js';
 import { SCHEMES } from '../../dist/quant/registry.js';
-import { DEMO, measureAccuracy, measureQuality, QUALITY_MEMORY } from './quality.mjs';
+import { DEMO, measureAccuracy, measureQuality, QUALITY_MEMORY, readReference } from './quality.mjs';
 
 const ROOT = path.join(import.meta.dirname, '..', '..');
 const BIN = path.join(ROOT, 'bin', 'run.js');
@@ -19,6 +19,9 @@ const THREADS = os.availableParallelism();
 const PREFILL = 512;
 const DECODE_STEPS = 96;
 const REPEATS = 3;
+const VOCABULARY = 2048;
+/** Rounding of the sums behind a KL divergence. */
+const KL_NOISE = 1e-8;
 
 const args = process.argv.slice(2);
 const named = args.filter((arg) => !arg.startsWith('--'));
@@ -77,31 +80,38 @@ const step = (ids, start) => ({
   logitIndices: Int32Array.of(ids.length - 1),
 });
 
-/** Tokens a second of one sequence, the best of a few runs. */
-async function speedOf({ runner }) {
+/** Tokens a second of one sequence relative to the unquantized model, which takes turns with it; the best of a few. */
+async function speedOf(runner, base) {
   const ids = Array.from({ length: PREFILL }, (_, i) => (i * 7919 + 13) % 2000);
-  const best = { prefill: Infinity, decode: Infinity };
+  const best = [base, runner].map(() => ({ prefill: Infinity, decode: Infinity }));
   for (let i = 0; i < REPEATS; i++) {
-    best.prefill = Math.min(best.prefill, await seconds(() => runner.logits(step(ids, 0))));
-    const decode = await seconds(async () => {
-      for (let at = 0; at < DECODE_STEPS; at++) await runner.logits(step([at], at));
-    });
-    best.decode = Math.min(best.decode, decode);
+    for (const [m, model] of [base, runner].entries()) {
+      const prefill = await seconds(() => model.logits(step(ids, 0)));
+      const decode = await seconds(async () => {
+        for (let at = 0; at < DECODE_STEPS; at++) await model.logits(step([at], at));
+      });
+      best[m] = {
+        prefill: Math.min(best[m].prefill, prefill),
+        decode: Math.min(best[m].decode, decode),
+      };
+    }
   }
-  return { prefill: PREFILL / best.prefill, decode: DECODE_STEPS / best.decode };
+  const [unquantized, quantized] = best;
+  return {
+    prefill: unquantized.prefill / quantized.prefill,
+    decode: unquantized.decode / quantized.decode,
+    tokensPerSecond: DECODE_STEPS / quantized.decode,
+  };
 }
 
-async function measureScheme(reference, name, source) {
+async function measureScheme({ reference, base }, name, source) {
   const exact = await load(source.model, source.quantization, 'float32');
-  const [, { perplexity, kl, agreement }] = await measureQuality(
-    [reference.runner, exact.runner],
-    reference.decoder.vocabSize,
-  );
+  const { perplexity, kl, agreement } = await measureQuality(reference, exact.runner, VOCABULARY);
   await exact.runner.close();
   const model = await load(source.model, source.quantization, 'auto');
-  const speed = await speedOf(model);
+  const speed = await speedOf(model.runner, base.runner);
   const weights = model.layers.reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);
-  const { seconds: load_ } = model;
+  const phases = Object.values(model.seconds);
   await model.runner.close();
   return {
     scheme: name,
@@ -110,23 +120,22 @@ async function measureScheme(reference, name, source) {
     kl,
     agreement,
     kilobytes: weights / 1000,
-    loadSeconds: Object.values(load_).reduce((sum, value) => sum + value, 0),
+    loadSeconds: phases.reduce((sum, value) => sum + value, 0),
     ...speed,
   };
 }
 
-function formatRow(row, base) {
-  const times = (value, unit) => `${(value / unit).toFixed(2)}`;
+function formatRow(row) {
   return [
     `\`${row.scheme}\``,
     `${(100 * row.accuracy).toFixed(1)} %`,
     row.perplexity.toFixed(4),
-    row.kl === 0 ? '0' : row.kl.toExponential(2),
+    row.kl < KL_NOISE ? '0' : row.kl.toExponential(2),
     `${(100 * row.agreement).toFixed(2)} %`,
     row.kilobytes.toFixed(0),
     row.loadSeconds.toFixed(2),
-    times(row.prefill, base.prefill),
-    times(row.decode, base.decode),
+    row.prefill.toFixed(2),
+    `${row.decode.toFixed(2)} (${row.tokensPerSecond.toFixed(0)})`,
   ];
 }
 
@@ -140,9 +149,9 @@ function formatTable(rows) {
     'Weights of linear layers, kB',
     'Load, s',
     'Prefill, × `none`',
-    'Decode, × `none`',
+    'Decode, × `none` (tokens/s)',
   ];
-  const lines = [head, head.map(() => '---'), ...rows.map((row) => formatRow(row, rows[0]))];
+  const lines = [head, head.map(() => '---'), ...rows.map(formatRow)];
   return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
@@ -156,13 +165,17 @@ async function writeDocs(table) {
 
 const folder = await mkdtemp(path.join(os.tmpdir(), 'fdq-schemes-'));
 try {
-  const reference = await load(DEMO, 'none', 'float32');
-  const rows = [await measureScheme(reference, 'none', { model: DEMO, quantization: 'none' })];
+  const exact = await load(DEMO, 'none', 'float32');
+  const reference = await readReference(exact.runner, VOCABULARY);
+  await exact.runner.close();
+  const base = await load(DEMO, 'none', 'auto');
+  const models = { reference, base };
+  const rows = [await measureScheme(models, 'none', { model: DEMO, quantization: 'none' })];
   for (const scheme of schemes) {
-    rows.push(await measureScheme(reference, scheme.name, await prepare(scheme, folder)));
+    rows.push(await measureScheme(models, scheme.name, await prepare(scheme, folder)));
     process.stderr.write(`${JSON.stringify(rows.at(-1))}\n`);
   }
-  await reference.runner.close();
+  await base.runner.close();
   const table = formatTable(rows);
   process.stdout.write(`${os.cpus()[0].model}, ${THREADS} threads\n\n${table}\n`);
   if (args.includes('--write')) await writeDocs(table);

@@ -65,7 +65,7 @@ describe('inspecting a converted folder', () => {
       dtype: 'auto',
       measure: true,
       threads: 2,
-      memory: { utilization: 0.9 },
+      memory: { utilization: 0.9, threads: 2 },
     } as const;
     const quantization = { quantization: 'wint4:g32' };
     const { report: measured } = await inspectModel({
