@@ -1,6 +1,7 @@
 #include "ort/runtime.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 
 #include <mutex>
 
@@ -33,6 +34,10 @@ std::shared_ptr<Runtime> Runtime::open(const std::string& path) {
     if (g_runtime->path_ == path) return g_runtime;
     throw Error("ONNX Runtime is already loaded from " + g_runtime->path_);
   }
+  // From 1.29 on Microsoft's builds report every session to their author unless this is set before the
+  // library initializes: a device id and a database in the user's cache, uploads over HTTPS. fdq sends
+  // nothing to anyone.
+  setenv("ORT_DISABLE_TELEMETRY", "1", 1);
   // Never closed: ONNX Runtime's threads and thread-local state do not survive unloading.
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) throw Error(dlerror());
@@ -47,7 +52,8 @@ std::shared_ptr<Runtime> Runtime::open(const std::string& path) {
   runtime->path_ = path;
   runtime->version_ = base->GetVersionString();
   runtime->api_ = bind_api(table);
-  check(runtime->api_, runtime->api_.CreateEnvWithCustomLogger(drop_log, nullptr, kFatal, "fdq", &runtime->env_));
+  check(runtime->api_,
+        runtime->api_.CreateEnvWithCustomLogger(drop_log, nullptr, kFatal, "fdq", &runtime->env_));
   g_runtime = runtime;
   return runtime;
 }
