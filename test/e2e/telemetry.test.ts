@@ -9,7 +9,10 @@ it('loads ONNX Runtime without its telemetry: no device id, no database of event
   const home = await createTempDir();
   // Nothing of this environment: ONNX Runtime holds its telemetry back by itself where it sees a CI service.
   const env = { PATH: process.env['PATH'], HOME: home, TMPDIR: home };
-  const { stdout } = await promisify(execFile)(process.execPath, [BIN, 'inspect', 'models/demo', '--json'], { cwd: ROOT, env });
+  const { stdout } = await promisify(execFile)(process.execPath, [BIN, 'inspect', 'models/demo', '--json'], {
+    cwd: ROOT,
+    env,
+  });
   expect(JSON.parse(stdout)).toMatchObject({ status: 0 });
   expect(await readdir(home)).toEqual([]);
 });
