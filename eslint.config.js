@@ -16,6 +16,7 @@ const ROOMS = {
   server: ['engine', 'text'],
   load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts'],
   inspect: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'cli'],
+  bench: ['engine', 'inspect', 'load', 'hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts'],
   convert: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'version.ts'],
 };
 

@@ -27,6 +27,7 @@ const ERRORS = {
   output_exists: { exitCode: 2, httpStatus: 500 },
   write_failed: { exitCode: 1, httpStatus: 500 },
   check_failed: { exitCode: 4, httpStatus: 500 },
+  inconclusive: { exitCode: 5, httpStatus: 500 },
   aborted: { exitCode: 130, httpStatus: 499 },
   // Requests
   invalid_request: { exitCode: 1, httpStatus: 400 },
