@@ -50,6 +50,16 @@ __device__ __forceinline__ void store_quad(void* global, const Quad& q) {
 #endif
   *static_cast<Quad*>(global) = q;
 }
+// 8 aligned bytes.
+__device__ __forceinline__ void store_pair(void* global, uint32_t first, uint32_t second) {
+#ifdef FDQ_CUDA_EMULATE
+  emu::check_aligned("store_pair", global, 8);
+#endif
+  struct alignas(8) Pair {
+    uint32_t first, second;
+  };
+  *static_cast<Pair*>(global) = {first, second};
+}
 
 // Brings the line of `global` to L2.
 __device__ __forceinline__ void prefetch_l2(const void* global) {

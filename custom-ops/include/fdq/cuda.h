@@ -134,19 +134,14 @@ struct DeviceInfo {
   int shared_bytes_per_block;  // with opt-in
 };
 
-// The table of libfdq_cuda.so.
+// The table of libfdq_cuda.so; a call gets its line here and in api.cc when its kernels exist.
 constexpr uint32_t kApiVersion = 1;
 struct Api {
   uint32_t version;  // kApiVersion
-  // Host pointers; the device is that of the calling thread's CUDA context.
-  Error (*device_info)(DeviceInfo* info);
+  // The device is that of the calling thread's CUDA context.
+  Error (*device_info)(DeviceInfo* info);  // a host pointer
   Error (*quantize_activations)(const ActivationArgs& args, void* stream);
-  Error (*fp8_linear)(const Fp8LinearArgs& args, void* stream);
-  int64_t (*fp8_linear_workspace)(const Fp8LinearArgs& args);
-  Error (*weight_only_linear)(const WeightOnlyArgs& args, void* stream);
-  int64_t (*weight_only_workspace)(const WeightOnlyArgs& args);
   Error (*repack_weight)(const RepackArgs& args, void* stream);
-  Error (*quantize_weight)(const QuantizeWeightArgs& args, void* stream);
 };
 
 // Implemented one file each in custom-ops/cuda.
@@ -162,4 +157,4 @@ Error quantize_weight(const QuantizeWeightArgs& args, void* stream);
 }  // namespace fdq::cuda
 
 // Null when the library was built for another version of this header.
-extern "C" const fdq::cuda::Api* fdq_cuda_api(uint32_t version);
+extern "C" __attribute__((visibility("default"))) const fdq::cuda::Api* fdq_cuda_api(uint32_t version);

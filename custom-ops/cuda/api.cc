@@ -1,0 +1,12 @@
+// The one symbol of libfdq_cuda.so.
+#include "fdq/cuda.h"
+
+const fdq::cuda::Api* fdq_cuda_api(uint32_t version) {
+  static constexpr fdq::cuda::Api kApi = {
+      fdq::cuda::kApiVersion,
+      fdq::cuda::device_info,
+      fdq::cuda::quantize_activations,
+      fdq::cuda::repack_weight,
+  };
+  return version == fdq::cuda::kApiVersion ? &kApi : nullptr;
+}

@@ -1,0 +1,227 @@
+// Activations to codes: e4m3 a group of 128 or a token, int8 a token. Bound by memory: 16-byte loads, two of
+// them under way in each lane.
+#include "cuda/device.cuh"
+#include "cuda/divide.cuh"
+#include "cuda/ptx/convert.cuh"
+#include "cuda/ptx/memory.cuh"
+#include "cuda/ptx/warp.cuh"
+
+namespace fdq::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / ptx::kWarp;
+constexpr int kPerLane = 8;                   // values in 16 bytes
+constexpr int kUnit = kPerLane * ptx::kWarp;  // k of one load of a warp: two groups
+constexpr int kUnroll = 2;                    // loads under way
+constexpr int kGroupLanes = kTile / kPerLane;
+constexpr int kKept = 4;  // loads of a token that a thread keeps in registers
+
+struct ActivationJob {
+  const uint16_t* x;
+  int64_t tokens, k, x_stride;
+  uint8_t* codes;
+  int64_t code_stride;
+  float* scales;
+  int64_t scale_stride;
+  float static_scale;
+};
+
+// k .. k + 7 of a row as stored, 0 beyond its end. `Whole`: rows are 16-byte aligned.
+template <bool Whole>
+__device__ __forceinline__ ptx::Quad load_values(const uint16_t* row, int64_t k, int64_t end) {
+  if (Whole && k + kPerLane <= end) return ptx::load_quad(row + k);
+  ptx::Quad q;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t low = k + 2 * i < end ? row[k + 2 * i] : 0;
+    const uint32_t high = k + 2 * i + 1 < end ? row[k + 2 * i + 1] : 0;
+    q.word[i] = low | high << 16;
+  }
+  return q;
+}
+
+template <ElementType T>
+__device__ __forceinline__ float value_of(const ptx::Quad& q, int i) {
+  const uint32_t pair = q.word[i / 2];
+  if (T == ElementType::kBFloat16) return i % 2 == 0 ? ptx::first_bfloat16(pair) : ptx::second_bfloat16(pair);
+  return i % 2 == 0 ? ptx::first_float16(pair) : ptx::second_float16(pair);
+}
+
+// The largest magnitude of 8 values as bits of the stored format, whose order is that of the numbers.
+__device__ __forceinline__ uint32_t largest_bits(const ptx::Quad& q) {
+  uint32_t largest = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t low = q.word[i] & 0x7fffu, high = q.word[i] >> 16 & 0x7fffu;
+    largest = low > largest ? low : largest;
+    largest = high > largest ? high : largest;
+  }
+  return largest;
+}
+
+template <ElementType T, bool Int8>
+__device__ __forceinline__ float scale_of_bits(uint32_t largest) {
+  const float value = T == ElementType::kBFloat16 ? ptx::from_bfloat16(largest)
+                                                  : ptx::from_float16(static_cast<uint16_t>(largest));
+  const float scale = ptx::divide(value, Int8 ? 127.0f : 448.0f);
+  return scale == 0.0f ? 1.0f : scale;
+}
+
+__device__ __forceinline__ uint32_t to_int8(float quotient) {
+  const float rounded = ptx::round_to_even(quotient);
+  const float limited = rounded > 127.0f ? 127.0f : rounded < -127.0f ? -127.0f : rounded;
+  return static_cast<uint32_t>(static_cast<int32_t>(limited)) & 0xffu;
+}
+
+// Writes the codes of 8 values; values beyond the row's end are 0 and so are their codes.
+template <ElementType T, bool Int8>
+__device__ __forceinline__ void store_codes(const ptx::Quad& q, const Divider& divide, uint8_t* codes) {
+  uint32_t words[2];
+#pragma unroll
+  for (int w = 0; w < 2; ++w) {
+    float quotient[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) quotient[i] = divide(value_of<T>(q, 4 * w + i));
+    if (Int8) {
+      words[w] = to_int8(quotient[0]) | to_int8(quotient[1]) << 8 | to_int8(quotient[2]) << 16 |
+                 to_int8(quotient[3]) << 24;
+    } else {
+      words[w] = ptx::to_e4m3_pair(quotient[0], quotient[1]) | ptx::to_e4m3_pair(quotient[2], quotient[3])
+                                                                   << 16;
+    }
+  }
+  ptx::store_pair(codes, words[0], words[1]);
+}
+
+// A scale for each group of 128, or one that is known. A warp takes kUnroll units of 256 values.
+template <ElementType T, bool Int8, bool Static, bool Whole>
+__global__ void __launch_bounds__(kThreads) quantize_groups(ActivationJob job) {
+  const int64_t units = (job.code_stride + kUnit - 1) / kUnit;
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kWarps + ptx::warp()) * kUnroll;
+  const int lane = ptx::lane();
+  ptx::Quad q[kUnroll];
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    const int64_t token = (first + u) / units;
+    const int64_t k = (first + u) % units * kUnit + lane * kPerLane;
+    q[u] = ptx::Quad{{0, 0, 0, 0}};
+    if (token < job.tokens) q[u] = load_values<Whole>(job.x + token * job.x_stride, k, job.k);
+  }
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    const int64_t token = (first + u) / units;
+    const int64_t k = (first + u) % units * kUnit + lane * kPerLane;
+    float scale = job.static_scale;
+    if (!Static) {
+      scale = scale_of_bits<T, Int8>(ptx::reduce_max<kGroupLanes>(largest_bits(q[u])));
+      if (token < job.tokens && lane % kGroupLanes == 0 && k < job.k) {
+        job.scales[k / kTile * job.scale_stride + token] = scale;
+      }
+    }
+    if (token >= job.tokens || k >= job.code_stride) continue;
+    store_codes<T, Int8>(q[u], Divider(scale), job.codes + token * job.code_stride + k);
+  }
+}
+
+// One scale a token; a block takes a token. What fits is kept in registers, the rest is read again.
+template <ElementType T, bool Int8, bool Whole>
+__global__ void __launch_bounds__(kThreads) quantize_tokens(ActivationJob job) {
+  const int64_t token = blockIdx.x;
+  const uint16_t* row = job.x + token * job.x_stride;
+  const int64_t start = static_cast<int64_t>(threadIdx.x) * kPerLane;
+  constexpr int64_t kStep = kThreads * kPerLane;
+  ptx::Quad kept[kKept];
+  uint32_t largest = 0;
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) kept[i] = load_values<Whole>(row, start + i * kStep, job.k);
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+    const uint32_t bits = largest_bits(kept[i]);
+    largest = bits > largest ? bits : largest;
+  }
+  for (int64_t k = start + kKept * kStep; k < job.k; k += kStep) {
+    const uint32_t bits = largest_bits(load_values<Whole>(row, k, job.k));
+    largest = bits > largest ? bits : largest;
+  }
+  auto* shared = reinterpret_cast<uint32_t*>(shared_memory());
+  largest = ptx::reduce_max(largest);
+  if (ptx::lane() == 0) shared[threadIdx.x / ptx::kWarp] = largest;
+  ptx::sync_block();
+  largest = ptx::reduce_max<kWarps>(shared[ptx::lane() % kWarps]);
+  const float scale = scale_of_bits<T, Int8>(largest);
+  if (threadIdx.x == 0) job.scales[token] = scale;
+  const Divider divide(scale);
+  uint8_t* codes = job.codes + token * job.code_stride;
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+    const int64_t k = start + i * kStep;
+    if (k < job.code_stride) store_codes<T, Int8>(kept[i], divide, codes + k);
+  }
+  for (int64_t k = start + kKept * kStep; k < job.code_stride; k += kStep) {
+    store_codes<T, Int8>(load_values<Whole>(row, k, job.k), divide, codes + k);
+  }
+}
+
+template <ElementType T, bool Whole>
+Error launch_rule(ActivationRule rule, const ActivationJob& job, void* stream) {
+  const int64_t warps = ceil_div(job.tokens * ceil_div(job.code_stride, kUnit), kUnroll);
+  const LaunchShape groups{dim3(static_cast<unsigned>(ceil_div(warps, kWarps))), dim3(kThreads)};
+  const LaunchShape tokens{dim3(static_cast<unsigned>(job.tokens)), dim3(kThreads),
+                           kWarps * sizeof(uint32_t)};
+  switch (rule) {
+    case ActivationRule::kE4M3Group128:
+      return launch(quantize_groups<T, false, false, Whole>, groups, stream, job);
+    case ActivationRule::kE4M3Static:
+      return launch(quantize_groups<T, false, true, Whole>, groups, stream, job);
+    case ActivationRule::kInt8Static:
+      return launch(quantize_groups<T, true, true, Whole>, groups, stream, job);
+    case ActivationRule::kE4M3Token:
+      return launch(quantize_tokens<T, false, Whole>, tokens, stream, job);
+    case ActivationRule::kInt8Token:
+      return launch(quantize_tokens<T, true, Whole>, tokens, stream, job);
+    default:
+      return "activations without a rule are not quantized";
+  }
+}
+
+Error check(const ActivationArgs& args) {
+  if (args.element == ElementType::kFloat32) return "float32 activations are not quantized on the device";
+  if (args.tokens < 0 || args.k <= 0 || args.x_stride < args.k)
+    return "the activations have an impossible shape";
+  if (args.code_stride < args.k || args.code_stride % 16 != 0 ||
+      reinterpret_cast<uintptr_t>(args.codes) % 16 != 0) {
+    return "rows of activation codes must be multiples of 16 bytes";
+  }
+  if (args.rule == ActivationRule::kE4M3Group128 &&
+      (args.scale_stride < args.tokens || args.scale_stride % 4 != 0)) {
+    return "scales of groups need a stride that is a multiple of 4 and holds all tokens";
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Error quantize_activations(const ActivationArgs& args, void* stream) {
+  const Error error = check(args);
+  if (error != nullptr || args.tokens == 0) return error;
+  ActivationJob job{};
+  job.x = static_cast<const uint16_t*>(args.x);
+  job.tokens = args.tokens;
+  job.k = args.k;
+  job.x_stride = args.x_stride;
+  job.codes = static_cast<uint8_t*>(args.codes);
+  job.code_stride = args.code_stride;
+  job.scales = args.scales;
+  job.scale_stride = args.scale_stride;
+  job.static_scale = args.static_scale;
+  const bool is_whole = reinterpret_cast<uintptr_t>(args.x) % 16 == 0 && args.x_stride % kPerLane == 0;
+  if (args.element == ElementType::kBFloat16) {
+    return is_whole ? launch_rule<ElementType::kBFloat16, true>(args.rule, job, stream)
+                    : launch_rule<ElementType::kBFloat16, false>(args.rule, job, stream);
+  }
+  return is_whole ? launch_rule<ElementType::kFloat16, true>(args.rule, job, stream)
+                  : launch_rule<ElementType::kFloat16, false>(args.rule, job, stream);
+}
+
+}  // namespace fdq::cuda
