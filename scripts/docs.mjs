@@ -33,7 +33,7 @@ function generateReadme(current) {
 
 /** Source files, as docs/architecture.md names them. */
 function listSources() {
-  const isSource = (file) => /\.(ts|h|cc|cu|txt|json)$/.test(file) && !/^custom-ops\/build/.test(file);
+  const isSource = (file) => /\.(ts|h|cc|cuh?|txt|json)$/.test(file) && !/^custom-ops\/build/.test(file);
   return SOURCES.flatMap((folder) =>
     readdirSync(path.join(root, folder), { recursive: true, withFileTypes: true }),
   )

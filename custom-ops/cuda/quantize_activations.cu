@@ -97,21 +97,21 @@ __device__ __forceinline__ void store_codes(const ptx::Quad& q, const Divider& d
 // A scale for each group of 128, or one that is known. A warp takes kUnroll units of 256 values.
 template <ElementType T, bool Int8, bool Static, bool Whole>
 __global__ void __launch_bounds__(kThreads) quantize_groups(ActivationJob job) {
-  const int64_t units = (job.code_stride + kUnit - 1) / kUnit;
-  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kWarps + ptx::warp()) * kUnroll;
+  const auto units = static_cast<uint32_t>((job.code_stride + kUnit - 1) / kUnit);
+  const uint32_t first = (blockIdx.x * kWarps + static_cast<uint32_t>(ptx::warp())) * kUnroll;
   const int lane = ptx::lane();
   ptx::Quad q[kUnroll];
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (uint32_t u = 0; u < kUnroll; ++u) {
     const int64_t token = (first + u) / units;
-    const int64_t k = (first + u) % units * kUnit + lane * kPerLane;
+    const int64_t k = static_cast<int64_t>((first + u) % units) * kUnit + lane * kPerLane;
     q[u] = ptx::Quad{{0, 0, 0, 0}};
     if (token < job.tokens) q[u] = load_values<Whole>(job.x + token * job.x_stride, k, job.k);
   }
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (uint32_t u = 0; u < kUnroll; ++u) {
     const int64_t token = (first + u) / units;
-    const int64_t k = (first + u) % units * kUnit + lane * kPerLane;
+    const int64_t k = static_cast<int64_t>((first + u) % units) * kUnit + lane * kPerLane;
     float scale = job.static_scale;
     if (!Static) {
       scale = scale_of_bits<T, Int8>(ptx::reduce_max<kGroupLanes>(largest_bits(q[u])));

@@ -1,0 +1,173 @@
+// Reads the machine code of libfdq_cuda.so: every kernel must have the instructions it was written for and no
+// spilled registers. Prints a table of registers, shared memory, occupancy (calculated for sm_90) and instructions.
+//   --json    the same as JSON
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+import process from 'node:process';
+import { fileURLToPath } from 'node:url';
+import { findToolkit } from './cuda-toolkit.mjs';
+import { KERNELS } from './sass-kernels.mjs';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+
+/** Of a multiprocessor of sm_90, by the CUDA C++ programming guide. */
+const SM_90 = {
+  registers: 65_536,
+  registersOfWarp: 256, // unit of allocation
+  warps: 64,
+  blocks: 32,
+  sharedBytes: 228 * 1024,
+  reservedBytesOfBlock: 1024,
+};
+
+function run(program, args, input) {
+  const { status, error, stdout, stderr } = spawnSync(program, args, {
+    encoding: 'utf8',
+    input,
+    maxBuffer: 1 << 30,
+  });
+  if (status !== 0) throw new Error(`${program} failed: ${error?.message ?? stderr}`);
+  return stdout;
+}
+
+/** Text of `cuobjdump -sass` → counts of instructions by kernel. */
+export function countInstructions(text) {
+  const kernels = new Map();
+  let counts;
+  for (const line of text.split('\n')) {
+    const header = /Function : (\S+)/.exec(line);
+    if (header !== null) {
+      counts = new Map();
+      kernels.set(header[1], counts);
+      continue;
+    }
+    const instruction = /^\s*\/\*[0-9a-f]{4,}\*\/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)/.exec(line);
+    if (instruction !== null && counts !== undefined) {
+      counts.set(instruction[1], (counts.get(instruction[1]) ?? 0) + 1);
+    }
+  }
+  return kernels;
+}
+
+/**
+ * Text of `cuobjdump -res-usage` → registers, stack and static shared memory by kernel. The first 1024 bytes of
+ * shared memory are those that the system reserves in each block.
+ */
+export function readResources(text) {
+  const kernels = new Map();
+  const pattern = /Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)/g;
+  for (const [, name, registers, stack, shared, local] of text.matchAll(pattern)) {
+    kernels.set(name, {
+      registers: Number(registers),
+      spillBytes: Number(stack) + Number(local),
+      sharedBytes: Math.max(0, Number(shared) - SM_90.reservedBytesOfBlock),
+    });
+  }
+  return kernels;
+}
+
+/** Blocks and share of the warps of a multiprocessor. */
+export function occupancy(registers, threads, sharedBytes, limits = SM_90) {
+  const warps = Math.ceil(threads / 32);
+  const registersOfWarp = Math.ceil((registers * 32) / limits.registersOfWarp) * limits.registersOfWarp;
+  const byRegisters = Math.floor(Math.floor(limits.registers / registersOfWarp) / warps);
+  const byShared = Math.floor(limits.sharedBytes / (sharedBytes + limits.reservedBytesOfBlock));
+  const blocks = Math.min(byRegisters, byShared, Math.floor(limits.warps / warps), limits.blocks);
+  return { blocks, percent: Math.round((100 * blocks * warps) / limits.warps) };
+}
+
+/** Template arguments stay, namespaces and parameters go. */
+export function shortName(demangled) {
+  return demangled
+    .replace(/^void /, '')
+    .replace(/\(anonymous namespace\)::/g, '')
+    .replace(/fdq::cuda::/g, '')
+    .replace(/\((?:fdq::)?(?:WeightFormat|ElementType|[A-Za-z:]+)\)(-?\d+)/g, '$1')
+    .replace(/\([^()]*(?:\([^()]*\)[^()]*)*\)( \[clone.*)?$/, '');
+}
+
+/** Counts of the instructions whose names start with one of `wanted`. */
+function countMatching(counts, wanted) {
+  let sum = 0;
+  for (const [name, count] of counts) if (name.startsWith(wanted)) sum += count;
+  return sum;
+}
+
+/** One row a kernel, and what is wrong with it. */
+export function judge(names, instructions, resources, table) {
+  const problems = [];
+  const rows = [];
+  for (const [index, mangled] of [...instructions.keys()].entries()) {
+    const name = names[index];
+    const entry = table.find((candidate) => candidate.kernel.test(name));
+    const { registers, spillBytes, sharedBytes } = resources.get(mangled) ?? {};
+    if (entry === undefined || registers === undefined) {
+      problems.push(`${name}: not in scripts/sass-kernels.mjs, or without resources`);
+      continue;
+    }
+    const counts = instructions.get(mangled);
+    const found = Object.fromEntries(entry.contains.map((wanted) => [wanted, countMatching(counts, wanted)]));
+    for (const [wanted, count] of Object.entries(found)) {
+      if (count === 0) problems.push(`${name}: no ${wanted} instruction`);
+    }
+    if (spillBytes > 0) problems.push(`${name}: ${spillBytes} bytes of spilled registers or local memory`);
+    const shared = sharedBytes + (entry.sharedBytes ?? 0);
+    const { blocks, percent } = occupancy(registers, entry.threads, shared);
+    if (blocks === 0) problems.push(`${name}: a block does not fit a multiprocessor`);
+    rows.push({
+      name,
+      registers,
+      threads: entry.threads,
+      sharedBytes: shared,
+      blocks,
+      percent,
+      instructions: found,
+    });
+  }
+  for (const { kernel } of table) {
+    if (!names.some((name) => kernel.test(name))) problems.push(`no kernel is called ${kernel}`);
+  }
+  return { rows, problems };
+}
+
+function toMarkdown(rows) {
+  const cells = rows.map((row) => [
+    `\`${row.name}\``,
+    row.registers,
+    row.threads,
+    row.sharedBytes,
+    `${row.blocks} (${row.percent}%)`,
+    Object.entries(row.instructions)
+      .map(([name, count]) => `${name} ${count}`)
+      .join(', '),
+  ]);
+  const header = ['Kernel', 'Registers', 'Threads', 'Shared bytes', 'Blocks (warps)', 'Instructions'];
+  return [header, header.map(() => '---'), ...cells].map((line) => `| ${line.join(' | ')} |`).join('\n');
+}
+
+function main(args) {
+  const unknown = args.find((arg) => arg !== '--json');
+  if (unknown !== undefined) throw new Error(`Expected --json but received ${unknown}.`);
+  const { bin } = findToolkit();
+  const library = path.join(root, 'custom-ops', 'build-cuda', 'sm_90a', 'libfdq_cuda.so');
+  const cuobjdump = path.join(bin, 'cuobjdump');
+  const instructions = countInstructions(run(cuobjdump, ['-sass', library]));
+  const resources = readResources(run(cuobjdump, ['-res-usage', library]));
+  const names = run('c++filt', [], [...instructions.keys()].join('\n'))
+    .trim()
+    .split('\n')
+    .map(shortName);
+  const { rows, problems } = judge(names, instructions, resources, KERNELS);
+  rows.sort((a, b) => a.name.localeCompare(b.name));
+  console.log(args.includes('--json') ? JSON.stringify(rows, null, 2) : toMarkdown(rows));
+  if (problems.length > 0) throw new Error(problems.join('\n'));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  try {
+    main(process.argv.slice(2));
+  } catch (error) {
+    console.error(error.message);
+    process.exitCode = 1;
+  }
+}
