@@ -41,7 +41,9 @@ export function countInstructions(text) {
       kernels.set(header[1], counts);
       continue;
     }
-    const instruction = /^\s*\/\*[0-9a-f]{4,}\*\/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)/.exec(line);
+    const instruction = /^\s*\/\*[0-9a-f]{4,}\*\/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)/.exec(
+      line,
+    );
     if (instruction !== null && counts !== undefined) {
       counts.set(instruction[1], (counts.get(instruction[1]) ?? 0) + 1);
     }
