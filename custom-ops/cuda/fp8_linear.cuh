@@ -1,0 +1,33 @@
+// The kernels that fp8_linear.cc chooses from. All take arguments that it has checked.
+#pragma once
+
+#include "cuda/device.cuh"
+
+namespace fdq::cuda {
+
+// sm_90a. x, its scales and W's codes are 16-byte aligned.
+Error fp8_linear_warpgroup(const Fp8LinearArgs& args, int multiprocessors, void* stream);
+
+struct WarpgroupTile {
+  int tokens, rows;
+};
+// The tile whose waves over all multiprocessors take least time.
+WarpgroupTile choose_warpgroup_tile(int64_t tokens, int64_t n, int multiprocessors);
+
+// sm_90a, at most kSkinnyTokens tokens. x, its scales and W's codes are 16-byte aligned.
+constexpr int64_t kSkinnyTokens = 64;
+Error fp8_linear_skinny(const Fp8LinearArgs& args, int multiprocessors, void* stream);
+int64_t fp8_linear_skinny_workspace(const Fp8LinearArgs& args, int multiprocessors);
+
+// sm_80 and later, at most kStreamingTokens tokens. x and W's codes are 16-byte aligned.
+constexpr int64_t kStreamingTokens = 32;
+Error fp8_linear_streaming(const Fp8LinearArgs& args, int multiprocessors, void* stream);
+int64_t fp8_linear_streaming_workspace(const Fp8LinearArgs& args, int multiprocessors);
+
+struct StreamingSplit {
+  int splits, blocks_per_split;  // of 128 k
+};
+// Depends on W and the device only: a token's result must not depend on how many there are.
+StreamingSplit choose_streaming_split(int64_t n, int64_t k, int multiprocessors);
+
+}  // namespace fdq::cuda
