@@ -7,6 +7,8 @@ const fdq::cuda::Api* fdq_cuda_api(uint32_t version) {
       fdq::cuda::device_info,
       fdq::cuda::quantize_activations,
       fdq::cuda::repack_weight,
+      fdq::cuda::fp8_linear,
+      fdq::cuda::fp8_linear_workspace,
   };
   return version == fdq::cuda::kApiVersion ? &kApi : nullptr;
 }

@@ -1,4 +1,4 @@
-// The kernels that fp8_linear.cc chooses from. All take arguments that it has checked.
+// The kernels that fp8_linear.cu chooses from. All take arguments that it has checked.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -29,5 +29,12 @@ struct StreamingSplit {
 };
 // Depends on W and the device only: a token's result must not depend on how many there are.
 StreamingSplit choose_streaming_split(int64_t n, int64_t k, int multiprocessors);
+
+// sm_80 and later. x and W's codes are 16-byte aligned.
+Error fp8_linear_mma(const Fp8LinearArgs& args, void* stream);
+
+enum class Fp8Kernel { kNone, kSkinny, kStreaming, kWarpgroup, kMma };
+// kNone where the wanted kernel does not take so many tokens, or the device has not what it needs.
+Fp8Kernel choose_fp8_kernel(Kernel wanted, int64_t tokens, const DeviceInfo& device);
 
 }  // namespace fdq::cuda

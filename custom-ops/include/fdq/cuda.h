@@ -142,6 +142,8 @@ struct Api {
   Error (*device_info)(DeviceInfo* info);  // a host pointer
   Error (*quantize_activations)(const ActivationArgs& args, void* stream);
   Error (*repack_weight)(const RepackArgs& args, void* stream);
+  Error (*fp8_linear)(const Fp8LinearArgs& args, void* stream);
+  int64_t (*fp8_linear_workspace)(const Fp8LinearArgs& args);  // bytes
 };
 
 // Implemented one file each in custom-ops/cuda.

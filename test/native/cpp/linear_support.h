@@ -54,8 +54,8 @@ class Guarded {
   Guarded& operator=(const Guarded&) = delete;
   ~Guarded() { munmap(base_, mapped_); }
 
-  uint8_t* bytes() { return data_; }
-  float* floats() { return reinterpret_cast<float*>(data_); }
+  uint8_t* bytes() const { return data_; }
+  float* floats() const { return reinterpret_cast<float*>(data_); }
   size_t size() const { return bytes_; }
   void protect() { CHECK(mprotect(base_, mapped_, PROT_READ) == 0, "mprotect"); }
 

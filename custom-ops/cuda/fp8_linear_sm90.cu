@@ -394,7 +394,7 @@ Error launch_shape(const Fp8LinearArgs& args, int multiprocessors, void* stream)
   p.k_blocks = static_cast<int>(ceil_div(args.weight.k, kBlockK));
   p.token_tiles = static_cast<int>(ceil_div(args.tokens, S::kTokens));
   p.row_tiles = static_cast<int>(ceil_div(args.weight.n, S::kRows));
-  p.cluster = S::kSplitsTokens && p.token_tiles % 2 == 0 ? 2 : 1;
+  p.cluster = S::kSplitsTokens && p.token_tiles % 2 == 0 && multiprocessors >= 2 ? 2 : 1;
   p.static_scale = args.static_scale;
   p.is_float16 = args.y_element == ElementType::kFloat16;
   Maps maps{};
@@ -422,26 +422,6 @@ Error launch_tile(const Fp8LinearArgs& args, int multiprocessors, void* stream) 
 }
 
 }  // namespace
-
-WarpgroupTile choose_warpgroup_tile(int64_t tokens, int64_t n, int multiprocessors) {
-  // A block's time per 128 k in units of 64 x 64 products; small tiles are bound by their copies.
-  struct Candidate {
-    WarpgroupTile tile;
-    int64_t cost;
-  };
-  constexpr Candidate kCandidates[] = {{{128, 128}, 40}, {{64, 64}, 16}, {{64, 32}, 12}};
-  WarpgroupTile best = kCandidates[0].tile;
-  int64_t least = INT64_MAX;
-  for (const Candidate& each : kCandidates) {
-    const int64_t tiles = ceil_div(tokens, each.tile.tokens) * ceil_div(n, each.tile.rows);
-    const int64_t cost = ceil_div(tiles, multiprocessors) * each.cost;
-    if (cost < least) {
-      least = cost;
-      best = each.tile;
-    }
-  }
-  return best;
-}
 
 Error fp8_linear_warpgroup(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
   const WarpgroupTile tile = choose_warpgroup_tile(args.tokens, args.weight.n, multiprocessors);
