@@ -1,5 +1,5 @@
 // y = x W^T with e4m3 on both sides, in tiles of 128 tokens by 128 rows, by mma.sync: for the devices without
-// wgmma. Ada and later multiply e4m3, Ampere multiplies it as float16, which holds every e4m3 exactly. Tiles
+// wgmma. Ada multiplies e4m3; Ampere, and Hopper in mma.sync, multiply it as float16, which holds every e4m3 exactly. Tiles
 // come by cp.async, three ahead of the products; sums of 128 k are added in float32 with their scales.
 #include "cuda/fp8_linear.cuh"
 #include "cuda/ptx/convert.cuh"
@@ -72,7 +72,7 @@ __device__ __forceinline__ const unsigned char* at(const unsigned char* tile, in
 
 // d += a b^T for 32 k of e4m3: a as four matrices of 8 rows x 16 k, b as two.
 __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if defined(FDQ_CUDA_EMULATE) || __CUDA_ARCH__ >= 890
+#if defined(FDQ_CUDA_EMULATE) || (__CUDA_ARCH__ >= 890 && __CUDA_ARCH__ != 900)
   ptx::mma_e4m3(d, a, b);
 #else
   // A word has four consecutive k. Which of them are called the first pair does not matter, if a and b agree.
