@@ -1,6 +1,7 @@
 // y = x W^T with e4m3 on both sides, in tiles of 128 tokens by 128 rows, by mma.sync: for the devices without
-// wgmma. Ada multiplies e4m3; Ampere, and Hopper in mma.sync, multiply it as float16, which holds every e4m3 exactly. Tiles
-// come by cp.async, three ahead of the products; sums of 128 k are added in float32 with their scales.
+// wgmma. Ada multiplies e4m3; Ampere, and Hopper in mma.sync, multiply it as float16, which holds every e4m3
+// exactly. Tiles come by cp.async, three ahead of the products; sums of 128 k are added in float32 with their
+// scales.
 #include "cuda/fp8_linear.cuh"
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/memory.cuh"
