@@ -1,7 +1,7 @@
 import { Flags, type Interfaces } from '@oclif/core';
 
 /** Headings of the help screen, in the order they are shown. */
-export type FlagGroup = 'MODEL' | 'QUANTIZATION' | 'MEMORY' | 'SERVER' | 'OUTPUT' | 'GLOBAL';
+export type FlagGroup = 'MODEL' | 'QUANTIZATION' | 'MEMORY' | 'MEASUREMENT' | 'SERVER' | 'OUTPUT' | 'GLOBAL';
 
 /** TypeScript type of a flag's value, by the kind its row names. */
 interface KindValues {
@@ -26,7 +26,7 @@ export interface FlagRow {
   readonly kind: FlagKind;
   readonly group: FlagGroup;
   readonly summary: string;
-  readonly char?: 'm' | 'q' | 'p' | 'o';
+  readonly char?: 'b' | 'd' | 'm' | 'n' | 'o' | 'p' | 'q' | 'r' | 't';
   readonly aliases?: readonly string[];
   /** Written as a user would type it. */
   readonly default?: string;
