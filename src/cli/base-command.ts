@@ -1,9 +1,11 @@
 import process from 'node:process';
 import { Command, Errors } from '@oclif/core';
+import type { FdqError } from '../errors.js';
 import { normaliseArgv, unknownFlag } from './argv.js';
 import { errorReportAsJson, renderErrorReport, toErrorReport } from './error-report.js';
 import { toParserFlags, type FlagTable } from './flag-row.js';
 import { toJson } from './json.js';
+import { printable } from './render.js';
 import { resolveSettings, type ParsedFlags, type Settings } from './settings.js';
 
 /** What every command shares: settings from four sources, one error shape, the same exit code with --json. */
@@ -42,6 +44,24 @@ export abstract class BaseCommand extends Command {
 
   override logJson(json: unknown): void {
     process.stdout.write(`${toJson(json)}\n`);
+  }
+
+  /** Ends a command that failed a check: the result is printed all the same, for what failed is seen in it. */
+  failWithResult(error: FdqError, result: object, exitCode: number = error.exitCode): never {
+    const report = toErrorReport(error);
+    const debug = isDebugging();
+    if (this.jsonEnabled()) {
+      process.stderr.write(`${printable(report.message)}\n`);
+      this.logJson({
+        status: exitCode,
+        result,
+        warnings: this.warnings,
+        error: errorReportAsJson(report, debug),
+      });
+    } else {
+      process.stderr.write(renderErrorReport(report, debug));
+    }
+    return this.exit(exitCode);
   }
 
   protected override catch(error: Error): Promise<never> {

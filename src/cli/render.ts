@@ -9,6 +9,11 @@ export function printable(text: string): string {
   });
 }
 
+/** The same on one line. */
+export function printableLine(text: string): string {
+  return printable(text).replaceAll('\n', '\\n');
+}
+
 const IEC_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 
 /** `1536` is `1.5 KiB`. */

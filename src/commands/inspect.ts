@@ -3,7 +3,6 @@ import process from 'node:process';
 import { Args } from '@oclif/core';
 import { withAuto } from '../cli/auto-options.js';
 import { BaseCommand } from '../cli/base-command.js';
-import { errorReportAsJson, toErrorReport } from '../cli/error-report.js';
 import { toOclifFlags, type FlagValues } from '../cli/flag-row.js';
 import { INSPECT_FLAGS } from '../cli/inspect-flags.js';
 import { createProgress } from '../cli/progress.js';
@@ -105,31 +104,20 @@ export default class Inspect extends BaseCommand {
     for (const warning of inspection.report.warnings) this.warn(warning);
     for (const line of inspection.auto?.summary ?? []) process.stderr.write(`${line}\n`);
     if (!this.jsonEnabled()) process.stdout.write(shown.text);
-    if (shown.failures.length > 0) this.failCheck(shown.failures, shown.result);
+    if (shown.failures.length > 0) this.failWithResult(checkFailed(shown.failures), shown.result);
     return shown.result;
   }
+}
 
-  /** The result is printed all the same: what failed is seen in it. */
-  private failCheck(failures: readonly string[], result: object): never {
-    const error = new UserError(
-      'check_failed',
-      `--fail-if holds for ${failures.length} layers:\n${failures.map((line) => `  ${line}`).join('\n')}`,
-      {
-        param: 'fail-if',
-        suggestions: ['Give these layers another scheme with "targets", or leave them out.'],
-      },
-    );
-    if (!this.jsonEnabled()) throw error;
-    const report = toErrorReport(error);
-    process.stderr.write(`${report.message}\n`);
-    this.logJson({
-      status: report.exitCode,
-      result,
-      warnings: this.warnings,
-      error: errorReportAsJson(report, false),
-    });
-    return this.exit(report.exitCode);
-  }
+function checkFailed(failures: readonly string[]): UserError {
+  return new UserError(
+    'check_failed',
+    `--fail-if holds for ${failures.length} layers:\n${failures.map((line) => `  ${line}`).join('\n')}`,
+    {
+      param: 'fail-if',
+      suggestions: ['Give these layers another scheme with "targets", or leave them out.'],
+    },
+  );
 }
 
 function terminalWidth(): number {

@@ -26,28 +26,32 @@ tbody tr:nth-child(even) { background: var(--band); } td.name { font-family: ui-
 td.rule { white-space: normal; min-width: 16rem; color: var(--soft); }
 `;
 
-/** Sorting by a click on a heading, and a box that hides the rows without its text. */
+/** Tables sort by a click on a heading; a box hides the rows without its text. */
 export const HTML_SCRIPT = `
-const body = document.querySelector('tbody');
-const headings = [...document.querySelectorAll('thead th')];
-const rows = [...body.querySelectorAll('tr')];
-const valueOf = (row, at) => row.children[at].dataset.value;
-for (const [at, heading] of headings.entries()) {
-  heading.querySelector('button').addEventListener('click', () => {
-    const isNumber = heading.classList.contains('number');
-    const before = heading.getAttribute('aria-sort');
-    const descending = before === null ? isNumber : before === 'ascending';
-    for (const other of headings) other.removeAttribute('aria-sort');
-    heading.setAttribute('aria-sort', descending ? 'descending' : 'ascending');
-    const compare = (a, b) => {
-      const x = valueOf(a, at), y = valueOf(b, at);
-      if (x === '' || y === '') return (x === '') - (y === '');
-      const order = isNumber ? Number(x) - Number(y) || 0 : x.localeCompare(y, 'en', { numeric: true });
-      return descending ? -order : order;
-    };
-    body.append(...[...rows].sort(compare));
-  });
-}
+const sortable = (table) => {
+  const body = table.querySelector('tbody');
+  const headings = [...table.querySelectorAll('thead th')];
+  const rows = [...body.querySelectorAll('tr')];
+  const valueOf = (row, at) => row.children[at].dataset.value;
+  for (const [at, heading] of headings.entries()) {
+    heading.querySelector('button').addEventListener('click', () => {
+      const isNumber = heading.classList.contains('number');
+      const before = heading.getAttribute('aria-sort');
+      const descending = before === null ? isNumber : before === 'ascending';
+      for (const other of headings) other.removeAttribute('aria-sort');
+      heading.setAttribute('aria-sort', descending ? 'descending' : 'ascending');
+      const compare = (a, b) => {
+        const x = valueOf(a, at), y = valueOf(b, at);
+        if (x === '' || y === '') return (x === '') - (y === '');
+        const order = isNumber ? Number(x) - Number(y) || 0 : x.localeCompare(y, 'en', { numeric: true });
+        return descending ? -order : order;
+      };
+      body.append(...[...rows].sort(compare));
+    });
+  }
+  return rows;
+};
+const rows = [...document.querySelectorAll('table')].flatMap(sortable);
 document.querySelector('input').addEventListener('input', (event) => {
   const wanted = event.target.value.toLowerCase();
   for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);

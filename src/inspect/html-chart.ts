@@ -12,12 +12,23 @@ const GAP = 34;
 const TICKS = 4;
 
 /** Told apart by people who confuse red and green (Okabe and Ito). */
-const COLORS = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00', '#f0e442', '#999999'];
+export const CHART_COLORS = [
+  '#0072b2',
+  '#e69f00',
+  '#009e73',
+  '#cc79a7',
+  '#56b4e9',
+  '#d55e00',
+  '#f0e442',
+  '#999999',
+];
 
 /** The schemes of the rows, each with its colour. */
 export function schemeColors(rows: readonly LayerRow[]): ReadonlyMap<string, string> {
   const schemes = [...new Set(rows.map(({ scheme }) => scheme))];
-  return new Map(schemes.map((scheme, index) => [scheme, COLORS[index % COLORS.length] as string]));
+  return new Map(
+    schemes.map((scheme, index) => [scheme, CHART_COLORS[index % CHART_COLORS.length] as string]),
+  );
 }
 
 /**

@@ -1,35 +1,21 @@
-import { createHash } from 'node:crypto';
 import { formatCell, type Column } from './columns.js';
-import { HTML_SCRIPT, HTML_STYLE } from './html-assets.js';
+import { HTML_STYLE } from './html-assets.js';
 import { renderChart, schemeColors } from './html-chart.js';
 import { escapeHtml } from './html-escape.js';
+import { FILTER_BOX, renderPage, renderWarnings } from './html-page.js';
 import type { InspectReport, LayerRow } from './report.js';
 import { summarize } from './summary.js';
 
 /**
  * The report as one page that needs nothing else: facts, a picture of bytes and error of every layer, and a table
- * that sorts and filters. Its policy forbids the browser to load anything and to run any script but the page's own,
- * whatever the names in the model are.
+ * that sorts and filters.
  */
 export function renderHtml(
   report: InspectReport,
   rows: readonly LayerRow[],
   columns: readonly Column[],
 ): string {
-  const policy = `default-src 'none'; style-src '${hashOf(HTML_STYLE)}'; script-src '${hashOf(HTML_SCRIPT)}'`;
-  const title = escapeHtml(`${report.model.reference} – ${report.scheme}`);
-  return [
-    '<!doctype html>',
-    '<html lang="en">',
-    '<head>',
-    '<meta charset="utf-8">',
-    `<meta http-equiv="Content-Security-Policy" content="${policy}">`,
-    '<meta name="viewport" content="width=device-width, initial-scale=1">',
-    `<title>${title}</title>`,
-    `<style>${HTML_STYLE}</style>`,
-    '</head>',
-    '<body>',
-    `<h1>${title}</h1>`,
+  return renderPage(`${report.model.reference} – ${report.scheme}`, HTML_STYLE, [
     `<dl>${summarize(report)
       .map(([name, value]) => `<dt>${escapeHtml(name)}</dt><dd>${escapeHtml(value)}</dd>`)
       .join('')}</dl>`,
@@ -38,22 +24,9 @@ export function renderHtml(
     renderLegend(rows),
     renderChart(rows),
     `<h2>Layers (${rows.length})</h2>`,
-    '<div class="tools"><input type="search" placeholder="Show rows with …" aria-label="Show rows with"></div>',
+    FILTER_BOX,
     renderLayers(rows, columns),
-    `<script>${HTML_SCRIPT}</script>`,
-    '</body>',
-    '</html>',
-    '',
-  ].join('\n');
-}
-
-function hashOf(text: string): string {
-  return `sha256-${createHash('sha256').update(text).digest('base64')}`;
-}
-
-function renderWarnings(warnings: readonly string[]): string {
-  if (warnings.length === 0) return '';
-  return `<ul class="warnings">${warnings.map((line) => `<li>${escapeHtml(line)}</li>`).join('')}</ul>`;
+  ]);
 }
 
 function renderLegend(rows: readonly LayerRow[]): string {

@@ -1,4 +1,4 @@
-import { printable } from '../cli/render.js';
+import { printableLine } from '../cli/render.js';
 import { formatCell, type Column } from './columns.js';
 import type { InspectReport, LayerRow } from './report.js';
 import { summarize } from './summary.js';
@@ -24,13 +24,11 @@ export function renderMarkdown(
   return `${lines.join('\n')}\n`;
 }
 
-function tableRow(cells: readonly string[]): string {
+export function tableRow(cells: readonly string[]): string {
   return `| ${cells.join(' | ')} |`;
 }
 
 /** Text that Markdown shows as it is, on one line. */
-function escapeMarkdown(text: string): string {
-  return printable(text)
-    .replaceAll('\n', '\\n')
-    .replace(/[\\`*_[\]<>|~#]/g, (character) => `\\${character}`);
+export function escapeMarkdown(text: string): string {
+  return printableLine(text).replace(/[\\`*_[\]<>|~#]/g, (character) => `\\${character}`);
 }

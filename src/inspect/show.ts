@@ -1,4 +1,4 @@
-import { printable } from '../cli/render.js';
+import { printableLine } from '../cli/render.js';
 import { UserError } from '../errors.js';
 import type { LayerExplanation } from '../quant/explain.js';
 import { COLUMNS, type Column } from './columns.js';
@@ -45,7 +45,7 @@ export async function showInspection(
       ? renderMarkdown(report, rows, columns)
       : renderText(report, rows, { columns, width }),
     result: { ...report, layers: rows },
-    failures: findFailures(report.layers, view.failIf).map((line) => printable(line).replaceAll('\n', '\\n')),
+    failures: findFailures(report.layers, view.failIf).map(printableLine),
   };
 }
 
@@ -80,9 +80,7 @@ function renderText(
 ): string {
   const facts = summarize(report);
   const indent = Math.max(...facts.map(([name]) => name.length)) + 2;
-  const lines = facts.map(
-    ([name, value]) => `${name.padEnd(indent)}${printable(value).replaceAll('\n', '\\n')}`,
-  );
+  const lines = facts.map(([name, value]) => `${name.padEnd(indent)}${printableLine(value)}`);
   const hidden = report.layers.length - rows.length;
   const note = hidden === 0 ? '' : `${rows.length} of ${report.layers.length} layers shown.\n`;
   return `${renderTable(rows, columns, width)}\n${note}\n${lines.join('\n')}\n`;
@@ -98,7 +96,7 @@ function showExplanation(explanations: readonly LayerExplanation[]): Shown {
           return `  ${isDecisive ? '→' : ' '} ${rule}: ${verdict}`;
         }),
       ]
-        .map((line) => printable(line).replaceAll('\n', '\\n'))
+        .map(printableLine)
         .join('\n'),
     )
     .join('\n\n');
