@@ -16,7 +16,19 @@ const ROOMS = {
   server: ['engine', 'text'],
   load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts'],
   inspect: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'cli'],
-  bench: ['engine', 'inspect', 'load', 'hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts'],
+  bench: [
+    'cli',
+    'engine',
+    'inspect',
+    'load',
+    'hub',
+    'models',
+    'quant',
+    'graph',
+    'runtime',
+    'text',
+    'version.ts',
+  ],
   convert: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'version.ts'],
 };
 

@@ -1,0 +1,64 @@
+import { randomUUID } from 'node:crypto';
+import { accessSync, constants, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { UserError } from '../errors.js';
+
+/**
+ * Makes sure, before anything is measured, that a file can be written later.
+ * @param flag that names it, for messages
+ * @throws UserError `usage`
+ */
+export function checkWritable(file: string, flag: string): void {
+  try {
+    const existing = statSync(file, { throwIfNoEntry: false });
+    if (existing?.isDirectory() === true) throw new Error(`${file} is a folder`);
+    const isReplaced = existing === undefined || existing.isFile();
+    accessSync(isReplaced ? path.dirname(resolveLink(file)) : file, constants.W_OK);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UserError('usage', `Expected ${flag} to name a file that can be written: ${reason}.`, {
+      param: flag,
+      suggestions: ['Choose a folder that exists and that this user may write to.'],
+      cause,
+    });
+  }
+}
+
+/**
+ * Writes a file whole or not at all; devices and pipes are written to as they are.
+ * @throws UserError `write_failed`
+ */
+export function writeFileWhole(file: string, text: string): void {
+  try {
+    const existing = statSync(file, { throwIfNoEntry: false });
+    if (existing !== undefined && !existing.isFile()) writeFileSync(file, text);
+    else replaceFile(resolveLink(file), text);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UserError('write_failed', `Cannot write ${file}: ${reason}.`, {
+      param: file,
+      suggestions: ['Free some space, or choose another folder.'],
+      cause,
+    });
+  }
+}
+
+function replaceFile(file: string, text: string): void {
+  const staged = path.join(path.dirname(file), `.${path.basename(file)}.${randomUUID()}`);
+  try {
+    writeFileSync(staged, text, { flag: 'wx' });
+    renameSync(staged, file);
+  } catch (error) {
+    rmSync(staged, { force: true });
+    throw error;
+  }
+}
+
+/** A link keeps pointing where it points; one that points nowhere is replaced. */
+function resolveLink(file: string): string {
+  try {
+    return realpathSync(file);
+  } catch {
+    return path.resolve(file);
+  }
+}
