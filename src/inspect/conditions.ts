@@ -1,5 +1,6 @@
 import { UserError } from '../errors.js';
 import { findColumn, formatQuantity, type Column, type Quantity } from './columns.js';
+import { BYTE_UNITS, COMPARISONS, parseQuantity, type Units } from './quantities.js';
 import type { LayerRow } from './report.js';
 
 /** A comparison of one column with a value, e.g. `sqnr<15dB` or `name~q_proj$`. */
@@ -13,23 +14,10 @@ export interface Condition {
 
 /** `column operator value`. */
 const FORM = /^\s*([A-Za-z_-]+)\s*(<=|>=|!=|==|<|>|=|~)\s*(.*?)\s*$/s;
-const NUMBER = /^([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z%]*)$/i;
 
 /** Units of each quantity as factors; '' where none needs to be written. */
-const UNITS: Readonly<Record<Exclude<Quantity, 'text'>, Readonly<Record<string, number>>>> = {
-  bytes: {
-    '': 1,
-    b: 1,
-    kb: 1e3,
-    mb: 1e6,
-    gb: 1e9,
-    k: 1024,
-    m: 1024 ** 2,
-    g: 1024 ** 3,
-    kib: 1024,
-    mib: 1024 ** 2,
-    gib: 1024 ** 3,
-  },
+const UNITS: Readonly<Record<Exclude<Quantity, 'text'>, Units>> = {
+  bytes: BYTE_UNITS,
   decibel: { '': 1, db: 1 },
   share: { '': 1, '%': 0.01 },
   count: { '': 1 },
@@ -42,16 +30,6 @@ const UNIT_NAMES: Readonly<Record<keyof typeof UNITS, string>> = {
   share: 'a share like 0.05 or 5%',
   count: 'a whole number',
   number: 'a number',
-};
-
-const COMPARISONS: Readonly<Record<string, (a: number, b: number) => boolean>> = {
-  '<': (a, b) => a < b,
-  '<=': (a, b) => a <= b,
-  '>': (a, b) => a > b,
-  '>=': (a, b) => a >= b,
-  '=': (a, b) => a === b,
-  '==': (a, b) => a === b,
-  '!=': (a, b) => a !== b,
 };
 
 /**
@@ -155,20 +133,18 @@ function textOf(column: Column, row: LayerRow): string | null {
 
 function numberTest({ text, flag, column, operator, value }: Comparison): Condition['holds'] {
   const quantity = column.quantity as keyof typeof UNITS;
-  const [, digits, unit = ''] = NUMBER.exec(value) ?? [];
-  const factor = UNITS[quantity][unit.toLowerCase()];
+  const limit = parseQuantity(value, UNITS[quantity]);
   const compare = COMPARISONS[operator];
   if (compare === undefined) {
     throw invalid(flag, text, `${column.id} with <, <=, >, >=, = or !=, as it is a number`, [
       `Write ${column.id}<${value}.`,
     ]);
   }
-  if (digits === undefined || factor === undefined) {
+  if (limit === undefined) {
     throw invalid(flag, text, `${UNIT_NAMES[quantity]} after ${operator}`, [
       `Write ${column.id}${operator} and ${UNIT_NAMES[quantity]}.`,
     ]);
   }
-  const limit = Number(digits) * factor;
   return (row) => {
     const actual = column.value(row);
     return typeof actual === 'number' && compare(actual, limit);

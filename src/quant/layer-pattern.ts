@@ -115,7 +115,7 @@ function compile(text: string, source: string, key: string): RegExp {
 }
 
 /** A regular expression that means the same, without anchors. */
-function globSource(glob: string): string {
+export function globSource(glob: string): string {
   return glob.replace(/\[(!?)([^\]]+)\]|[*?]|[^\w]/g, (token, negation?: string, set?: string) => {
     if (token === '*') return '.*';
     if (token === '?') return '.';
