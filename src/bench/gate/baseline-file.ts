@@ -1,0 +1,135 @@
+import { readFileSync } from 'node:fs';
+import { rename, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import process from 'node:process';
+import { z } from 'zod';
+import { UserError } from '../../errors.js';
+import { BENCH_SCHEMA, type BenchKind, type BenchReport } from '../report.js';
+
+/** JSON has no such numbers: fdq writes them as strings. */
+const SPECIAL_NUMBERS = ['Infinity', '-Infinity', 'NaN'] as const;
+const figure = z.union([z.number(), z.enum(SPECIAL_NUMBERS).transform(Number)]);
+
+const metric = z.looseObject({
+  id: z.string(),
+  value: figure,
+  samples: z.array(figure),
+  std: figure,
+  interval: z.tuple([figure, figure]).nullable(),
+});
+
+const report = z.looseObject({
+  schema: z.string(),
+  kind: z.enum(['speed', 'serve', 'quality']),
+  environment: z.looseObject({
+    date: z.string(),
+    platform: z.string(),
+    cpu: z.string(),
+    cores: z.number(),
+    memoryBytes: z.number(),
+    isa: z.string().nullable(),
+    node: z.string(),
+    fdq: z.string(),
+    onnxruntime: z.string().nullable(),
+    commit: z.string().nullable(),
+  }),
+  scenarios: z.array(
+    z.looseObject({
+      name: z.string(),
+      parameters: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
+      metrics: z.array(metric),
+    }),
+  ),
+  warnings: z.array(z.string()),
+  partial: z.boolean(),
+});
+
+const COMMANDS: Readonly<Record<BenchKind, string>> = {
+  speed: 'fdq bench',
+  serve: 'fdq bench serve',
+  quality: 'fdq bench quality',
+};
+
+/**
+ * A report that --save-baseline, --json or the reporter `json` wrote, with the envelope of --json or without it.
+ * @param kind of the command that it is compared with
+ * @throws UserError `model_not_found` where there is no such file, `invalid_config` where it is something else
+ */
+export function readBaseline(file: string, kind: BenchKind): BenchReport {
+  const value = withoutEnvelope(parse(file, read(file)));
+  if (!isObject(value) || !('schema' in value)) throw invalid(file, 'it is no report of fdq bench');
+  if (value['schema'] !== BENCH_SCHEMA) {
+    throw invalid(file, `it has the schema ${JSON.stringify(value['schema'])} and not ${BENCH_SCHEMA}`);
+  }
+  const parsed = report.safeParse(value);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw invalid(file, `${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`);
+  }
+  if (parsed.data.kind !== kind) {
+    throw invalid(file, `it was written by ${COMMANDS[parsed.data.kind]} and not by ${COMMANDS[kind]}`);
+  }
+  return parsed.data as unknown as BenchReport;
+}
+
+/**
+ * Writes a report that `--baseline` reads. An old file is replaced in one piece.
+ * @throws UserError `write_failed`
+ */
+export async function saveBaseline(saved: BenchReport, file: string): Promise<void> {
+  const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.tmp`);
+  const text = JSON.stringify(
+    saved,
+    (_key, value: unknown) => (typeof value === 'number' && !Number.isFinite(value) ? String(value) : value),
+    2,
+  );
+  try {
+    await writeFile(temporary, `${text}\n`);
+    await rename(temporary, file);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UserError('write_failed', `Cannot write the baseline ${JSON.stringify(file)}: ${reason}.`, {
+      param: '--save-baseline',
+      suggestions: ['Choose a folder that exists and that this user may write to.'],
+      cause,
+    });
+  }
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code ?? 'unreadable';
+    throw new UserError('model_not_found', `Cannot read the baseline ${JSON.stringify(file)}: ${code}.`, {
+      param: '--baseline',
+      suggestions: ['Write one with --save-baseline on the version to compare with.'],
+      cause,
+    });
+  }
+}
+
+function parse(file: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw invalid(file, 'it is no JSON', cause);
+  }
+}
+
+function withoutEnvelope(value: unknown): unknown {
+  return isObject(value) && !('schema' in value) && 'result' in value ? value['result'] : value;
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function invalid(file: string, reason: string, cause?: unknown): UserError {
+  return new UserError('invalid_config', `Cannot use the baseline ${JSON.stringify(file)}: ${reason}.`, {
+    param: '--baseline',
+    suggestions: ['Write it again with --save-baseline or --json of the same command.'],
+    cause,
+  });
+}

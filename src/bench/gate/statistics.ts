@@ -1,0 +1,139 @@
+import { mean, medianSorted, probit, sampleVariance } from 'simple-statistics';
+import { studentT } from '../summarize.js';
+
+/** A figure with a confidence interval, whose ends may be infinite where the samples are too few for one. */
+export interface Estimate {
+  readonly value: number;
+  readonly interval: readonly [low: number, high: number];
+}
+
+/** Above it the normal approximations of the rank distributions are exact to three digits. */
+const EXACT_SIZE = 40;
+
+/**
+ * How far the first samples are above the second: the Hodges-Lehmann median of all differences, with the interval that
+ * inverts the Wilcoxon-Mann-Whitney test (Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 2014,
+ * sections 4.2 and 4.3). Holds for any two distributions of the same shape. The interval is infinite where no order of
+ * so few samples is rare enough: three and three at 5 %.
+ * @param alpha how often the interval may miss
+ */
+export function rankSumShift(first: readonly number[], second: readonly number[], alpha: number): Estimate {
+  const differences = first.flatMap((a) => second.map((b) => a - b)).sort(ascending);
+  const mean = (first.length * second.length) / 2;
+  const deviation = Math.sqrt((first.length * second.length * (first.length + second.length + 1)) / 12);
+  const skipped =
+    Math.max(first.length, second.length) <= EXACT_SIZE
+      ? exactQuantile(rankSumCounts(first.length, second.length), alpha)
+      : normalQuantile(mean, deviation, alpha);
+  return orderInterval(differences, skipped);
+}
+
+/**
+ * The centre of samples symmetric around it: the Hodges-Lehmann median of all pairwise means, with the interval that
+ * inverts Wilcoxon's signed rank test (same book, sections 3.2 and 3.3). Heavy tails do no harm. Of log ratios of two
+ * measurements whose order a fair coin decided, it holds whatever else happens on the machine: the coins make the
+ * signs of the noise independent.
+ * @param alpha how often the interval may miss
+ */
+export function signedRankCentre(samples: readonly number[], alpha: number): Estimate {
+  const n = samples.length;
+  const means = samples.flatMap((a, i) => samples.slice(i).map((b) => (a + b) / 2)).sort(ascending);
+  const mean = (n * (n + 1)) / 4;
+  const deviation = Math.sqrt((n * (n + 1) * (2 * n + 1)) / 24);
+  const skipped =
+    n <= EXACT_SIZE ? exactQuantile(signedRankCounts(n), alpha) : normalQuantile(mean, deviation, alpha);
+  return orderInterval(means, skipped);
+}
+
+/** Ways to reach each sum of ranks: how many subsets of 1..n have the sum of the index. */
+function signedRankCounts(n: number): Float64Array {
+  const counts = new Float64Array((n * (n + 1)) / 2 + 1);
+  counts[0] = 1;
+  for (let rank = 1; rank <= n; rank++) {
+    for (let sum = counts.length - 1; sum >= rank; sum--)
+      counts[sum] = at(counts, sum) + at(counts, sum - rank);
+  }
+  return counts;
+}
+
+/** How many of the orders of m and n samples have the Mann-Whitney statistic of the index: a Gaussian binomial. */
+function rankSumCounts(m: number, n: number): Float64Array {
+  const counts = new Float64Array(m * n + 1);
+  counts[0] = 1;
+  for (let i = 1; i <= m; i++) {
+    for (let sum = counts.length - 1; sum >= n + i; sum--)
+      counts[sum] = at(counts, sum) - at(counts, sum - n - i);
+    for (let sum = i; sum < counts.length; sum++) counts[sum] = at(counts, sum) + at(counts, sum - i);
+  }
+  return counts;
+}
+
+function at(counts: Float64Array, index: number): number {
+  return counts[index] ?? 0;
+}
+
+/** How many of the smallest and of the largest values an interval leaves out: the largest c with P(T < c) <= alpha / 2. */
+function exactQuantile(counts: Float64Array, alpha: number): number {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  let below = 0;
+  let skipped = 0;
+  while (skipped < counts.length) {
+    below += at(counts, skipped);
+    if (below > (alpha / 2) * total) break;
+    skipped++;
+  }
+  return skipped;
+}
+
+function normalQuantile(mean: number, deviation: number, alpha: number): number {
+  return Math.max(0, Math.floor(mean + 0.5 + probit(alpha / 2) * deviation));
+}
+
+/** The median of sorted values, and what is left when `skipped` are taken off both ends; 0: everything. */
+function orderInterval(sorted: readonly number[], skipped: number): Estimate {
+  const value = sorted.length === 0 ? NaN : medianSorted([...sorted]);
+  const low = sorted[skipped - 1] ?? -Infinity;
+  const high = sorted[sorted.length - skipped] ?? Infinity;
+  return { value, interval: [low, high] };
+}
+
+function ascending(a: number, b: number): number {
+  return a - b;
+}
+
+/** Log ratios of the pairs of one launch of both builds. */
+export type Launch = readonly number[];
+
+/**
+ * The change between two builds that were measured in pairs, as a log ratio. Noise of the rounds is met by the signed
+ * rank interval of all pairs. What a process keeps for life (where its memory lies) is the same in all pairs of a
+ * launch and no number of them averages it out: the launches' centres tell its variance, beyond what rounds alone
+ * explain (DerSimonian and Laird, Controlled Clinical Trials 7, 1986), and widen the interval by it.
+ * @param alpha how often the interval may miss
+ */
+export function pairedShift(launches: readonly Launch[], alpha: number): Estimate {
+  const estimate = signedRankCentre(launches.flat(), alpha);
+  const [low, high] = estimate.interval;
+  const luck = launchDeviation(launches);
+  if (luck === 0 || !Number.isFinite(high - low)) return estimate;
+  const extra = (studentT(1 - alpha, launches.length - 1) * luck) / Math.sqrt(launches.length);
+  return {
+    value: estimate.value,
+    interval: [
+      estimate.value - Math.hypot(estimate.value - low, extra),
+      estimate.value + Math.hypot(high - estimate.value, extra),
+    ],
+  };
+}
+
+/** Standard deviation of what is common to the pairs of a launch; 0 where the pairs explain all differences. */
+function launchDeviation(launches: readonly Launch[]): number {
+  if (launches.length < 2) return 0;
+  // One standard error of a launch's centre, read off its interval: robust against heavy tails.
+  const ONE_SIGMA = 0.3173;
+  const centres = launches.map((pairs) => signedRankCentre(pairs, ONE_SIGMA));
+  const errors = centres.map(({ interval: [low, high] }) => ((high - low) / 2) ** 2);
+  if (!errors.every(Number.isFinite)) return 0;
+  const between = sampleVariance(centres.map(({ value }) => value));
+  return Math.sqrt(Math.max(0, between - mean(errors)));
+}
