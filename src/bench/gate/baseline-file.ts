@@ -2,47 +2,9 @@ import { readFileSync } from 'node:fs';
 import { rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import process from 'node:process';
-import { z } from 'zod';
 import { UserError } from '../../errors.js';
 import { BENCH_SCHEMA, type BenchKind, type BenchReport } from '../report.js';
-
-/** JSON has no such numbers: fdq writes them as strings. */
-const SPECIAL_NUMBERS = ['Infinity', '-Infinity', 'NaN'] as const;
-const figure = z.union([z.number(), z.enum(SPECIAL_NUMBERS).transform(Number)]);
-
-const metric = z.looseObject({
-  id: z.string(),
-  value: figure,
-  samples: z.array(figure),
-  std: figure,
-  interval: z.tuple([figure, figure]).nullable(),
-});
-
-const report = z.looseObject({
-  schema: z.string(),
-  kind: z.enum(['speed', 'serve', 'quality']),
-  environment: z.looseObject({
-    date: z.string(),
-    platform: z.string(),
-    cpu: z.string(),
-    cores: z.number(),
-    memoryBytes: z.number(),
-    isa: z.string().nullable(),
-    node: z.string(),
-    fdq: z.string(),
-    onnxruntime: z.string().nullable(),
-    commit: z.string().nullable(),
-  }),
-  scenarios: z.array(
-    z.looseObject({
-      name: z.string(),
-      parameters: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
-      metrics: z.array(metric),
-    }),
-  ),
-  warnings: z.array(z.string()),
-  partial: z.boolean(),
-});
+import { reportSchema } from './report-schema.js';
 
 const COMMANDS: Readonly<Record<BenchKind, string>> = {
   speed: 'fdq bench',
@@ -61,7 +23,7 @@ export function readBaseline(file: string, kind: BenchKind): BenchReport {
   if (value['schema'] !== BENCH_SCHEMA) {
     throw invalid(file, `it has the schema ${JSON.stringify(value['schema'])} and not ${BENCH_SCHEMA}`);
   }
-  const parsed = report.safeParse(value);
+  const parsed = reportSchema.safeParse(value);
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
     throw invalid(file, `${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`);

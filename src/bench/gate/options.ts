@@ -68,6 +68,7 @@ export function parseGate(values: GateValues, kind: BenchKind): GateOptions {
     allowOtherMachine: values['allow-other-machine'] ?? false,
     rounds: parseLimits(values),
   };
+  requireConditions(options);
   for (const condition of conditions) checkCondition(condition, options);
   return options;
 }
@@ -97,6 +98,21 @@ export function checkScenarios(options: GateOptions, names: readonly string[]): 
         'Measure the same combinations, write the baseline again, or name a scenario: metric[words] < -5%.',
       ],
     );
+  }
+}
+
+/** A reference that nothing is held against would look like a check that passes. */
+function requireConditions({ conditions, baseline, baselineCommand, rounds }: GateOptions): void {
+  const flag = baselineCommand !== null ? '--baseline-command' : '--baseline';
+  if ((baseline !== null || baselineCommand !== null) && !conditions.some(({ isRelative }) => isRelative)) {
+    throw usage(flag, `Expected a --fail-if with a change that ${flag} decides about.`, [
+      "Add for example --fail-if 'decode < -5%'.",
+    ]);
+  }
+  if (baselineCommand !== null && rounds.timeBudgetMs === 0) {
+    throw usage('--time-budget', 'Expected --time-budget to be more than 0 with --baseline-command.', [
+      'Give it the time that both builds may take together, e.g. 2m.',
+    ]);
   }
 }
 

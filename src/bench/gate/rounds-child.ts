@@ -1,0 +1,205 @@
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import process from 'node:process';
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+import { z } from 'zod';
+import { UserError } from '../../errors.js';
+
+/** A program and its arguments. */
+export interface Invocation {
+  /** For messages. */
+  readonly text: string;
+  readonly file: string;
+  readonly args: readonly string[];
+}
+
+/** Figures of one round by metric id. */
+export type RoundMetrics = Readonly<Record<string, number>>;
+
+const readyLine = z.object({
+  ready: z.literal(true),
+  scenarios: z.array(z.string()).min(1),
+  environment: z.unknown(),
+});
+const roundLine = z.object({
+  round: z.number(),
+  scenario: z.string(),
+  metrics: z.record(z.string(), z.number()),
+});
+
+/** Of what a child wrote to stderr, for messages. */
+const STDERR_TAIL = 2000;
+/** Loading a large model takes minutes; a round that takes as long hangs. */
+const ANSWER_TIMEOUT_MS = 15 * 60e3;
+/** For a child that was told to end by the end of its input. */
+const EXIT_TIMEOUT_MS = 5000;
+
+interface Waiting {
+  readonly resolve: (line: string) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** A build that measures one round at a time when it is told to: docs/bench.md. */
+export class RoundsChild {
+  readonly #invocation: Invocation;
+  readonly #process: ChildProcessByStdio<Writable, Readable, Readable>;
+  readonly #exited: Promise<void>;
+  readonly #killWithParent = (): void => this.#kill();
+  #waiting: Waiting | undefined;
+  #unread: string[] = [];
+  #failure: Error | undefined;
+  #stderr = '';
+  #scenarios: readonly string[] = [];
+  #environment: unknown;
+
+  private constructor(invocation: Invocation) {
+    this.#invocation = invocation;
+    // In a group of its own: Ctrl-C in the terminal reaches this process alone, which then ends its children.
+    this.#process = spawn(invocation.file, [...invocation.args, '--rounds-from-stdin'], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
+    });
+    const { stdin, stdout, stderr } = this.#process;
+    stdin.on('error', () => undefined);
+    stderr.setEncoding('utf8');
+    stderr.on('data', (text: string) => (this.#stderr = (this.#stderr + text).slice(-STDERR_TAIL)));
+    createInterface({ input: stdout }).on('line', (line) => this.#receive(line));
+    this.#exited = new Promise((resolve) => {
+      this.#process.once('error', (error) => {
+        this.#fail(this.#error(`cannot be started: ${error.message}`, 'usage'));
+        resolve();
+      });
+      this.#process.once('close', (code, signal) => {
+        this.#fail(this.#error(`ended with ${signal ?? `exit code ${code ?? 0}`} instead of an answer`));
+        resolve();
+      });
+    });
+    process.once('exit', this.#killWithParent);
+  }
+
+  /**
+   * Starts a build and waits until it can measure.
+   * @throws UserError `usage` for a program that does not start, `runtime_failed` for one that ends or answers
+   * something else; the signal's reason
+   */
+  static async start(invocation: Invocation, signal?: AbortSignal): Promise<RoundsChild> {
+    const child = new RoundsChild(invocation);
+    try {
+      const ready = await child.#nextLine(signal, 'a ready line', readyLine);
+      child.#scenarios = ready.scenarios;
+      child.#environment = ready.environment;
+      return child;
+    } catch (error) {
+      await child.close();
+      throw error;
+    }
+  }
+
+  get scenarios(): readonly string[] {
+    return this.#scenarios;
+  }
+
+  /** As it was written; builds of other versions may describe it differently. */
+  get environment(): unknown {
+    return this.#environment;
+  }
+
+  async measure(round: number, scenario: string, signal?: AbortSignal): Promise<RoundMetrics> {
+    this.#process.stdin.write(`${JSON.stringify({ round, scenario })}\n`);
+    const answer = await this.#nextLine(signal, `the figures of round ${round}`, roundLine);
+    if (answer.round === round && answer.scenario === scenario) return answer.metrics;
+    throw this.#error(
+      `answered round ${answer.round} of ${JSON.stringify(answer.scenario)} instead of round ${round} of ${JSON.stringify(scenario)}`,
+    );
+  }
+
+  /** Ends the process, at the latest after some seconds by force. */
+  async close(): Promise<void> {
+    this.#failure ??= this.#error('was closed');
+    this.#process.stdin.end();
+    const timer = setTimeout(this.#killWithParent, EXIT_TIMEOUT_MS);
+    await this.#exited;
+    clearTimeout(timer);
+    process.off('exit', this.#killWithParent);
+  }
+
+  /** Ends the process and those it started by force. */
+  async kill(): Promise<void> {
+    this.#kill();
+    await this.close();
+  }
+
+  async #nextLine<T>(signal: AbortSignal | undefined, what: string, schema: z.ZodType<T>): Promise<T> {
+    const line = await this.#readLine(signal, what);
+    const parsed = schema.safeParse(parseJson(line));
+    if (parsed.success) return parsed.data;
+    throw this.#error(`answered ${JSON.stringify(line.slice(0, 200))} instead of ${what}`);
+  }
+
+  #readLine(signal: AbortSignal | undefined, what: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      const line = this.#unread.shift();
+      if (line !== undefined) return resolve(line);
+      if (this.#failure !== undefined) return reject(this.#failure);
+      const settle = (finish: () => void): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+        this.#waiting = undefined;
+        finish();
+      };
+      const onAbort = (): void => settle(() => reject(signal?.reason as Error));
+      const onTimeout = (): void =>
+        settle(() => reject(this.#error(`gave no sign of ${what} for 15 minutes`)));
+      const timer = setTimeout(onTimeout, ANSWER_TIMEOUT_MS);
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#waiting = {
+        resolve: (text) => settle(() => resolve(text)),
+        reject: (error) => settle(() => reject(error)),
+      };
+    });
+  }
+
+  #receive(line: string): void {
+    if (line.trim() === '') return;
+    if (this.#waiting === undefined) this.#unread.push(line);
+    else this.#waiting.resolve(line);
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    this.#waiting?.reject(this.#failure);
+  }
+
+  #kill(): void {
+    const { pid, exitCode, signalCode } = this.#process;
+    if (pid === undefined || exitCode !== null || signalCode !== null) return;
+    try {
+      process.kill(-pid, 'SIGKILL');
+    } catch {
+      this.#process.kill('SIGKILL');
+    }
+  }
+
+  #error(problem: string, code: 'usage' | 'runtime_failed' = 'runtime_failed'): UserError {
+    const said = this.#stderr.trim();
+    return new UserError(
+      code,
+      `${JSON.stringify(this.#invocation.text)} ${problem}.${said === '' ? '' : ` It wrote:\n${said}`}`,
+      {
+        param: '--baseline-command',
+        suggestions: [
+          'Run it by hand with the same arguments, for example with --print-config, to see what it says.',
+        ],
+      },
+    );
+  }
+}
+
+function parseJson(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
