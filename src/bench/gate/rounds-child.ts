@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { z } from 'zod';
 import { UserError } from '../../errors.js';
+import type { RoundMetrics, RoundSource } from './compare-sides.js';
 
 /** A program and its arguments. */
 export interface Invocation {
@@ -12,9 +13,6 @@ export interface Invocation {
   readonly file: string;
   readonly args: readonly string[];
 }
-
-/** Figures of one round by metric id. */
-export type RoundMetrics = Readonly<Record<string, number>>;
 
 const readyLine = z.object({
   ready: z.literal(true),
@@ -39,8 +37,8 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
-/** A build that measures one round at a time when it is told to: docs/bench.md. */
-export class RoundsChild {
+/** A build in a process of its own, with --rounds-from-stdin: docs/bench.md. */
+export class RoundsChild implements RoundSource {
   readonly #invocation: Invocation;
   readonly #process: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #exited: Promise<void>;
@@ -99,7 +97,6 @@ export class RoundsChild {
     return this.#scenarios;
   }
 
-  /** As it was written; builds of other versions may describe it differently. */
   get environment(): unknown {
     return this.#environment;
   }
