@@ -7,6 +7,7 @@ import { scheduleLooks } from './look-schedule.js';
 import { checkScenarios, type GateOptions } from './options.js';
 import { createCoin } from './random-order.js';
 import { environmentSchema } from './report-schema.js';
+import { MIN_LAUNCHES } from './statistics.js';
 
 /** Figures of one round by metric id. */
 export type RoundMetrics = Readonly<Record<string, number>>;
@@ -51,12 +52,8 @@ export interface CompareProgress {
   readonly open: number;
 }
 
-/**
- * A look needs as many launches, so that what a process keeps for life is told from the change; until then they are
- * short. Later ones last so long that at most a third of the time is spent with starting.
- */
-const LAUNCHES_BEFORE_LOOK = 3;
-const MEASURING_PER_STARTING = 2;
+/** Launches that a look needs are short; later ones measure for as long as starting took. */
+const MEASURING_PER_STARTING = 1;
 const MIN_PAIRS_PER_LAUNCH = 8;
 /** Of the round that is asked for and not counted, for loading and warming up. */
 const WARM_UP = 0;
@@ -180,7 +177,7 @@ class Comparison {
           launches: this.#launches,
           open: scenarios.length,
         });
-        const isLong = this.#launches >= LAUNCHES_BEFORE_LOOK && this.#clock() < until;
+        const isLong = this.#launches >= MIN_LAUNCHES && this.#clock() < until;
         if (pair >= least && !isLong) break;
         if (this.#clock() >= this.#deadline || pairs >= (this.#looks.at(-1) ?? 0)) break;
       }
@@ -189,7 +186,7 @@ class Comparison {
 
   #pairsOfShortLaunch(): number {
     const first = this.#looks[0] ?? 1;
-    return Math.min(first, Math.max(MIN_PAIRS_PER_LAUNCH, Math.ceil(first / LAUNCHES_BEFORE_LOOK)));
+    return Math.min(first, Math.max(MIN_PAIRS_PER_LAUNCH, Math.ceil(first / MIN_LAUNCHES)));
   }
 
   async #measurePair({ now, baseline }: Sides, scenario: string, round: number): Promise<Pair> {

@@ -110,7 +110,7 @@ function parseFilter(filter: string, text: string): ScenarioFilter {
       "Write 'decode[wint4 b=8] < -5%', or leave the brackets out for every scenario.",
     ]);
   }
-  const tests = words.map((word) => new RegExp(`^${globSource(word)}$`, 'su'));
+  const tests = words.map((word) => compileGlob(word, text));
   return {
     text: words.join(' '),
     matches: (scenario) => {
@@ -118,6 +118,15 @@ function parseFilter(filter: string, text: string): ScenarioFilter {
       return tests.every((test) => parts.some((part) => test.test(part)));
     },
   };
+}
+
+function compileGlob(word: string, text: string): RegExp {
+  try {
+    return new RegExp(`^${globSource(word)}$`, 's');
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw invalid(text, `a condition with patterns of *, ? and [abc] between the brackets`, [reason]);
+  }
 }
 
 function invalidLimit(text: string, metric: MetricInfo, operator: string, value: string): UserError {

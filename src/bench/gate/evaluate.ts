@@ -138,12 +138,7 @@ function judgeStored(
     return judgement(condition, scenario, { verdict: 'inconclusive', value, reason });
   }
   const baselineValue = reference.value;
-  if (!condition.metric.noisy) {
-    const change = relativeChange(value, baselineValue);
-    const verdict = holds(condition.operator, change, condition.limit) ? 'fail' : 'pass';
-    const reason = `Change ${percent(change)} ${isOrNot(verdict, condition)}.`;
-    return judgement(condition, scenario, { verdict, value, baselineValue, change, reason });
-  }
+  if (!condition.metric.noisy) return judgeExactChange(condition, scenario, { value, baselineValue });
   if (![...metric.samples, ...reference.samples].every((sample) => sample > 0)) {
     return judgement(condition, scenario, {
       verdict: 'inconclusive',
@@ -172,6 +167,11 @@ function judgePaired(
     const reason = `The other build does not measure ${metric.id} in rounds.`;
     return judgement(condition, scenario, { verdict: 'inconclusive', value: metric.value, reason });
   }
+  if (!condition.metric.noisy) {
+    const [value = NaN] = launches.flatMap(({ now }) => now);
+    const [baselineValue = NaN] = launches.flatMap(({ baseline }) => baseline);
+    return judgeExactChange(condition, scenario, { value, baselineValue });
+  }
   if (!launches.flatMap(({ now, baseline }) => [...now, ...baseline]).every((sample) => sample > 0)) {
     return judgement(condition, scenario, {
       verdict: 'inconclusive',
@@ -187,6 +187,17 @@ function judgePaired(
     baselineValue: median(launches.flatMap(({ baseline }) => baseline)),
     samples: `${count(pairs, 'pair')} of rounds in ${count(launches.length, 'launch', 'launches')}`,
   });
+}
+
+function judgeExactChange(
+  condition: GateCondition,
+  scenario: Scenario,
+  { value, baselineValue }: { readonly value: number; readonly baselineValue: number },
+): Judgement {
+  const change = relativeChange(value, baselineValue);
+  const verdict = holds(condition.operator, change, condition.limit) ? 'fail' : 'pass';
+  const reason = `Change ${percent(change)} ${isOrNot(verdict, condition)}.`;
+  return judgement(condition, scenario, { verdict, value, baselineValue, change, reason });
 }
 
 interface Compared {

@@ -25,6 +25,11 @@ const roundLine = z.object({
   metrics: z.record(z.string(), z.number()),
 });
 
+/** Instead of either, before the build ends. */
+const errorLine = z.object({
+  error: z.object({ message: z.string(), suggestions: z.array(z.string()).optional() }),
+});
+
 /** Of what a child wrote to stderr, for messages. */
 const STDERR_TAIL = 2000;
 /** Loading a large model takes minutes; a round that takes as long hangs. */
@@ -128,8 +133,11 @@ export class RoundsChild implements RoundSource {
 
   async #nextLine<T>(signal: AbortSignal | undefined, what: string, schema: z.ZodType<T>): Promise<T> {
     const line = await this.#readLine(signal, what);
-    const parsed = schema.safeParse(parseJson(line));
+    const value = parseJson(line);
+    const parsed = schema.safeParse(value);
     if (parsed.success) return parsed.data;
+    const refused = errorLine.safeParse(value);
+    if (refused.success) throw this.#refusal(refused.data.error);
     throw this.#error(`answered ${JSON.stringify(line.slice(0, 200))} instead of ${what}`);
   }
 
@@ -176,6 +184,13 @@ export class RoundsChild implements RoundSource {
     } catch {
       this.#process.kill('SIGKILL');
     }
+  }
+
+  #refusal({ message, suggestions = [] }: z.infer<typeof errorLine>['error']): UserError {
+    return new UserError('runtime_failed', `${JSON.stringify(this.#invocation.text)} failed: ${message}`, {
+      param: '--baseline-command',
+      suggestions,
+    });
   }
 
   #error(problem: string, code: 'usage' | 'runtime_failed' = 'runtime_failed'): UserError {

@@ -1,4 +1,4 @@
-import { mean, medianSorted, probit, sampleVariance } from 'simple-statistics';
+import { mean, probit, sampleStandardDeviation } from 'simple-statistics';
 import { studentT } from '../summarize.js';
 
 /** A figure with a confidence interval, whose ends may be infinite where the samples are too few for one. */
@@ -18,7 +18,7 @@ const EXACT_SIZE = 40;
  * @param alpha how often the interval may miss
  */
 export function rankSumShift(first: readonly number[], second: readonly number[], alpha: number): Estimate {
-  const differences = first.flatMap((a) => second.map((b) => a - b)).sort(ascending);
+  const differences = Float64Array.from(first.flatMap((a) => second.map((b) => a - b))).sort();
   const mean = (first.length * second.length) / 2;
   const deviation = Math.sqrt((first.length * second.length * (first.length + second.length + 1)) / 12);
   const skipped =
@@ -37,7 +37,11 @@ export function rankSumShift(first: readonly number[], second: readonly number[]
  */
 export function signedRankCentre(samples: readonly number[], alpha: number): Estimate {
   const n = samples.length;
-  const means = samples.flatMap((a, i) => samples.slice(i).map((b) => (a + b) / 2)).sort(ascending);
+  const means = new Float64Array((n * (n + 1)) / 2);
+  let at = 0;
+  for (const [i, a] of samples.entries())
+    for (let j = i; j < n; j++) means[at++] = (a + (samples[j] as number)) / 2;
+  means.sort();
   const mean = (n * (n + 1)) / 4;
   const deviation = Math.sqrt((n * (n + 1) * (2 * n + 1)) / 24);
   const skipped =
@@ -51,7 +55,7 @@ function signedRankCounts(n: number): Float64Array {
   counts[0] = 1;
   for (let rank = 1; rank <= n; rank++) {
     for (let sum = counts.length - 1; sum >= rank; sum--)
-      counts[sum] = at(counts, sum) + at(counts, sum - rank);
+      counts[sum] = countAt(counts, sum) + countAt(counts, sum - rank);
   }
   return counts;
 }
@@ -62,13 +66,14 @@ function rankSumCounts(m: number, n: number): Float64Array {
   counts[0] = 1;
   for (let i = 1; i <= m; i++) {
     for (let sum = counts.length - 1; sum >= n + i; sum--)
-      counts[sum] = at(counts, sum) - at(counts, sum - n - i);
-    for (let sum = i; sum < counts.length; sum++) counts[sum] = at(counts, sum) + at(counts, sum - i);
+      counts[sum] = countAt(counts, sum) - countAt(counts, sum - n - i);
+    for (let sum = i; sum < counts.length; sum++)
+      counts[sum] = countAt(counts, sum) + countAt(counts, sum - i);
   }
   return counts;
 }
 
-function at(counts: Float64Array, index: number): number {
+function countAt(counts: Float64Array, index: number): number {
   return counts[index] ?? 0;
 }
 
@@ -78,7 +83,7 @@ function exactQuantile(counts: Float64Array, alpha: number): number {
   let below = 0;
   let skipped = 0;
   while (skipped < counts.length) {
-    below += at(counts, skipped);
+    below += countAt(counts, skipped);
     if (below > (alpha / 2) * total) break;
     skipped++;
   }
@@ -90,50 +95,43 @@ function normalQuantile(mean: number, deviation: number, alpha: number): number 
 }
 
 /** The median of sorted values, and what is left when `skipped` are taken off both ends; 0: everything. */
-function orderInterval(sorted: readonly number[], skipped: number): Estimate {
-  const value = sorted.length === 0 ? NaN : medianSorted([...sorted]);
+function orderInterval(sorted: Float64Array, skipped: number): Estimate {
+  const middle = sorted.length / 2;
+  const value = ((sorted[Math.ceil(middle) - 1] ?? NaN) + (sorted[Math.floor(middle)] ?? NaN)) / 2;
   const low = sorted[skipped - 1] ?? -Infinity;
   const high = sorted[sorted.length - skipped] ?? Infinity;
   return { value, interval: [low, high] };
 }
 
-function ascending(a: number, b: number): number {
-  return a - b;
-}
-
 /** Log ratios of the pairs of one launch of both builds. */
 export type Launch = readonly number[];
 
+/** Fewer do not tell what a process keeps for life from a change. */
+export const MIN_LAUNCHES = 3;
+
 /**
- * The change between two builds that were measured in pairs, as a log ratio. Noise of the rounds is met by the signed
- * rank interval of all pairs. What a process keeps for life (where its memory lies) is the same in all pairs of a
- * launch and no number of them averages it out: the launches' centres tell its variance, beyond what rounds alone
- * explain (DerSimonian and Laird, Controlled Clinical Trials 7, 1986), and widen the interval by it.
+ * The change between two builds that were measured in pairs, as a log ratio. Two intervals have to agree, so the wider
+ * end counts on both sides: that of all pairs, which meets the noise of rounds, and that of the launches' centres. What
+ * a process keeps for life (where its memory lies, which core it is put on) is the same in all pairs of a launch, and
+ * only other launches average it out. Infinite of fewer than three launches.
  * @param alpha how often the interval may miss
  */
 export function pairedShift(launches: readonly Launch[], alpha: number): Estimate {
-  const estimate = signedRankCentre(launches.flat(), alpha);
-  const [low, high] = estimate.interval;
-  const luck = launchDeviation(launches);
-  if (luck === 0 || !Number.isFinite(high - low)) return estimate;
-  const extra = (studentT(1 - alpha, launches.length - 1) * luck) / Math.sqrt(launches.length);
-  return {
-    value: estimate.value,
-    interval: [
-      estimate.value - Math.hypot(estimate.value - low, extra),
-      estimate.value + Math.hypot(high - estimate.value, extra),
-    ],
-  };
+  const { value, interval } = signedRankCentre(launches.flat(), alpha);
+  if (launches.length < MIN_LAUNCHES) return { value, interval: [-Infinity, Infinity] };
+  const [low, high] = launchInterval(
+    launches.map((pairs) => signedRankCentre(pairs, alpha).value),
+    alpha,
+  );
+  return { value, interval: [Math.min(interval[0], low), Math.max(interval[1], high)] };
 }
 
-/** Standard deviation of what is common to the pairs of a launch; 0 where the pairs explain all differences. */
-function launchDeviation(launches: readonly Launch[]): number {
-  if (launches.length < 2) return 0;
-  // One standard error of a launch's centre, read off its interval: robust against heavy tails.
-  const ONE_SIGMA = 0.3173;
-  const centres = launches.map((pairs) => signedRankCentre(pairs, ONE_SIGMA));
-  const errors = centres.map(({ interval: [low, high] }) => ((high - low) / 2) ** 2);
-  if (!errors.every(Number.isFinite)) return 0;
-  const between = sampleVariance(centres.map(({ value }) => value));
-  return Math.sqrt(Math.max(0, between - mean(errors)));
+/** Student's interval of the mean until there are enough for ranks, which stalls that last for a launch do not stretch. */
+function launchInterval(centres: readonly number[], alpha: number): Estimate['interval'] {
+  const { interval } = signedRankCentre(centres, alpha);
+  if (interval.every(Number.isFinite)) return interval;
+  const centre = mean([...centres]);
+  const error = sampleStandardDeviation([...centres]) / Math.sqrt(centres.length);
+  const half = studentT(1 - alpha, centres.length - 1) * error;
+  return [centre - half, centre + half];
 }
