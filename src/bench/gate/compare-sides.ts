@@ -2,8 +2,8 @@ import { UserError } from '../../errors.js';
 import { findMetric } from '../metrics.js';
 import { BENCH_SCHEMA, type BenchReport, type Environment, type Scenario } from '../report.js';
 import { toMetric } from '../summarize.js';
-import { evaluateGate, judge, type Evidence, type Judgement } from './evaluate.js';
-import { scheduleLooks } from './look-schedule.js';
+import { ALPHA, evaluateGate, judge, type Evidence, type Judgement } from './evaluate.js';
+import { OpenLooks } from './look-schedule.js';
 import { checkScenarios, type GateOptions } from './options.js';
 import { createCoin } from './random-order.js';
 import { environmentSchema } from './report-schema.js';
@@ -52,7 +52,8 @@ export interface CompareProgress {
   readonly open: number;
 }
 
-/** Launches that a look needs are short; later ones measure for as long as starting took. */
+/** A launch measures for as long as starting took, but leaves rounds for as many launches. */
+const ENOUGH_LAUNCHES = 12;
 const MEASURING_PER_STARTING = 1;
 const MIN_PAIRS_PER_LAUNCH = 8;
 /** Of the round that is asked for and not counted, for loading and warming up. */
@@ -83,11 +84,10 @@ class Comparison {
   readonly #options: CompareOptions;
   readonly #clock: () => number;
   readonly #coin: () => boolean;
-  readonly #looks: readonly number[];
   readonly #figures = new Map<string, Figures>();
   /** Pairs and looks of each scenario. */
   readonly #pairs = new Map<string, number>();
-  readonly #looked = new Map<string, number>();
+  readonly #looks = new Map<string, OpenLooks>();
   #environment: Environment | undefined;
   #launches = 0;
   #deadline = Infinity;
@@ -97,7 +97,6 @@ class Comparison {
     this.#options = options;
     this.#clock = options.clock ?? ((): number => performance.now());
     this.#coin = createCoin(options.seed ?? Date.now());
-    this.#looks = scheduleLooks(options.gate.rounds);
   }
 
   get hasFigures(): boolean {
@@ -125,7 +124,9 @@ class Comparison {
     }
   }
 
+  /** The last look. */
   report(isPartial: boolean): BenchReport {
+    for (const [scenario, pairs] of this.#pairs) this.#looksOf(scenario).take(pairs);
     const draft = this.#draft();
     const result = evaluateGate(draft, this.#options.gate, this.#evidence());
     return { ...draft, partial: isPartial, gate: result };
@@ -165,7 +166,7 @@ class Comparison {
       await this.#measurePair(sides, scenario, WARM_UP);
       const startMs = this.#clock() - loading + (loading - began) / scenarios.length;
       const until = this.#clock() + startMs * MEASURING_PER_STARTING;
-      const least = this.#pairsOfShortLaunch();
+      const { least, most } = this.#pairsPerLaunch();
       for (let pair = 1; ; pair++) {
         this.#record(scenario, pair === 1, await this.#measurePair(sides, scenario, pair));
         const pairs = (this.#pairs.get(scenario) ?? 0) + 1;
@@ -173,20 +174,20 @@ class Comparison {
         this.#options.onProgress?.({
           scenario,
           pairs,
-          maxPairs: this.#looks.at(-1) ?? 0,
+          maxPairs: this.#options.gate.rounds.max,
           launches: this.#launches,
           open: scenarios.length,
         });
-        const isLong = this.#launches >= MIN_LAUNCHES && this.#clock() < until;
-        if (pair >= least && !isLong) break;
-        if (this.#clock() >= this.#deadline || pairs >= (this.#looks.at(-1) ?? 0)) break;
+        if (pair >= least && (pair >= most || this.#clock() >= until)) break;
+        if (this.#clock() >= this.#deadline || pairs >= this.#options.gate.rounds.max) break;
       }
     }
   }
 
-  #pairsOfShortLaunch(): number {
-    const first = this.#looks[0] ?? 1;
-    return Math.min(first, Math.max(MIN_PAIRS_PER_LAUNCH, Math.ceil(first / MIN_LAUNCHES)));
+  #pairsPerLaunch(): { readonly least: number; readonly most: number } {
+    const { min, max } = this.#options.gate.rounds;
+    const least = Math.max(MIN_PAIRS_PER_LAUNCH, Math.ceil(min / MIN_LAUNCHES));
+    return { least, most: Math.max(least, Math.ceil(max / ENOUGH_LAUNCHES)) };
   }
 
   async #measurePair({ now, baseline }: Sides, scenario: string, round: number): Promise<Pair> {
@@ -216,12 +217,18 @@ class Comparison {
   /** Looks at a scenario when a look is due, and tells whether more rounds could decide something about it. */
   #isOpen(scenario: string): boolean {
     const pairs = this.#pairs.get(scenario) ?? 0;
-    const looked = this.#looked.get(scenario) ?? 0;
-    const due = this.#looks.filter((look) => look <= pairs).length;
-    if (due <= looked) return true;
-    this.#looked.set(scenario, due);
-    if (due === this.#looks.length) return false;
+    const { min, max } = this.#options.gate.rounds;
+    const looks = this.#looksOf(scenario);
+    if (pairs >= max) return false;
+    if (this.#launches < MIN_LAUNCHES || !looks.isDue(pairs, min)) return true;
+    looks.take(pairs);
     return this.#judge().some(({ check, isOpen }) => check.scenario === scenario && isOpen);
+  }
+
+  #looksOf(scenario: string): OpenLooks {
+    const looks = this.#looks.get(scenario) ?? new OpenLooks();
+    this.#looks.set(scenario, looks);
+    return looks;
   }
 
   #judge(): readonly Judgement[] {
@@ -245,10 +252,8 @@ class Comparison {
 
   #evidence(): Evidence {
     return {
-      paired: {
-        scenarios: this.#figures,
-      },
-      looks: this.#looks.length,
+      paired: { scenarios: this.#figures },
+      alphaOf: (scenario) => this.#looksOf(scenario).alpha(ALPHA),
     };
   }
 }

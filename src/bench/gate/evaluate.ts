@@ -21,7 +21,7 @@ export interface Judgement {
 }
 
 /** How often an interval may miss, over all looks at it. */
-const ALPHA = 0.05;
+export const ALPHA = 0.05;
 const NOT_POSITIVE = 'Only positive figures have a relative change with an interval.';
 
 /** What the gate knows besides the report. */
@@ -30,6 +30,8 @@ export interface Evidence {
   readonly paired?: PairedRounds;
   /** How often the report is looked at before it is accepted as it is; default: this once. */
   readonly looks?: number;
+  /** How often intervals of a scenario may miss, instead of what `looks` leaves of 5 %. */
+  readonly alphaOf?: (scenario: string) => number;
 }
 
 /** The verdict about a report; null where no condition was given. */
@@ -51,7 +53,7 @@ export function evaluateGate(
 export function judge(
   report: BenchReport,
   options: GateOptions,
-  { paired, looks = 1 }: Evidence = {},
+  { paired, looks = 1, alphaOf = (): number => ALPHA / looks }: Evidence = {},
 ): readonly Judgement[] {
   const otherMachine =
     options.baseline === null || options.allowOtherMachine
@@ -62,7 +64,7 @@ export function judge(
     const measured = matching.filter((scenario) => findMetric(scenario, condition) !== undefined);
     if (measured.length === 0) return [missingMetric(condition, matching)];
     return measured.map((scenario) =>
-      judgeScenario(condition, scenario, { options, paired, alpha: ALPHA / looks, otherMachine }),
+      judgeScenario(condition, scenario, { options, paired, alpha: alphaOf(scenario.name), otherMachine }),
     );
   });
 }

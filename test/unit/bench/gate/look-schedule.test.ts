@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { scheduleLooks } from '../../../../src/bench/gate/look-schedule.js';
+import { OpenLooks, scheduleLooks } from '../../../../src/bench/gate/look-schedule.js';
 
 describe('scheduleLooks', () => {
   it('grows by half from the least to the most', () => {
@@ -9,5 +9,29 @@ describe('scheduleLooks', () => {
   it('looks once where there is one number of rounds', () => {
     expect(scheduleLooks({ min: 24, max: 24 })).toEqual([24]);
     expect(scheduleLooks({ min: 1, max: 3 })).toEqual([1, 2, 3]);
+  });
+});
+
+describe('OpenLooks', () => {
+  it('are due after half as many rounds more, and miss with 5 % in all', () => {
+    const looks = new OpenLooks();
+    const taken: number[] = [];
+    let sum = 0;
+    for (let rounds = 1; rounds <= 1000; rounds++) {
+      if (!looks.isDue(rounds, 24)) continue;
+      looks.take(rounds);
+      taken.push(rounds);
+      sum += looks.alpha(0.05);
+    }
+    expect(taken).toEqual([24, 36, 54, 81, 122, 183, 275, 413, 620, 930]);
+    expect(sum).toBeLessThanOrEqual(0.05);
+    expect(sum).toBeGreaterThan(0.045);
+  });
+
+  it('do not count twice without new rounds', () => {
+    const looks = new OpenLooks();
+    looks.take(24);
+    looks.take(24);
+    expect(looks.alpha(0.05)).toBe(0.025);
   });
 });
