@@ -1,83 +1,142 @@
 import { appendFileSync, statSync } from 'node:fs';
+import path from 'node:path';
 import process from 'node:process';
 import type { BaseCommand } from '../cli/base-command.js';
 import { readGithubStep, type GithubStep } from '../cli/ci.js';
 import { printableLine } from '../cli/render.js';
 import { FdqError, UserError } from '../errors.js';
-import type { BenchReport } from './report.js';
+import { saveBaseline } from './gate/baseline-file.js';
+import { evaluateGate, gateWarnings } from './gate/evaluate.js';
+import { parseGate, type GateOptions, type GateValues } from './gate/options.js';
+import type { BenchKind, BenchReport } from './report.js';
 import { summarizeGate } from './report/format.js';
 import { renderHtml } from './report/html/page.js';
 import { renderAnnotations, renderOutputs, renderStepSummary } from './report/github.js';
 import { planReporters, type ReportPlan } from './report/reporters.js';
 import { checkWritable, writeFileWhole } from './write-file.js';
 
-/** Values of BENCH_REPORT_FLAGS. */
-export interface ReportValues {
+/** Values of BENCH_REPORT_FLAGS and BENCH_GATE_FLAGS. */
+export interface OutputValues extends GateValues {
   readonly reporter: readonly string[] | undefined;
   readonly html: string | undefined;
 }
 
 /** The end of every `fdq bench` command: what was asked for is checked before anything is measured. */
 export interface BenchOutput {
+  readonly gate: GateOptions;
   /**
-   * Prints the report, writes the files and ends the command with 0, or with 4, 5 or 130 by throwing what oclif exits
-   * with.
-   * @param interrupted exit code of the signal that ended the measurement
+   * Decides, unless the report already holds a verdict, prints the report, writes the files and ends the command with
+   * 0, or with 4, 5 or 130 by throwing what oclif exits with.
+   * @param interrupted exit code of the signal that ended the measurement: nothing is decided then
    * @returns what --json prints
    */
   finish(report: BenchReport, interrupted?: number): Promise<BenchReport>;
 }
 
 /**
- * @throws UserError `usage` for wrong reporters and for files that cannot be written
+ * @throws UserError `usage` for wrong reporters and conditions and for files that cannot be written, and what
+ * parseGate throws about the baseline
  */
-export function openBenchOutput(command: BaseCommand, values: ReportValues): BenchOutput {
+export function openBenchOutput(command: BaseCommand, values: OutputValues, kind: BenchKind): BenchOutput {
   const github = readGithubStep();
+  const { html } = values;
   const plan = planReporters(values.reporter ?? [], {
     isJson: command.jsonEnabled(),
     isActions: github.isActions,
   });
+  const gate = parseGate(values, kind);
   for (const { file } of plan.files) checkWritable(file, '--reporter');
-  if (values.html !== undefined) checkWritable(values.html, '--html');
+  if (html !== undefined) checkWritable(html, '--html');
+  if (gate.saveBaseline !== null) checkWritable(gate.saveBaseline, '--save-baseline');
   return {
+    gate,
     finish: (report, interrupted) =>
-      finishBench(command, report, { plan, github, html: values.html, interrupted }),
+      interrupted === undefined
+        ? finishBench(command, decide(report, gate), { plan, github, html, gate })
+        : endInterrupted(command, report, { ending: { plan, github, html, gate }, exitCode: interrupted }),
   };
+}
+
+function decide(report: BenchReport, options: GateOptions): BenchReport {
+  const warnings = [...report.warnings, ...gateWarnings(report, options)];
+  return { ...report, warnings, gate: report.gate ?? evaluateGate(report, options) };
 }
 
 interface Ending {
   readonly plan: ReportPlan;
   readonly github: GithubStep;
   readonly html: string | undefined;
-  readonly interrupted: number | undefined;
+  readonly gate: GateOptions;
 }
 
 async function finishBench(command: BaseCommand, report: BenchReport, ending: Ending): Promise<BenchReport> {
-  const { plan, github, interrupted } = ending;
-  for (const warning of report.warnings) command.warn(warning);
-  if (plan.stdout !== null) process.stdout.write(await plan.stdout(report, terminalWidth()));
-  if (plan.github) tellGithub(command, report, github);
-  const writeErrors = await writeFiles(report, ending);
-  if (interrupted !== undefined) {
-    for (const error of writeErrors) command.warn(error.message);
-    return command.failWithResult(interruption(), report, interrupted);
-  }
+  const writeErrors = [
+    ...(await show(command, report, ending)),
+    ...(await keepBaseline(command, report, ending)),
+  ];
   const [first, ...more] = [...gateErrors(report), ...writeErrors];
   for (const error of more) command.warn(error.message);
   return first === undefined ? report : command.failWithResult(first, report);
+}
+
+/** What was measured is shown, and neither judged nor kept as a baseline. */
+async function endInterrupted(
+  command: BaseCommand,
+  measured: BenchReport,
+  { ending, exitCode }: { readonly ending: Ending; readonly exitCode: number },
+): Promise<never> {
+  const report = { ...measured, partial: true, gate: null };
+  for (const error of await show(command, report, ending)) command.warn(error.message);
+  const suggestions = ['Nothing was decided, and no baseline was saved.'];
+  const error = new UserError('aborted', 'Interrupted: the report holds what was measured so far.', {
+    suggestions,
+  });
+  return command.failWithResult(error, report, exitCode);
+}
+
+async function show(command: BaseCommand, report: BenchReport, ending: Ending): Promise<readonly FdqError[]> {
+  const { plan, github } = ending;
+  for (const warning of report.warnings) command.warn(warning);
+  if (plan.stdout !== null) process.stdout.write(await plan.stdout(report, terminalWidth()));
+  if (plan.github) tellGithub(command, report, github);
+  return writeFiles(report, ending);
+}
+
+/** A baseline that a run was found worse than is not replaced by that run: the next one would pass. */
+async function keepBaseline(
+  command: BaseCommand,
+  report: BenchReport,
+  { gate }: Ending,
+): Promise<readonly FdqError[]> {
+  const file = gate.saveBaseline;
+  if (file === null) return [];
+  const isSame = gate.baseline !== null && path.resolve(gate.baseline.file) === path.resolve(file);
+  if (isSame && report.gate !== null && report.gate.verdict !== 'pass') {
+    command.warn(`${file} is kept as it was: this run did not pass against it.`);
+    return [];
+  }
+  return collectErrors([() => saveBaseline(report, file)]);
 }
 
 function terminalWidth(): number {
   return process.stdout.isTTY ? process.stdout.columns : Infinity;
 }
 
-/** Every file is tried: one that fails loses no other. */
-async function writeFiles(report: BenchReport, { plan, html }: Ending): Promise<readonly FdqError[]> {
+function writeFiles(report: BenchReport, { plan, html }: Ending): Promise<readonly FdqError[]> {
   const page = html === undefined ? [] : [{ file: html, render: renderHtml }];
-  const errors: FdqError[] = [];
-  for (const { file, render } of [...plan.files, ...page]) {
-    try {
+  return collectErrors(
+    [...plan.files, ...page].map(({ file, render }) => async () => {
       writeFileWhole(file, await render(report, Infinity));
+    }),
+  );
+}
+
+/** Every file is tried: one that fails loses no other. */
+async function collectErrors(writes: readonly (() => Promise<void>)[]): Promise<readonly FdqError[]> {
+  const errors: FdqError[] = [];
+  for (const write of writes) {
+    try {
+      await write();
     } catch (error) {
       if (!(error instanceof FdqError)) throw error;
       errors.push(error);
@@ -127,10 +186,4 @@ function gateErrors(report: BenchReport): readonly FdqError[] {
           ],
         }),
   ];
-}
-
-function interruption(): FdqError {
-  return new UserError('aborted', 'Interrupted: the report holds what was measured so far.', {
-    suggestions: ['Nothing was decided, and no baseline was saved.'],
-  });
 }
