@@ -107,32 +107,39 @@ export function reportTitle({ kind }: BenchReport): string {
   return `fdq bench: ${KIND_TITLES[kind]}`;
 }
 
-/** Name and value of what all scenarios share and of where they were measured. */
-export function describeRun(report: BenchReport): readonly (readonly [string, string])[] {
-  const { date, platform, cpu, cores, memoryBytes, isa, node, fdq, onnxruntime, commit } = report.environment;
-  const versions = [
-    `fdq ${fdq}`,
-    `Node.js ${node}`,
-    ...(onnxruntime === null ? [] : [`ONNX Runtime ${onnxruntime}`]),
-  ];
+type Facts = readonly (readonly [name: string, value: string])[];
+
+/** What all scenarios share, and where they were measured. */
+export function describeRun({ scenarios, environment }: BenchReport): Facts {
+  return [...describeParameters(sharedParameters(scenarios)), ...describeEnvironment(environment)];
+}
+
+/** Parameters but those without a value. */
+export function describeParameters(parameters: Scenario['parameters']): Facts {
+  return Object.entries(parameters).flatMap(([name, value]) =>
+    value === null ? [] : [[name, String(value)]],
+  );
+}
+
+/** Machine, versions and date. */
+export function describeEnvironment(environment: BenchReport['environment']): Facts {
+  const { date, platform, cpu, cores, memoryBytes, isa, node, fdq, onnxruntime, commit } = environment;
+  const runtime = onnxruntime === null ? [] : [`ONNX Runtime ${onnxruntime}`];
   return [
-    ...Object.entries(sharedParameters(report.scenarios)).map(
-      ([name, value]) => [name, String(value)] as const,
-    ),
     ['machine', `${cpu}, ${cores} threads, ${formatBytes(memoryBytes)}, ${platform}`],
     ...(isa === null ? [] : [['kernels', isa] as const]),
-    ['versions', versions.join(', ')],
+    ['versions', [`fdq ${fdq}`, `Node.js ${node}`, ...runtime].join(', ')],
     ...(commit === null ? [] : [['commit', commit] as const]),
     ['measured', date],
   ];
 }
 
-/** Parameters that are the same in all scenarios, and not null. */
+/** Parameters that are the same in all scenarios. */
 function sharedParameters(scenarios: readonly Scenario[]): Scenario['parameters'] {
   const [first, ...others] = scenarios;
   if (first === undefined) return {};
   const isShared = ([name, value]: readonly [string, unknown]): boolean =>
-    value !== null && others.every(({ parameters }) => parameters[name] === value);
+    others.every(({ parameters }) => parameters[name] === value);
   return Object.fromEntries(Object.entries(first.parameters).filter(isShared));
 }
 

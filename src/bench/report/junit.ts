@@ -1,8 +1,9 @@
 import { create } from 'xmlbuilder2';
 import { printable, printableLine } from '../../cli/render.js';
-import type { BenchReport, GateCheck, Metric } from '../report.js';
+import type { BenchReport, GateCheck, Metric, Scenario } from '../report.js';
 import {
-  describeRun,
+  describeEnvironment,
+  describeParameters,
   formatInterval,
   formatMetric,
   metricIds,
@@ -25,14 +26,17 @@ export function renderJunit(report: BenchReport): string {
       ...countCases(suites.flatMap(({ cases }) => cases)),
     },
   );
-  for (const { name, cases } of suites) {
+  for (const { name, cases, parameters } of suites) {
     const suite = root.ele('testsuite', {
       name: printableLine(name),
       ...countCases(cases),
       timestamp: report.environment.date,
     });
     const properties = suite.ele('properties');
-    for (const [key, value] of describeRun(report)) {
+    for (const [key, value] of [
+      ...describeParameters(parameters),
+      ...describeEnvironment(report.environment),
+    ]) {
       properties.ele('property', { name: printableLine(key), value: printableLine(value) });
     }
     for (const each of cases) addCase(suite, name, each);
@@ -50,6 +54,7 @@ interface Case {
 interface Suite {
   readonly name: string;
   readonly cases: readonly Case[];
+  readonly parameters: Scenario['parameters'];
 }
 
 /** Scenarios in their order, then those that only checks name. */
@@ -66,7 +71,7 @@ function toSuites({ scenarios, gate }: BenchReport): readonly Suite[] {
       metric: scenario?.metrics.find((metric) => metric.id === id),
       checks: own.filter((check) => check.metric === id),
     }));
-    return { name, cases };
+    return { name, cases, parameters: scenario?.parameters ?? {} };
   });
 }
 

@@ -5,8 +5,8 @@ import type { Scale } from './scale.js';
 const WIDTH = 560;
 const HEIGHT = 320;
 const LEFT = 66;
-const RIGHT = 16;
-const TOP = 20;
+const RIGHT = 32;
+const TOP = 32;
 const BOTTOM = 44;
 const LABEL_HEIGHT = 14;
 /** Of a sans-serif letter at the size of the labels. */
@@ -110,7 +110,7 @@ function renderAxes(x: Axis, y: Axis): string {
     ...rows,
     ...columns,
     `<text x="${(LEFT + right) / 2}" y="${HEIGHT - 6}" text-anchor="middle">${escapeHtml(x.title)}</text>`,
-    `<text x="4" y="12">${escapeHtml(y.title)}</text>`,
+    `<text x="4" y="14">${escapeHtml(y.title)}</text>`,
   ].join('');
 }
 
@@ -135,9 +135,17 @@ function stepPath(places: readonly Place[]): string {
   return `M${first.x} ${first.y} ${others.map(({ x, y }) => `H${x} V${y}`).join(' ')}`;
 }
 
-/** Labels move up until they cover no other. */
+interface Box {
+  readonly left: number;
+  readonly right: number;
+  readonly top: number;
+  readonly bottom: number;
+}
+
+/** Labels move up until they cover no other and no point. */
 function renderLabels(points: readonly Point[], place: (point: Point) => Place): string {
-  const taken: { readonly left: number; readonly right: number; readonly y: number }[] = [];
+  const places = points.map(place);
+  const taken: Box[] = places.map(({ x, y }) => ({ left: x - 5, right: x + 5, top: y - 5, bottom: y + 5 }));
   const labelled = points
     .flatMap((point) => (point.label === undefined ? [] : [{ label: point.label, ...place(point) }]))
     .sort((a, b) => b.y - a.y);
@@ -145,19 +153,23 @@ function renderLabels(points: readonly Point[], place: (point: Point) => Place):
     .map(({ label, x, y }) => {
       const width = label.length * LETTER_WIDTH;
       const left = Math.max(LEFT, Math.min(x - width / 2, WIDTH - width));
-      let top = y - 9;
-      while (
-        top > LABEL_HEIGHT &&
-        taken.some(
-          (each) => left < each.right && left + width > each.left && Math.abs(each.y - top) < LABEL_HEIGHT,
-        )
-      ) {
-        top -= LABEL_HEIGHT;
-      }
-      taken.push({ left, right: left + width, y: top });
-      return `<text class="label" x="${round(left)}" y="${round(top)}">${escapeHtml(label)}</text>`;
+      const boxAt = (bottom: number): Box => ({
+        left,
+        right: left + width,
+        top: bottom - LABEL_HEIGHT,
+        bottom,
+      });
+      let box = boxAt(y - 6);
+      while (box.top > 0 && taken.some((each) => overlap(each, box)))
+        box = boxAt(box.bottom - LABEL_HEIGHT / 2);
+      taken.push(box);
+      return `<text class="label" x="${round(left)}" y="${round(box.bottom - 3)}">${escapeHtml(label)}</text>`;
     })
     .join('');
+}
+
+function overlap(a: Box, b: Box): boolean {
+  return a.left < b.right && a.right > b.left && a.top < b.bottom && a.bottom > b.top;
 }
 
 function round(value: number): number {

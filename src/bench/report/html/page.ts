@@ -20,10 +20,11 @@ import { renderChart } from './chart.js';
 import { drawPictures } from './pictures.js';
 
 const STYLE = `${HTML_STYLE}
-.charts { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
+.charts { display: grid; gap: 1.5rem; margin: 1.5rem 0; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
 figure { margin: 0; max-width: 46rem; } figcaption { font-weight: 600; margin-bottom: .3rem; }
 svg text { font-size: 12px; } svg .line { fill: none; stroke-width: 2; }
-svg .front { fill: none; stroke: var(--soft); stroke-dasharray: 4 3; } svg text.label { fill: var(--ink); }
+svg .front { fill: none; stroke: var(--soft); stroke-dasharray: 4 3; } 
+svg text.label { fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 .legend svg { width: 24px; height: 12px; }
 .gate { font-weight: 600; border-left: 4px solid var(--soft); padding-left: .6rem; }
 .gate.pass { border-color: #1a7f37; } .gate.fail { border-color: #cf222e; } .gate.inconclusive { border-color: #d29922; }

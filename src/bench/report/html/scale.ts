@@ -8,12 +8,26 @@ const WANTED_TICKS = 5;
 /** A larger ratio of the largest to the smallest value is drawn in powers of ten. */
 const LINEAR_RATIO = 20;
 
-/** A logarithmic scale for positive values of different magnitude, else a linear one from zero. */
+/** A logarithmic scale for figures of different magnitude, else a linear one from zero. */
 export function chooseScale(values: readonly number[]): Scale {
   const smallest = Math.min(...values);
   const largest = Math.max(...values);
-  const isWide = smallest > 0 && largest / smallest > LINEAR_RATIO;
-  return isWide ? logScale(smallest, largest) : linearScale(Math.min(0, smallest), largest);
+  const positive = values.filter((value) => value > 0);
+  const leastPositive = Math.min(...positive);
+  if (smallest < 0 || positive.length === 0 || largest / leastPositive <= LINEAR_RATIO) {
+    return linearScale(Math.min(0, smallest), largest);
+  }
+  const scale = logScale(leastPositive, largest);
+  return smallest > 0 ? scale : withZero(scale);
+}
+
+/** Room below a logarithmic scale for the zero that it lacks. */
+function withZero({ position, ticks }: Scale): Scale {
+  const room = 0.12;
+  return {
+    position: (value) => (value === 0 ? 0 : room + (1 - room) * position(value)),
+    ticks: [0, ...ticks],
+  };
 }
 
 /** Ticks at 1, 2 or 5 times a power of ten; the axis ends at a tick. */
