@@ -66,7 +66,7 @@ function listColumns(scenario: Scenario): readonly TextColumn[] {
   return [
     text(
       'Metric',
-      ordered.map(({ id }) => id),
+      ordered.map(({ id }) => printableLine(id)),
     ),
     number('Value', ordered.map(formatMetric)),
     text(
@@ -84,7 +84,7 @@ function listColumns(scenario: Scenario): readonly TextColumn[] {
       : []),
     text(
       'What it is',
-      ordered.map(({ id }) => metricInfo(id).title),
+      ordered.map(({ id }) => printableLine(printableLine(metricInfo(id).title))),
     ),
   ];
 }
@@ -100,7 +100,7 @@ function matrixBlocks(scenarios: readonly Scenario[], width: number): readonly s
   const columns = metricIds(scenarios).map((id): TextColumn => {
     const label = unitLabel(metricInfo(id).unit);
     return {
-      header: `${id}\n${label}`,
+      header: `${printableLine(id)}\n${label}`,
       cells: scenarios.map((scenario) => {
         const metric = findFigure(scenario, id);
         return metric === undefined ? DASH : formatMetric(metric);
@@ -183,6 +183,5 @@ function printGate({ checks }: GateResult, width: number): string {
   const excess = totalWidth(widths) - width;
   const [, , name = 0] = widths;
   if (excess > 0) widths[2] = Math.max(Math.min(name, LEAST_NAME_WIDTH), name - excess);
-  const table = printColumns(columns, widths);
-  return table;
+  return printColumns(columns, widths);
 }

@@ -71,7 +71,7 @@ function latencySeries(scenario: Scenario, id: string, name: string): readonly S
 }
 
 /** Parameters that say how many requests run at a time. */
-const CONCURRENCY = ['max_concurrency', 'concurrency', 'batch_size', 'batch'];
+const CONCURRENCY = ['max_concurrency', 'batch_size'];
 const THROUGHPUTS = ['output_throughput', 'decode'];
 
 /** Generated tokens a second over requests at a time, where a run has several numbers of them. */

@@ -8,12 +8,14 @@ import {
 } from '../../../../src/bench/report.js';
 
 /** Breaks out of terminals, Markdown, XML, CSV, HTML and workflow commands, where it is not escaped. */
-export const HOSTILE = '=1+1,"</script><img src=x onerror=alert(1)>|`%0A::error::\u001b[31m\u202e\r\n]]>&\ufffe';
+export const HOSTILE =
+  '=1+1,"</script><img src=x onerror=alert(1)>|`%0A::error::\u001b[31m\u202e\r\n]]>&\ufffe';
 
 /** A figure of samples with their mean, deviation and, for three of them, Student's 95 % interval. */
 export function sampleMetric(id: string, ...samples: readonly number[]): Metric {
   const value = samples.reduce((sum, each) => sum + each, 0) / samples.length;
-  const variance = samples.reduce((sum, each) => sum + (each - value) ** 2, 0) / Math.max(1, samples.length - 1);
+  const variance =
+    samples.reduce((sum, each) => sum + (each - value) ** 2, 0) / Math.max(1, samples.length - 1);
   const std = Math.sqrt(variance);
   const half = (4.303 * std) / Math.sqrt(samples.length);
   return { id, value, samples, std, interval: samples.length < 2 ? null : [value - half, value + half] };
