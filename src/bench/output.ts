@@ -87,10 +87,10 @@ async function endInterrupted(
 ): Promise<never> {
   const report = { ...measured, partial: true, gate: null };
   for (const error of await show(command, report, ending)) command.warn(error.message);
-  const suggestions = ['Nothing was decided, and no baseline was saved.'];
-  const error = new UserError('aborted', 'Interrupted: the report holds what was measured so far.', {
-    suggestions,
-  });
+  const error = new UserError(
+    'aborted',
+    'Interrupted: the report holds what was measured so far; nothing was decided, and no baseline was saved.',
+  );
   return command.failWithResult(error, report, exitCode);
 }
 

@@ -27,8 +27,11 @@ export function unitLabel(unit: MetricUnit): string {
   return unit === 'bytes' || unit === 'none' || unit === 'count' ? '' : unit;
 }
 
-/** The figure without its unit but for bytes: `31.2`, `1.50 GiB`, `0.02113`; a share as a percentage. */
-export function formatFigure(unit: MetricUnit, value: number): string {
+/**
+ * The figure without its unit but for bytes: `31.2`, `1.50 GiB`, `0.02113`; a share as a percentage.
+ * @param like figure whose digits it gets
+ */
+export function formatFigure(unit: MetricUnit, value: number, like = value): string {
   if (!Number.isFinite(value)) return String(value);
   switch (unit) {
     case 'bytes':
@@ -39,7 +42,7 @@ export function formatFigure(unit: MetricUnit, value: number): string {
     case 'dB':
       return value.toFixed(1);
     case 'ms':
-      return fixed(value, Math.abs(value) < 1 ? 3 : 2);
+      return fixed(value, Math.abs(like) < 1 ? 3 : 2);
     case 'req/s':
     case 's':
       return fixed(value, 2);
@@ -67,7 +70,7 @@ export function formatWithUnit(unit: MetricUnit, value: number): string {
 export function formatMetric(metric: Metric): string {
   const { unit } = metricInfo(metric.id);
   const value = formatFigure(unit, metric.value);
-  return metric.samples.length < 2 ? value : `${value} ± ${formatFigure(unit, metric.std)}`;
+  return metric.samples.length < 2 ? value : `${value} ± ${formatFigure(unit, metric.std, metric.value)}`;
 }
 
 /** `31.0 … 31.6`, or a dash of one sample. */

@@ -142,30 +142,43 @@ interface Box {
   readonly bottom: number;
 }
 
-/** Labels move up until they cover no other and no point. */
+/** A label stands above, right of, left of or below its point, where it covers no other and no point. */
 function renderLabels(points: readonly Point[], place: (point: Point) => Place): string {
-  const places = points.map(place);
-  const taken: Box[] = places.map(({ x, y }) => ({ left: x - 5, right: x + 5, top: y - 5, bottom: y + 5 }));
-  const labelled = points
-    .flatMap((point) => (point.label === undefined ? [] : [{ label: point.label, ...place(point) }]))
-    .sort((a, b) => b.y - a.y);
-  return labelled
-    .map(({ label, x, y }) => {
-      const width = label.length * LETTER_WIDTH;
-      const left = Math.max(LEFT, Math.min(x - width / 2, WIDTH - width));
-      const boxAt = (bottom: number): Box => ({
-        left,
-        right: left + width,
-        top: bottom - LABEL_HEIGHT,
-        bottom,
-      });
-      let box = boxAt(y - 6);
-      while (box.top > 0 && taken.some((each) => overlap(each, box)))
-        box = boxAt(box.bottom - LABEL_HEIGHT / 2);
+  const taken: Box[] = points
+    .map(place)
+    .map(({ x, y }) => ({ left: x - 5, right: x + 5, top: y - 5, bottom: y + 5 }));
+  return points
+    .map((point) => {
+      if (point.label === undefined) return '';
+      const boxes = labelBoxes(place(point), point.label.length * LETTER_WIDTH);
+      const box = boxes.find((each) => isInside(each) && !taken.some((other) => overlap(each, other)));
+      // Nothing is free: the pointer still finds the name.
+      if (box === undefined) return '';
       taken.push(box);
-      return `<text class="label" x="${round(left)}" y="${round(box.bottom - 3)}">${escapeHtml(label)}</text>`;
+      return `<text class="label" x="${round(box.left)}" y="${round(box.bottom - 3)}">${escapeHtml(point.label)}</text>`;
     })
     .join('');
+}
+
+function labelBoxes({ x, y }: Place, width: number): readonly Box[] {
+  const boxAt = (left: number, top: number): Box => ({
+    left,
+    right: left + width,
+    top,
+    bottom: top + LABEL_HEIGHT,
+  });
+  const above = y - 6 - LABEL_HEIGHT;
+  const middle = y - LABEL_HEIGHT / 2;
+  const beside = [middle, above, y - 3, above - LABEL_HEIGHT, y + LABEL_HEIGHT];
+  return [
+    boxAt(x - width / 2, above),
+    ...beside.flatMap((top) => [boxAt(x + 8, top), boxAt(x - 8 - width, top)]),
+    boxAt(x - width / 2, y + 6),
+  ];
+}
+
+function isInside({ left, right, top, bottom }: Box): boolean {
+  return left >= LEFT && right <= WIDTH && top >= 0 && bottom <= HEIGHT - BOTTOM;
 }
 
 function overlap(a: Box, b: Box): boolean {

@@ -1,5 +1,5 @@
 import { formatBytes } from '../../../cli/render.js';
-import type { BenchReport, Scenario } from '../../report.js';
+import type { BenchReport, Distribution, Scenario } from '../../report.js';
 import { findFigure, formatFigure, formatWithUnit, metricInfo } from '../format.js';
 import type { Chart, Point, Series } from './chart.js';
 import { chooseScale, doublingScale, linearScale, percentileScale } from './scale.js';
@@ -56,18 +56,22 @@ function drawLatencies(scenarios: readonly Scenario[], names: Names): readonly C
 function latencySeries(scenario: Scenario, id: string, name: string): readonly Series[] {
   const found = scenario.distributions?.find((distribution) => distribution.id === id);
   if (found === undefined) return [];
-  const percentiles = [{ percentile: 0, value: found.min }, ...found.percentiles];
-  const points = percentiles
-    .filter(
-      ({ percentile, value }, index) =>
-        percentile < 100 && Number.isFinite(value) && (index === 0 || percentile > 0),
-    )
-    .map(({ percentile, value }): Point => ({
-      x: percentile,
-      y: value,
-      tip: `${scenario.name}\np${percentile}: ${formatFigure('ms', value)} ms of ${found.count}`,
-    }));
+  const points = shownPercentiles(found).map(({ percentile, value }): Point => ({
+    x: percentile,
+    y: value,
+    tip: `${scenario.name}\np${percentile}: ${formatFigure('ms', value)} ms of ${found.count}`,
+  }));
   return points.length === 0 ? [] : [{ name, points, isLine: true }];
+}
+
+/** From the smallest value to the first percentile that so few events have no value beyond. */
+function shownPercentiles({ count, min, percentiles }: Distribution): Distribution['percentiles'] {
+  const all = [{ percentile: 0, value: min }, ...percentiles.filter(({ percentile }) => percentile > 0)];
+  const last = 100 * (1 - 1 / Math.max(1, count));
+  const end = all.findIndex(({ percentile }) => percentile >= last);
+  return (end === -1 ? all : all.slice(0, end + 1)).filter(
+    ({ percentile, value }) => percentile < 100 && Number.isFinite(value),
+  );
 }
 
 /** Parameters that say how many requests run at a time. */
