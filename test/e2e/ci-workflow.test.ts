@@ -97,7 +97,7 @@ async function runStep(
     ...ended,
     summary: await readFile(files.GITHUB_STEP_SUMMARY, 'utf8'),
     outputs: Object.fromEntries(
-      outputs.map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
+      outputs.map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)] as const),
     ),
   };
 }
@@ -114,7 +114,7 @@ function stepNamed(workflow: Workflow, job: string, name: string): Step {
 
 /** The variables of the workflow, with less to measure. */
 function small({ env }: Workflow): Readonly<Record<string, string>> {
-  const texts = Object.entries(env).map(([name, value]) => [name, String(value)]);
+  const texts = Object.entries(env).map(([name, value]) => [name, String(value)] as const);
   return { ...Object.fromEntries(texts), SCHEMES: 'wint8', WINDOWS: '1', FDQ_MAX_PROMPTS: '1' };
 }
 
