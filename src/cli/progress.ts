@@ -21,14 +21,14 @@ const PLAIN_MIN_INTERVAL_MS = 1000;
 /** Narrower terminals get plain lines. */
 const MIN_COLUMNS = 40;
 
-export interface Progress {
-  phase(name: PhaseName, state: PhaseState, detail?: PhaseDetail): void;
+export interface Progress<Name extends string = PhaseName> {
+  phase(name: Name, state: PhaseState, detail?: PhaseDetail): void;
   /** Ends the display; resolves when its last line is out. A phase that had not ended is shown as failed. */
   stop(outcome: 'ready' | 'failed'): Promise<void>;
 }
 
-/** What the screen calls the phases there are, in the order they run. */
-export type PhaseTitles = Readonly<Partial<Record<PhaseName, string>>>;
+/** What the screen calls the phases there are, by name, in the order they run. */
+export type PhaseTitles<Name extends string = PhaseName> = Readonly<Partial<Record<Name, string>>>;
 
 export interface ProgressOptions {
   readonly interactive: boolean;
@@ -36,11 +36,13 @@ export interface ProgressOptions {
   /** Monotonic milliseconds. */
   readonly now: () => number;
   /** Absent: those of loading a model. */
-  readonly titles?: PhaseTitles;
+  readonly titles?: PhaseTitles<string>;
 }
 
 /** Progress on stderr: redrawn in a terminal, plain lines elsewhere. */
-export function createProgress(titles: PhaseTitles = PHASES): Progress {
+export function createProgress<Name extends string = PhaseName>(
+  titles: PhaseTitles<Name> = PHASES as PhaseTitles<Name>,
+): Progress<Name> {
   const write = (text: string): void => void process.stderr.write(text);
   const options = { write, now: () => performance.now(), interactive: isInteractive(), titles };
   return options.interactive ? new ScreenProgress(options.now, titles) : new PlainProgress(options);
@@ -82,11 +84,11 @@ interface Running {
 
 /** One line when a phase starts to take long, and one when it is done. */
 export class PlainProgress implements Progress {
-  private readonly running = new Map<PhaseName, Running>();
+  private readonly running = new Map<string, Running>();
 
   constructor(private readonly options: Omit<ProgressOptions, 'interactive'>) {}
 
-  phase(name: PhaseName, state: PhaseState, detail: PhaseDetail = {}): void {
+  phase(name: string, state: PhaseState, detail: PhaseDetail = {}): void {
     const now = this.options.now();
     const running = this.running.get(name) ?? { startedMs: now, lastMs: now, lastShare: 0, last: {} };
     this.running.set(name, running);
@@ -103,7 +105,7 @@ export class PlainProgress implements Progress {
     const amount = describeAmount(running.last, now - running.startedMs);
     const suffix = state === 'progress' ? '' : ` ${doneText(state, now - running.startedMs)}`;
     this.options.write(
-      `${(this.options.titles ?? PHASES)[name] ?? name}:${amount === '' ? '' : ` ${amount}`}${suffix}\n`,
+      `${(this.options.titles ?? (PHASES))[name] ?? name}:${amount === '' ? '' : ` ${amount}`}${suffix}\n`,
     );
   }
 
@@ -129,16 +131,16 @@ interface Slot {
 
 /** listr2's list of phases on stderr. */
 class ScreenProgress implements Progress {
-  private readonly slots = new Map<PhaseName, Slot>();
+  private readonly slots = new Map<string, Slot>();
   private list: Promise<unknown> | undefined;
   private isStopped = false;
 
   constructor(
     private readonly now: () => number,
-    private readonly titles: PhaseTitles,
+    private readonly titles: PhaseTitles<string>,
   ) {}
 
-  phase(name: PhaseName, state: PhaseState, detail: PhaseDetail = {}): void {
+  phase(name: string, state: PhaseState, detail: PhaseDetail = {}): void {
     if (this.isStopped) return;
     this.list ??= this.start();
     const slot = this.slots.get(name);
@@ -163,7 +165,7 @@ class ScreenProgress implements Progress {
   }
 
   private start(): Promise<unknown> {
-    for (const name of Object.keys(this.titles) as PhaseName[]) this.slots.set(name, this.createSlot());
+    for (const name of Object.keys(this.titles)) this.slots.set(name, this.createSlot());
     const tasks = [...this.slots].map(([name, slot]) => ({
       title: this.titles[name] ?? name,
       task: async (_context: unknown, task: Pick<Task, 'title' | 'output' | 'skip'>): Promise<void> => {

@@ -93,7 +93,9 @@ function fromEnvironment(
   const text = environment[variable];
   // An empty variable is how shells and compose files say "not set".
   if (text === undefined || text === '') return undefined;
-  const texts = row.kind === 'list' ? text.split(',').map((item) => item.trim()) : [text];
+  // A JSON object has commas of its own.
+  const isList = row.kind === 'list' && !text.trimStart().startsWith('{');
+  const texts = isList ? text.split(',').map((item) => item.trim()) : [text];
   return { texts, origin: { kind: 'environment', variable } };
 }
 

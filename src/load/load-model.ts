@@ -135,8 +135,11 @@ export async function loadModel(options: LoadOptions, observer: LoadObserver): P
   };
 }
 
-/** Whatever the folder holds: a model of `fdq convert`, one of onnxruntime-genai, or a checkpoint. */
-async function planLocated(
+/**
+ * Decides everything about whatever the folder holds, a model of `fdq convert`, one of onnxruntime-genai or a
+ * checkpoint; no weight is read.
+ */
+export async function planLocated(
   located: LocatedModel,
   options: LoadOptions,
   observer: LoadObserver,

@@ -1,0 +1,122 @@
+import { loadRuntime } from '../../runtime/load-addon.js';
+import { describeEnvironment } from '../environment.js';
+import { BENCH_SCHEMA, type BenchReport, type Scenario } from '../report.js';
+import { caseName } from './cases.js';
+import { startModelProcess, type ModelProcess, type ModelProcessOptions } from './model-process.js';
+import type { SpeedCase, SpeedOptions } from './options.js';
+import { planSpeed, type SpeedModel } from './plan.js';
+import { toScenario, type CountedRound } from './scenario.js';
+
+/** Read together by all threads: far more than any cache holds, little beside a model. */
+const BANDWIDTH_BYTES = 512 * 1024 ** 2;
+const LEAST_BYTES_A_THREAD = 16 * 1024 ** 2;
+
+/** Told how measuring goes. */
+export interface SpeedObserver {
+  /** The models that will be measured, in this order. */
+  planned(names: readonly string[]): void;
+  begin(name: string): void;
+  update(name: string, detail: { readonly message?: string; doneBytes?: number; totalBytes?: number }): void;
+  end(name: string): void;
+}
+
+/** What touches the machine; replaced in tests. */
+export interface SpeedMachine {
+  start(options: ModelProcessOptions): Promise<ModelProcess>;
+  /** Bytes a second. */
+  readBandwidth(threads: number): Promise<number>;
+}
+
+const MACHINE: SpeedMachine = { start: startModelProcess, readBandwidth: measureReadBandwidth };
+
+/**
+ * Measures every combination. When `signal` is aborted, what was measured until then is the report.
+ * @throws what planning and loading throw; UserError `runtime_failed`
+ */
+export async function measureSpeed(
+  options: SpeedOptions,
+  observer: SpeedObserver,
+  signal: AbortSignal,
+  machine: SpeedMachine = MACHINE,
+): Promise<BenchReport> {
+  const plan = await planSpeed(options);
+  const { isa, onnxruntime, warnings } = plan;
+  const environment = await describeEnvironment({ isa, onnxruntime });
+  observer.planned(plan.models.map(({ name }) => name));
+  const scenarios: Scenario[] = [];
+  try {
+    for (const model of plan.models) {
+      observer.begin(model.name);
+      await measureModel({ model, options, observer, signal, machine }, plan.cases, scenarios);
+      observer.end(model.name);
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+  return {
+    schema: BENCH_SCHEMA,
+    kind: 'speed',
+    environment,
+    scenarios,
+    warnings,
+    partial: signal.aborted,
+    gate: null,
+  };
+}
+
+interface Run {
+  readonly model: SpeedModel;
+  readonly options: SpeedOptions;
+  readonly observer: SpeedObserver;
+  readonly signal: AbortSignal;
+  readonly machine: SpeedMachine;
+}
+
+/** Adds a scenario for each case, the last one with fewer repetitions when it is interrupted. */
+async function measureModel(run: Run, cases: readonly SpeedCase[], scenarios: Scenario[]): Promise<void> {
+  const { model, observer, signal, machine } = run;
+  observer.update(model.name, { message: 'loading' });
+  const started = await machine.start({
+    load: model.load,
+    signal,
+    onProgress: ({ kind: _, ...detail }) => observer.update(model.name, { message: 'loading', ...detail }),
+  });
+  try {
+    for (const what of cases) {
+      const rounds: CountedRound[] = [];
+      try {
+        await measureCase(run, started, what, rounds);
+      } finally {
+        if (rounds.length > 0) scenarios.push(toScenario(model, what, rounds, started.seconds));
+      }
+    }
+  } finally {
+    await started.close();
+  }
+}
+
+async function measureCase(
+  { model, options, observer, signal, machine }: Run,
+  started: ModelProcess,
+  what: SpeedCase,
+  rounds: CountedRound[],
+): Promise<void> {
+  const say = (progress: string): void =>
+    observer.update(model.name, { message: `${caseName(what)}: ${progress}` });
+  say('warm-up');
+  await started.measure(what);
+  let before = await machine.readBandwidth(model.threads);
+  while (rounds.length < options.repetitions) {
+    signal.throwIfAborted();
+    say(`${rounds.length + 1} of ${options.repetitions}`);
+    const round = await started.measure(what);
+    const after = what.steps === 0 ? before : await machine.readBandwidth(model.threads);
+    rounds.push({ ...round, readBandwidth: Math.max(before, after) });
+    before = after;
+  }
+}
+
+async function measureReadBandwidth(threads: number): Promise<number> {
+  const bytes = Math.max(LEAST_BYTES_A_THREAD, Math.floor(BANDWIDTH_BYTES / threads));
+  return loadRuntime().addon.measureReadBandwidth(threads, bytes);
+}
