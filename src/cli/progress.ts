@@ -104,9 +104,8 @@ export class PlainProgress implements Progress {
     running.lastShare = share;
     const amount = describeAmount(running.last, now - running.startedMs);
     const suffix = state === 'progress' ? '' : ` ${doneText(state, now - running.startedMs)}`;
-    this.options.write(
-      `${(this.options.titles ?? (PHASES))[name] ?? name}:${amount === '' ? '' : ` ${amount}`}${suffix}\n`,
-    );
+    const titles: PhaseTitles<string> = this.options.titles ?? PHASES;
+    this.options.write(`${titles[name] ?? name}:${amount === '' ? '' : ` ${amount}`}${suffix}\n`);
   }
 
   stop(): Promise<void> {

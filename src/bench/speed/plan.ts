@@ -3,7 +3,6 @@ import { FdqError, UserError } from '../../errors.js';
 import { locateModel, type LocatedModel } from '../../hub/locate.js';
 import { requestOf, type QuantizationFlags } from '../../load/apply-quantization.js';
 import { planLocated, type LoadOptions, type PlannedModel } from '../../load/load-model.js';
-import { WORKSPACE_BYTES } from '../../load/memory-plan.js';
 import { KV_BLOCK_SIZE, kvBytesPerToken } from '../../runtime/kv-layout.js';
 import { digestCheckpoint } from '../checkpoint-digest.js';
 import { blocksOf, expandCases, longestSequence } from './cases.js';
@@ -24,8 +23,6 @@ export interface SpeedModel extends StreamedModel {
   readonly load: SpeedLoadOptions;
   readonly threads: number;
   readonly weightBytes: number;
-  /** Weights, workspace and KV pool. */
-  readonly totalBytes: number;
   readonly parameters: Readonly<Record<string, string | number | null>>;
 }
 
@@ -81,18 +78,6 @@ export async function planSpeed(options: SpeedOptions): Promise<SpeedPlan> {
   return { models: [...models.values()], cases, ...machine, warnings: [...warnings] };
 }
 
-/** @throws UserError `out_of_memory` when the models do not fit beside each other */
-export function checkSideBySide(models: readonly SpeedModel[], usableBytes: number): void {
-  const needed = models.reduce((sum, { totalBytes }) => sum + totalBytes, 0);
-  if (models.length < 2 || needed <= usableBytes) return;
-  const gib = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(2)} GiB`;
-  throw new UserError(
-    'out_of_memory',
-    `${models.length} models loaded at the same time take ${gib(needed)}, but ${gib(usableBytes)} may be used.`,
-    { param: 'rounds-from-stdin', suggestions: ['Ask for fewer schemes, cache types or thread counts.'] },
-  );
-}
-
 function quantizationOf(options: SpeedOptions, scheme: string | undefined): QuantizationFlags {
   return { ...options.quantization, ...(scheme === undefined ? {} : { quantization: scheme }) };
 }
@@ -119,7 +104,7 @@ function loadOptions(
   };
 }
 
-/** Lengths are checked apart, in the words of this command. */
+/** Too little memory is said in the words of this command. */
 async function planModel(
   located: LocatedModel,
   load: SpeedLoadOptions,
@@ -170,7 +155,6 @@ function describeModel(
     load,
     threads,
     weightBytes,
-    totalBytes: weightBytes + WORKSPACE_BYTES + memory.kvBytes,
     streamedWeightBytes: streamedWeightBytes(planned.graph),
     kvBytesPerToken: kvBytesPerToken(decoder, arithmetic.kv),
     ...(decoder.slidingWindow === undefined ? {} : { slidingWindow: decoder.slidingWindow }),

@@ -1,19 +1,16 @@
 import { z } from 'zod';
 import { UserError } from '../../errors.js';
-import { availableMemoryBytes } from '../../runtime/machine.js';
 import { describeEnvironment } from '../environment.js';
 import { toPlainError } from './protocol.js';
-import { startModelProcess, type ModelProcess } from './model-process.js';
+import { startModelProcess, type MeasuredRound, type ModelProcess } from './model-process.js';
 import type { SpeedCase, SpeedOptions } from './options.js';
-import { checkSideBySide, planSpeed, type SpeedModel } from './plan.js';
+import { planSpeed, type SpeedModel } from './plan.js';
 import { roundMetrics, scenarioName } from './scenario.js';
 
 const REQUEST = z.strictObject({ round: z.number().int(), scenario: z.string() });
 
-/** What a scenario is measured with. */
 interface Target {
   readonly model: SpeedModel;
-  readonly process: ModelProcess;
   readonly what: SpeedCase;
 }
 
@@ -23,45 +20,46 @@ export interface RoundsOptions {
   /** One JSON object, a line. */
   readonly write: (message: object) => void;
   readonly signal: AbortSignal;
+  /** Replaced in tests. */
+  readonly start?: typeof startModelProcess;
 }
 
 /**
- * Loads all models, side by side, then measures one repetition for each line until there are no more.
- * @throws what planning and loading throw; UserError `usage` for a line that cannot be understood, after it was
+ * Measures one repetition for each line until there are no more. A model is loaded when it is first asked for, and
+ * kept until another one is.
+ * @throws what planning and loading throw; UserError `usage` for a line that cannot be understood. Either was
  *   answered with an error line
  */
 export async function answerRounds(
   options: SpeedOptions,
-  { lines, write, signal }: RoundsOptions,
+  { lines, write, signal, start = startModelProcess }: RoundsOptions,
 ): Promise<void> {
-  const plan = await planSpeed(options);
-  checkSideBySide(plan.models, availableMemoryBytes() * options.utilization);
-  const targets = new Map<string, Target>();
-  const processes: ModelProcess[] = [];
+  const loaded = new LoadedModel(start, signal);
   try {
+    const plan = await planSpeed(options);
+    const targets = new Map<string, Target>();
     for (const model of plan.models) {
-      const process = await startModelProcess({ load: model.load, signal });
-      processes.push(process);
-      for (const what of plan.cases) {
-        await process.measure(what); // warm-up
-        targets.set(scenarioName(model, what), { model, process, what });
-      }
+      for (const what of plan.cases) targets.set(scenarioName(model, what), { model, what });
     }
     const { isa, onnxruntime } = plan;
     const environment = await describeEnvironment({ isa, onnxruntime });
     write({ ready: true, scenarios: [...targets.keys()], environment });
     for await (const line of lines) {
-      if (line.trim() !== '') write(await answerLine(line, targets));
+      if (line.trim() !== '') write(await answerLine(line, targets, loaded));
     }
   } catch (error) {
     write({ error: toPlainError(error) });
     throw error;
   } finally {
-    await Promise.all(processes.map((process) => process.close()));
+    await loaded.close();
   }
 }
 
-async function answerLine(line: string, targets: ReadonlyMap<string, Target>): Promise<object> {
+async function answerLine(
+  line: string,
+  targets: ReadonlyMap<string, Target>,
+  loaded: LoadedModel,
+): Promise<object> {
   const { round, scenario } = parseRequest(line);
   const target = targets.get(scenario);
   if (target === undefined) {
@@ -69,8 +67,8 @@ async function answerLine(line: string, targets: ReadonlyMap<string, Target>): P
       `It has: ${[...targets.keys()].join('; ')}.`,
     ]);
   }
-  const { model, process, what } = target;
-  const { sample, peakRssBytes } = await process.measure(what);
+  const { model, what } = target;
+  const { sample, peakRssBytes } = await loaded.measure(model, what);
   const metrics = {
     ...roundMetrics(sample),
     peak_rss: peakRssBytes,
@@ -78,6 +76,39 @@ async function answerLine(line: string, targets: ReadonlyMap<string, Target>): P
     kv_bytes_per_token: model.kvBytesPerToken,
   };
   return { round, scenario, metrics };
+}
+
+/** At most one model at a time. */
+class LoadedModel {
+  #model: SpeedModel | undefined;
+  #process: ModelProcess | undefined;
+  readonly #warm = new Set<SpeedCase>();
+
+  constructor(
+    private readonly start: typeof startModelProcess,
+    private readonly signal: AbortSignal,
+  ) {}
+
+  async measure(model: SpeedModel, what: SpeedCase): Promise<MeasuredRound> {
+    const process = await this.#switchTo(model);
+    if (!this.#warm.has(what)) await process.measure(what);
+    this.#warm.add(what);
+    return process.measure(what);
+  }
+
+  async close(): Promise<void> {
+    await this.#process?.close();
+    this.#process = undefined;
+    this.#warm.clear();
+  }
+
+  async #switchTo(model: SpeedModel): Promise<ModelProcess> {
+    if (this.#process !== undefined && this.#model === model) return this.#process;
+    await this.close();
+    this.#model = model;
+    this.#process = await this.start({ load: model.load, signal: this.signal });
+    return this.#process;
+  }
 }
 
 function parseRequest(line: string): z.infer<typeof REQUEST> {

@@ -5,18 +5,18 @@ import { caseName } from './cases.js';
 import { startModelProcess, type ModelProcess, type ModelProcessOptions } from './model-process.js';
 import type { SpeedCase, SpeedOptions } from './options.js';
 import { planSpeed, type SpeedModel } from './plan.js';
-import { toScenario, type CountedRound } from './scenario.js';
+import { scenarioName, toScenario, type CountedRound } from './scenario.js';
 
 /** Read together by all threads: far more than any cache holds, little beside a model. */
-const BANDWIDTH_BYTES = 512 * 1024 ** 2;
+const BANDWIDTH_BYTES = 256 * 1024 ** 2;
 const LEAST_BYTES_A_THREAD = 16 * 1024 ** 2;
 
 /** Told how measuring goes. */
 export interface SpeedObserver {
-  /** The models that will be measured, in this order. */
-  planned(names: readonly string[]): void;
+  /** What will be measured, in this order; may throw. */
+  planned(models: readonly string[], scenarios: readonly string[]): void;
   begin(name: string): void;
-  update(name: string, detail: { readonly message?: string; doneBytes?: number; totalBytes?: number }): void;
+  update(name: string, message: string): void;
   end(name: string): void;
 }
 
@@ -42,7 +42,10 @@ export async function measureSpeed(
   const plan = await planSpeed(options);
   const { isa, onnxruntime, warnings } = plan;
   const environment = await describeEnvironment({ isa, onnxruntime });
-  observer.planned(plan.models.map(({ name }) => name));
+  observer.planned(
+    plan.models.map(({ name }) => name),
+    plan.models.flatMap((model) => plan.cases.map((what) => scenarioName(model, what))),
+  );
   const scenarios: Scenario[] = [];
   try {
     for (const model of plan.models) {
@@ -75,11 +78,12 @@ interface Run {
 /** Adds a scenario for each case, the last one with fewer repetitions when it is interrupted. */
 async function measureModel(run: Run, cases: readonly SpeedCase[], scenarios: Scenario[]): Promise<void> {
   const { model, observer, signal, machine } = run;
-  observer.update(model.name, { message: 'loading' });
+  observer.update(model.name, 'loading');
   const started = await machine.start({
     load: model.load,
     signal,
-    onProgress: ({ kind: _, ...detail }) => observer.update(model.name, { message: 'loading', ...detail }),
+    onProgress: ({ doneBytes = 0, totalBytes = 1 }) =>
+      observer.update(model.name, `loading, ${Math.floor((100 * doneBytes) / Math.max(1, totalBytes))} %`),
   });
   try {
     for (const what of cases) {
@@ -101,8 +105,7 @@ async function measureCase(
   what: SpeedCase,
   rounds: CountedRound[],
 ): Promise<void> {
-  const say = (progress: string): void =>
-    observer.update(model.name, { message: `${caseName(what)}: ${progress}` });
+  const say = (progress: string): void => observer.update(model.name, `${caseName(what)}: ${progress}`);
   say('warm-up');
   await started.measure(what);
   let before = await machine.readBandwidth(model.threads);

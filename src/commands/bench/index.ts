@@ -1,0 +1,138 @@
+import process from 'node:process';
+import { createInterface } from 'node:readline';
+import { Args } from '@oclif/core';
+import { BENCH_MODEL_FLAGS, BENCH_QUANTIZATION_FLAGS, BENCH_SPEED_FLAGS } from '../../cli/bench-flags.js';
+import { BENCH_GATE_FLAGS, BENCH_ROUNDS_FLAGS } from '../../cli/bench-gate-flags.js';
+import { toSpeedSettings } from '../../cli/bench-options.js';
+import { BENCH_REPORT_FLAGS } from '../../cli/bench-report-flags.js';
+import { BaseCommand } from '../../cli/base-command.js';
+import { toOclifFlags, type FlagTable, type FlagValues } from '../../cli/flag-row.js';
+import { GLOBAL_FLAGS } from '../../cli/flags.js';
+import { createProgress, type Progress } from '../../cli/progress.js';
+import { mergeModelArgument } from '../../cli/serve-options.js';
+import { printSettings, settingsAsJson, valuesOf, type ParsedFlags } from '../../cli/settings.js';
+import { watchInterrupt, type InterruptWatch } from '../../cli/signals.js';
+import type { BenchReport } from '../../bench/report.js';
+import type { SpeedOptions } from '../../bench/speed/options.js';
+import type { SpeedObserver } from '../../bench/speed/run.js';
+
+const FLAGS = {
+  ...BENCH_MODEL_FLAGS,
+  ...BENCH_QUANTIZATION_FLAGS,
+  ...BENCH_SPEED_FLAGS,
+  ...BENCH_GATE_FLAGS,
+  ...BENCH_ROUNDS_FLAGS,
+  ...BENCH_REPORT_FLAGS,
+  ...GLOBAL_FLAGS,
+} as const satisfies FlagTable;
+
+type Values = FlagValues<typeof FLAGS>;
+
+export default class Bench extends BaseCommand {
+  static override readonly summary = 'Measure how fast a model answers on this machine.';
+
+  static override readonly description =
+    'Loads a model once for each scheme, cache type and number of threads, and measures every combination of prompt length, answer length, depth and batch: prompt and decode speed, time to first token, latency between tokens, load time and memory, and what share of the memory bandwidth decoding reaches. What each figure means: docs/bench.md.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds, 5 --fail-if could not be decided, 70 a bug in fdq, 130 Ctrl-C.';
+
+  static override readonly usage = '<%= command.id %> [MODEL] [FLAGS]';
+
+  static override readonly examples = [
+    {
+      command: '<%= config.bin %> <%= command.id %> ./my-model --quantization wint8,wint4',
+      description: 'Compare two schemes:',
+    },
+    {
+      command:
+        '<%= config.bin %> <%= command.id %> -m ./my-model -q wint4 -p 512 -n 128 -d 0,4096 -b 1,8,32 -r 5',
+      description: 'Sweep over depth and batch:',
+    },
+  ];
+
+  static override readonly args = {
+    model: Args.string({ description: 'Model folder or Hugging Face id, like --model.', ignoreStdin: true }),
+  };
+
+  static override readonly flags = toOclifFlags(FLAGS);
+
+  async run(): Promise<object | undefined> {
+    const settings = await this.parseSettings(FLAGS, modelOf);
+    const values = valuesOf(settings);
+    if (values['print-config'] === true) {
+      if (this.jsonEnabled()) return settingsAsJson(FLAGS, settings);
+      process.stdout.write(printSettings(FLAGS, settings));
+      return undefined;
+    }
+    const options: SpeedOptions = { ...toSpeedSettings(values), isa: process.env['FDQ_ISA'] };
+    const interrupt = watchInterrupt();
+    try {
+      return values['rounds-from-stdin'] === true
+        ? await this.answerRounds(options, interrupt)
+        : await this.measure(options, values, interrupt);
+    } catch (error) {
+      if (interrupt.exitCode === undefined) throw error;
+      return this.exit(interrupt.exitCode);
+    } finally {
+      interrupt.dispose();
+    }
+  }
+
+  private async measure(options: SpeedOptions, values: Values, interrupt: InterruptWatch): Promise<object> {
+    // Help and wrong flags are answered without loading the runtime.
+    const { parseGate } = await import('../../bench/gate/options.js');
+    const { openBenchOutput } = await import('../../bench/output.js');
+    const gate = parseGate(values, 'speed');
+    const output = openBenchOutput(this, values);
+    const { measureSpeed } = await import('../../bench/speed/run.js');
+    const { evaluateGate } = await import('../../bench/gate/evaluate.js');
+    const { checkScenarios } = await import('../../bench/gate/options.js');
+    const progress = createSpeedProgress((scenarios) => checkScenarios(gate, scenarios));
+    let report: BenchReport;
+    try {
+      report = await measureSpeed(options, progress.observer, interrupt.signal);
+      await progress.stop(report.partial ? 'failed' : 'ready');
+    } catch (error) {
+      await progress.stop('failed');
+      throw error;
+    }
+    const judged = { ...report, gate: evaluateGate(report, gate) };
+    return output.finish(judged, interrupt.exitCode);
+  }
+
+  private async answerRounds(options: SpeedOptions, { signal }: InterruptWatch): Promise<undefined> {
+    const { answerRounds } = await import('../../bench/speed/rounds.js');
+    const lines = createInterface({ input: process.stdin, signal });
+    const write = (message: object): void => void process.stdout.write(`${JSON.stringify(message)}\n`);
+    try {
+      await answerRounds(options, { lines, write, signal });
+    } finally {
+      lines.close();
+      process.stdin.destroy();
+    }
+    return undefined;
+  }
+}
+
+/** A line for each model to load. */
+function createSpeedProgress(check: (scenarios: readonly string[]) => void): {
+  readonly observer: SpeedObserver;
+  readonly stop: Progress['stop'];
+} {
+  let progress: Progress<string> | undefined;
+  return {
+    observer: {
+      planned: (models, scenarios) => {
+        check(scenarios);
+        progress = createProgress(Object.fromEntries(models.map((model) => [model, model])));
+      },
+      begin: (model) => progress?.phase(model, 'start'),
+      update: (model, message) => progress?.phase(model, 'progress', { message }),
+      end: (model) => progress?.phase(model, 'done'),
+    },
+    stop: async (outcome) => progress?.stop(outcome),
+  };
+}
+
+function modelOf(flags: ParsedFlags, args: ParsedFlags): ParsedFlags {
+  const model = mergeModelArgument(flags['model'] as string | undefined, args['model'] as string | undefined);
+  return model === undefined ? {} : { model };
+}
