@@ -18,6 +18,8 @@ export interface SpeedObserver {
   begin(name: string): void;
   update(name: string, message: string): void;
   end(name: string): void;
+  /** Whether a scenario is to be repeated beyond what was asked for; `report` holds it alone. Default: never. */
+  wantsMore?(report: BenchReport, rounds: number): boolean;
 }
 
 /** What touches the machine; replaced in tests. */
@@ -46,25 +48,26 @@ export async function measureSpeed(
     plan.models.map(({ name }) => name),
     plan.models.flatMap((model) => plan.cases.map((what) => scenarioName(model, what))),
   );
+  const draft: BenchReport = {
+    schema: BENCH_SCHEMA,
+    kind: 'speed',
+    environment,
+    scenarios: [],
+    warnings: [],
+    partial: false,
+    gate: null,
+  };
   const scenarios: Scenario[] = [];
   try {
     for (const model of plan.models) {
       observer.begin(model.name);
-      await measureModel({ model, options, observer, signal, machine }, plan.cases, scenarios);
+      await measureModel({ model, options, observer, signal, machine, draft }, plan.cases, scenarios);
       observer.end(model.name);
     }
   } catch (error) {
     if (!signal.aborted) throw error;
   }
-  return {
-    schema: BENCH_SCHEMA,
-    kind: 'speed',
-    environment,
-    scenarios,
-    warnings,
-    partial: signal.aborted,
-    gate: null,
-  };
+  return { ...draft, scenarios, warnings, partial: signal.aborted };
 }
 
 interface Run {
@@ -73,11 +76,13 @@ interface Run {
   readonly observer: SpeedObserver;
   readonly signal: AbortSignal;
   readonly machine: SpeedMachine;
+  /** A report without scenarios. */
+  readonly draft: BenchReport;
 }
 
 /** Adds a scenario for each case, the last one with fewer repetitions when it is interrupted. */
 async function measureModel(run: Run, cases: readonly SpeedCase[], scenarios: Scenario[]): Promise<void> {
-  const { model, observer, signal, machine } = run;
+  const { model, observer, signal, machine, draft } = run;
   observer.update(model.name, 'loading');
   const started = await machine.start({
     load: model.load,
@@ -88,10 +93,13 @@ async function measureModel(run: Run, cases: readonly SpeedCase[], scenarios: Sc
   try {
     for (const what of cases) {
       const rounds: CountedRound[] = [];
+      const describe = (): Scenario => toScenario(model, what, rounds, started.seconds);
+      const isUndecided = (): boolean =>
+        observer.wantsMore?.({ ...draft, scenarios: [describe()] }, rounds.length) ?? false;
       try {
-        await measureCase(run, started, what, rounds);
+        await measureCase(run, started, { what, rounds, isUndecided });
       } finally {
-        if (rounds.length > 0) scenarios.push(toScenario(model, what, rounds, started.seconds));
+        if (rounds.length > 0) scenarios.push(describe());
       }
     }
   } finally {
@@ -99,19 +107,25 @@ async function measureModel(run: Run, cases: readonly SpeedCase[], scenarios: Sc
   }
 }
 
+interface Measurement {
+  readonly what: SpeedCase;
+  /** Filled. */
+  readonly rounds: CountedRound[];
+  readonly isUndecided: () => boolean;
+}
+
 async function measureCase(
   { model, options, observer, signal, machine }: Run,
   started: ModelProcess,
-  what: SpeedCase,
-  rounds: CountedRound[],
+  { what, rounds, isUndecided }: Measurement,
 ): Promise<void> {
   const say = (progress: string): void => observer.update(model.name, `${caseName(what)}: ${progress}`);
   say('warm-up');
   await started.measure(what);
   let before = await machine.readBandwidth(model.threads);
-  while (rounds.length < options.repetitions) {
+  while (rounds.length < options.repetitions || isUndecided()) {
     signal.throwIfAborted();
-    say(`${rounds.length + 1} of ${options.repetitions}`);
+    say(`${rounds.length + 1} of ${Math.max(rounds.length + 1, options.repetitions)}`);
     const round = await started.measure(what);
     const after = what.steps === 0 ? before : await machine.readBandwidth(model.threads);
     rounds.push({ ...round, readBandwidth: Math.max(before, after) });

@@ -3,30 +3,37 @@ import { createInterface } from 'node:readline';
 import { Args } from '@oclif/core';
 import { BENCH_MODEL_FLAGS, BENCH_QUANTIZATION_FLAGS, BENCH_SPEED_FLAGS } from '../../cli/bench-flags.js';
 import { BENCH_GATE_FLAGS, BENCH_ROUNDS_FLAGS } from '../../cli/bench-gate-flags.js';
+import { createBenchProgress, type BenchProgress } from '../../cli/bench-progress.js';
 import { toSpeedSettings } from '../../cli/bench-options.js';
 import { BENCH_REPORT_FLAGS } from '../../cli/bench-report-flags.js';
 import { BaseCommand } from '../../cli/base-command.js';
 import { toOclifFlags, type FlagTable, type FlagValues } from '../../cli/flag-row.js';
 import { GLOBAL_FLAGS } from '../../cli/flags.js';
-import { createProgress, type Progress } from '../../cli/progress.js';
 import { mergeModelArgument } from '../../cli/serve-options.js';
 import { printSettings, settingsAsJson, valuesOf, type ParsedFlags } from '../../cli/settings.js';
 import { watchInterrupt, type InterruptWatch } from '../../cli/signals.js';
+import type { BaselineCommand, GateOptions } from '../../bench/gate/options.js';
 import type { BenchReport } from '../../bench/report.js';
 import type { SpeedOptions } from '../../bench/speed/options.js';
 import type { SpeedObserver } from '../../bench/speed/run.js';
+
+/** Of this process alone, also when another build is measured beside it. */
+const OWN_FLAGS = { ...BENCH_GATE_FLAGS, ...BENCH_ROUNDS_FLAGS, ...BENCH_REPORT_FLAGS } as const;
 
 const FLAGS = {
   ...BENCH_MODEL_FLAGS,
   ...BENCH_QUANTIZATION_FLAGS,
   ...BENCH_SPEED_FLAGS,
-  ...BENCH_GATE_FLAGS,
-  ...BENCH_ROUNDS_FLAGS,
-  ...BENCH_REPORT_FLAGS,
+  ...OWN_FLAGS,
   ...GLOBAL_FLAGS,
 } as const satisfies FlagTable;
 
 type Values = FlagValues<typeof FLAGS>;
+
+interface Watch {
+  readonly progress: BenchProgress;
+  readonly interrupt: InterruptWatch;
+}
 
 export default class Bench extends BaseCommand {
   static override readonly summary = 'Measure how fast a model answers on this machine.';
@@ -78,24 +85,61 @@ export default class Bench extends BaseCommand {
 
   private async measure(options: SpeedOptions, values: Values, interrupt: InterruptWatch): Promise<object> {
     // Help and wrong flags are answered without loading the runtime.
-    const { parseGate } = await import('../../bench/gate/options.js');
     const { openBenchOutput } = await import('../../bench/output.js');
-    const gate = parseGate(values, 'speed');
-    const output = openBenchOutput(this, values);
-    const { measureSpeed } = await import('../../bench/speed/run.js');
-    const { evaluateGate } = await import('../../bench/gate/evaluate.js');
-    const { checkScenarios } = await import('../../bench/gate/options.js');
-    const progress = createSpeedProgress((scenarios) => checkScenarios(gate, scenarios));
+    const output = openBenchOutput(this, values, 'speed');
+    const progress = createBenchProgress();
     let report: BenchReport;
     try {
-      report = await measureSpeed(options, progress.observer, interrupt.signal);
+      report =
+        output.gate.baselineCommand === null
+          ? await this.measureHere(options, output.gate, { progress, interrupt })
+          : await this.compare(options, output.gate, { progress, interrupt });
       await progress.stop(report.partial ? 'failed' : 'ready');
     } catch (error) {
       await progress.stop('failed');
       throw error;
     }
-    const judged = { ...report, gate: evaluateGate(report, gate) };
-    return output.finish(judged, interrupt.exitCode);
+    return output.finish(report, interrupt.exitCode);
+  }
+
+  private async measureHere(options: SpeedOptions, gate: GateOptions, watch: Watch): Promise<BenchReport> {
+    const { checkScenarios } = await import('../../bench/gate/options.js');
+    const { createRepeater } = await import('../../bench/speed/repeat.js');
+    const { measureSpeed } = await import('../../bench/speed/run.js');
+    const repeater = createRepeater(gate, options.repetitions);
+    const observer: SpeedObserver = {
+      ...watch.progress,
+      planned: (models, scenarios) => {
+        checkScenarios(gate, scenarios);
+        watch.progress.planned(models);
+      },
+      wantsMore: (report, rounds) => repeater.wantsMore(report, rounds),
+    };
+    const report = await measureSpeed(options, observer, watch.interrupt.signal);
+    return report.partial ? report : { ...report, gate: repeater.decide(report) };
+  }
+
+  /** Both builds measure in processes of their own. */
+  private async compare(options: SpeedOptions, gate: GateOptions, watch: Watch): Promise<BenchReport> {
+    const { checkSpeedOptions } = await import('../../bench/speed/plan.js');
+    const { comparedBuilds } = await import('../../bench/speed/builds.js');
+    const { compareCommands } = await import('../../bench/gate/compare-commands.js');
+    checkSpeedOptions(options);
+    const builds = comparedBuilds(this.argv, gate.baselineCommand as BaselineCommand, {
+      table: FLAGS,
+      own: OWN_FLAGS,
+    });
+    const name = `beside ${builds.baseline.text}`;
+    watch.progress.planned([name]);
+    watch.progress.begin(name);
+    const report = await compareCommands(builds, {
+      gate,
+      signal: watch.interrupt.signal,
+      onProgress: ({ scenario, pairs, open }) =>
+        watch.progress.update(name, `${scenario}: ${pairs} pairs of rounds, ${open} scenarios open`),
+    });
+    watch.progress.end(name);
+    return report;
   }
 
   private async answerRounds(options: SpeedOptions, { signal }: InterruptWatch): Promise<undefined> {
@@ -110,26 +154,6 @@ export default class Bench extends BaseCommand {
     }
     return undefined;
   }
-}
-
-/** A line for each model to load. */
-function createSpeedProgress(check: (scenarios: readonly string[]) => void): {
-  readonly observer: SpeedObserver;
-  readonly stop: Progress['stop'];
-} {
-  let progress: Progress<string> | undefined;
-  return {
-    observer: {
-      planned: (models, scenarios) => {
-        check(scenarios);
-        progress = createProgress(Object.fromEntries(models.map((model) => [model, model])));
-      },
-      begin: (model) => progress?.phase(model, 'start'),
-      update: (model, message) => progress?.phase(model, 'progress', { message }),
-      end: (model) => progress?.phase(model, 'done'),
-    },
-    stop: async (outcome) => progress?.stop(outcome),
-  };
 }
 
 function modelOf(flags: ParsedFlags, args: ParsedFlags): ParsedFlags {
