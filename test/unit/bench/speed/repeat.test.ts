@@ -1,0 +1,59 @@
+import { describe, expect, it } from 'vitest';
+import { parseGate } from '../../../../src/bench/gate/options.js';
+import { BENCH_SCHEMA, type BenchReport } from '../../../../src/bench/report.js';
+import { createRepeater } from '../../../../src/bench/speed/repeat.js';
+import { toMetric } from '../../../../src/bench/summarize.js';
+
+function reportOf(decode: readonly number[]): BenchReport {
+  return {
+    schema: BENCH_SCHEMA,
+    kind: 'speed',
+    environment: {} as BenchReport['environment'],
+    scenarios: [{ name: 'wint8', parameters: {}, metrics: [toMetric('decode', decode)] }],
+    warnings: [],
+    partial: false,
+    gate: null,
+  };
+}
+
+const gate = (budget: string) =>
+  parseGate({ 'fail-if': ['decode < 100'], 'time-budget': budget, 'max-rounds': 40 }, 'speed');
+/** Their interval has the limit in it. */
+const NOISY = [90, 110, 100, 95, 105];
+const CLEAR = [200, 201, 200, 201, 200];
+
+describe('createRepeater', () => {
+  it('repeats until it can tell', () => {
+    const repeater = createRepeater(gate('1m'), 5, () => 0);
+    expect(repeater.wantsMore(reportOf(CLEAR), 5)).toBe(false);
+    expect(repeater.wantsMore(reportOf(NOISY), 5)).toBe(true);
+    // Looks are taken at 5, 8, 12, ... so that they are few.
+    expect(repeater.wantsMore(reportOf(CLEAR), 6)).toBe(true);
+    expect(repeater.wantsMore(reportOf(CLEAR), 8)).toBe(false);
+    expect(repeater.decide(reportOf(CLEAR))?.verdict).toBe('pass');
+    expect(repeater.decide(reportOf(NOISY))?.verdict).toBe('inconclusive');
+  });
+
+  it('stops at the last look', () => {
+    const repeater = createRepeater(gate('1m'), 5, () => 0);
+    expect(repeater.wantsMore(reportOf(NOISY), 40)).toBe(false);
+  });
+
+  it('spends its time on repetitions that were not asked for', () => {
+    let now = 0;
+    const repeater = createRepeater(gate('10s'), 5, () => now);
+    now = 60_000;
+    expect(repeater.wantsMore(reportOf(NOISY), 5)).toBe(true);
+    now = 66_000;
+    expect(repeater.wantsMore(reportOf(NOISY), 6)).toBe(true);
+    now = 71_000;
+    expect(repeater.wantsMore(reportOf(NOISY), 7)).toBe(false);
+    expect(repeater.wantsMore(reportOf(NOISY), 5)).toBe(false);
+  });
+
+  it('never repeats without conditions or time', () => {
+    expect(createRepeater(gate('0s'), 5).wantsMore(reportOf(NOISY), 5)).toBe(false);
+    expect(createRepeater(parseGate({}, 'speed'), 5).wantsMore(reportOf(NOISY), 5)).toBe(false);
+    expect(createRepeater(parseGate({}, 'speed'), 5).decide(reportOf(NOISY))).toBeNull();
+  });
+});
