@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 import { Args } from '@oclif/core';
 import { BENCH_MODEL_FLAGS, BENCH_QUANTIZATION_FLAGS, BENCH_SPEED_FLAGS } from '../../cli/bench-flags.js';
 import { BENCH_GATE_FLAGS, BENCH_ROUNDS_FLAGS } from '../../cli/bench-gate-flags.js';
-import { createBenchProgress, type BenchProgress } from '../../cli/bench-progress.js';
+import { createBenchProgress } from '../../cli/bench-progress.js';
 import { toSpeedSettings } from '../../cli/bench-options.js';
 import { BENCH_REPORT_FLAGS } from '../../cli/bench-report-flags.js';
 import { BaseCommand } from '../../cli/base-command.js';
@@ -12,10 +12,8 @@ import { GLOBAL_FLAGS } from '../../cli/flags.js';
 import { mergeModelArgument } from '../../cli/serve-options.js';
 import { printSettings, settingsAsJson, valuesOf, type ParsedFlags } from '../../cli/settings.js';
 import { watchInterrupt, type InterruptWatch } from '../../cli/signals.js';
-import type { BaselineCommand, GateOptions } from '../../bench/gate/options.js';
 import type { BenchReport } from '../../bench/report.js';
 import type { SpeedOptions } from '../../bench/speed/options.js';
-import type { SpeedObserver } from '../../bench/speed/run.js';
 
 /** Of this process alone, also when another build is measured beside it. */
 const OWN_FLAGS = { ...BENCH_GATE_FLAGS, ...BENCH_ROUNDS_FLAGS, ...BENCH_REPORT_FLAGS } as const;
@@ -29,11 +27,6 @@ const FLAGS = {
 } as const satisfies FlagTable;
 
 type Values = FlagValues<typeof FLAGS>;
-
-interface Watch {
-  readonly progress: BenchProgress;
-  readonly interrupt: InterruptWatch;
-}
 
 export default class Bench extends BaseCommand {
   static override readonly summary = 'Measure how fast a model answers on this machine.';
@@ -87,59 +80,24 @@ export default class Bench extends BaseCommand {
     // Help and wrong flags are answered without loading the runtime.
     const { openBenchOutput } = await import('../../bench/output.js');
     const output = openBenchOutput(this, values, 'speed');
-    const progress = createBenchProgress();
+    const { compareAndDecide, measureAndDecide } = await import('../../bench/speed/decide.js');
+    const { comparedBuilds } = await import('../../bench/speed/builds.js');
+    const { gate } = output;
+    const watch = { progress: createBenchProgress(), signal: interrupt.signal };
     let report: BenchReport;
     try {
-      report =
-        output.gate.baselineCommand === null
-          ? await this.measureHere(options, output.gate, { progress, interrupt })
-          : await this.compare(options, output.gate, { progress, interrupt });
-      await progress.stop(report.partial ? 'failed' : 'ready');
+      if (gate.baselineCommand === null) {
+        report = await measureAndDecide(options, gate, watch);
+      } else {
+        const builds = comparedBuilds(this.argv, gate.baselineCommand, { table: FLAGS, own: OWN_FLAGS });
+        report = await compareAndDecide(options, builds, { ...watch, gate });
+      }
+      await watch.progress.stop(report.partial ? 'failed' : 'ready');
     } catch (error) {
-      await progress.stop('failed');
+      await watch.progress.stop('failed');
       throw error;
     }
     return output.finish(report, interrupt.exitCode);
-  }
-
-  private async measureHere(options: SpeedOptions, gate: GateOptions, watch: Watch): Promise<BenchReport> {
-    const { checkScenarios } = await import('../../bench/gate/options.js');
-    const { createRepeater } = await import('../../bench/speed/repeat.js');
-    const { measureSpeed } = await import('../../bench/speed/run.js');
-    const repeater = createRepeater(gate, options.repetitions);
-    const observer: SpeedObserver = {
-      ...watch.progress,
-      planned: (models, scenarios) => {
-        checkScenarios(gate, scenarios);
-        watch.progress.planned(models);
-      },
-      wantsMore: (report, rounds) => repeater.wantsMore(report, rounds),
-    };
-    const report = await measureSpeed(options, observer, watch.interrupt.signal);
-    return report.partial ? report : { ...report, gate: repeater.decide(report) };
-  }
-
-  /** Both builds measure in processes of their own. */
-  private async compare(options: SpeedOptions, gate: GateOptions, watch: Watch): Promise<BenchReport> {
-    const { checkSpeedOptions } = await import('../../bench/speed/plan.js');
-    const { comparedBuilds } = await import('../../bench/speed/builds.js');
-    const { compareCommands } = await import('../../bench/gate/compare-commands.js');
-    checkSpeedOptions(options);
-    const builds = comparedBuilds(this.argv, gate.baselineCommand as BaselineCommand, {
-      table: FLAGS,
-      own: OWN_FLAGS,
-    });
-    const name = `beside ${builds.baseline.text}`;
-    watch.progress.planned([name]);
-    watch.progress.begin(name);
-    const report = await compareCommands(builds, {
-      gate,
-      signal: watch.interrupt.signal,
-      onProgress: ({ scenario, pairs, open }) =>
-        watch.progress.update(name, `${scenario}: ${pairs} pairs of rounds, ${open} scenarios open`),
-    });
-    watch.progress.end(name);
-    return report;
   }
 
   private async answerRounds(options: SpeedOptions, { signal }: InterruptWatch): Promise<undefined> {

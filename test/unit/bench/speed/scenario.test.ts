@@ -36,8 +36,14 @@ describe('streamedWeightBytes', () => {
     name,
     { name, dataType: 'float32', shape: [rows, 8], data: { kind: 'weight', members: [] } } as never,
   ];
-  const node = (opType: string, ...inputs: string[]): GraphNode =>
-    ({ name: opType, opType, domain: '', inputs, outputs: ['y'], attributes: {} }) as GraphNode;
+  const node = (opType: string, ...inputs: string[]): GraphNode => ({
+    name: opType,
+    opType,
+    domain: '',
+    inputs,
+    outputs: ['y'],
+    attributes: {},
+  });
   const initializers = new Map([weight('embedding', 100), weight('layer', 10), weight('head', 50)]);
 
   it('leaves out a table that is only looked up', () => {
