@@ -20,6 +20,10 @@ const ERRORS = {
   unsupported_model: { exitCode: 3, httpStatus: 500 },
   non_finite_weight: { exitCode: 3, httpStatus: 500 },
   invalid_tokenizer: { exitCode: 3, httpStatus: 500 },
+  // Load tests
+  invalid_dataset: { exitCode: 3, httpStatus: 500 },
+  server_unreachable: { exitCode: 1, httpStatus: 500 },
+  requests_failed: { exitCode: 1, httpStatus: 500 },
   // Machine and runtime
   addon_unavailable: { exitCode: 1, httpStatus: 500 },
   out_of_memory: { exitCode: 1, httpStatus: 503 },

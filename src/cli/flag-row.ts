@@ -2,7 +2,7 @@ import { Flags, type Interfaces } from '@oclif/core';
 
 /** Headings of the help screen, in the order they are shown. */
 export type FlagGroup =
-  'MODEL' | 'QUANTIZATION' | 'MEMORY' | 'MEASUREMENT' | 'SERVER' | 'GATE' | 'OUTPUT' | 'GLOBAL';
+  'MODEL' | 'QUANTIZATION' | 'MEMORY' | 'MEASUREMENT' | 'DATASET' | 'SERVER' | 'GATE' | 'OUTPUT' | 'GLOBAL';
 
 /** TypeScript type of a flag's value, by the kind its row names. */
 interface KindValues {

@@ -1,0 +1,164 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { UserError } from '../../errors.js';
+import { describeEnvironment } from '../environment.js';
+import { BENCH_SCHEMA, type BenchReport } from '../report.js';
+import type { LoadFigures } from './figures.js';
+import { MAX_LAG_MS } from './loop-lag.js';
+import type { ServeBenchOptions } from './options.js';
+import { poolFigures } from './pool-figures.js';
+import type { Failure } from './record.js';
+import { ServeBench, type OpenOptions } from './serve-bench.js';
+import type { LoadScenario } from './serve-setup.js';
+import { toScenario } from './to-scenario.js';
+import { documentFileName, toDocument, type DocumentHead } from './vllm-document.js';
+
+export interface RunOptions extends OpenOptions {
+  /** Called with the names of all scenarios before any is measured; what it throws ends the run. */
+  readonly checkScenarios?: (names: readonly string[]) => void;
+}
+
+interface Measured {
+  readonly scenario: LoadScenario;
+  readonly runs: LoadFigures[];
+}
+
+/**
+ * Runs a load test. When the signal is aborted, what was measured until then is the report.
+ * @throws UserError `usage`, `invalid_dataset`, `server_unreachable`, `requests_failed` where nothing succeeded, `aborted`
+ * where nothing was measured
+ */
+export async function runServeBench(options: ServeBenchOptions, run: RunOptions): Promise<BenchReport> {
+  const environment = await describeEnvironment();
+  const bench = await ServeBench.open(options, run);
+  try {
+    run.checkScenarios?.(bench.scenarios.map(({ name }) => name));
+    await bench.warmUp();
+    const measured = await measureAll(bench, options, run);
+    const withRuns = measured.filter(({ runs }) => runs.length > 0);
+    if (withRuns.length === 0) run.signal.throwIfAborted();
+    const { percentiles } = options.document;
+    await saveDocuments(withRuns, bench.model.id, options);
+    return {
+      schema: BENCH_SCHEMA,
+      kind: 'serve',
+      environment,
+      scenarios: withRuns.map(({ scenario, runs }) =>
+        toScenario(scenario.name, scenario.parameters, { runs, percentiles }),
+      ),
+      warnings: withRuns.flatMap(warningsOf),
+      partial: run.signal.aborted,
+      gate: null,
+    };
+  } finally {
+    await bench.close();
+  }
+}
+
+/** Repetitions are the outer loop, so that slow changes of the machine touch all scenarios alike. */
+async function measureAll(
+  bench: ServeBench,
+  { repetitions }: ServeBenchOptions,
+  { ui, signal }: RunOptions,
+): Promise<readonly Measured[]> {
+  const measured: readonly Measured[] = bench.scenarios.map((scenario) => ({ scenario, runs: [] }));
+  ui.step('measure', 'start');
+  for (let repetition = 0; repetition < repetitions; repetition++) {
+    for (const { scenario, runs } of measured) {
+      if (signal.aborted) return measured;
+      const figures = await bench.measure(scenario);
+      if (figures.completed + figures.failed > 0) runs.push(figures);
+      if (measured.every((one) => one.runs.every(({ completed }) => completed === 0))) {
+        failIfAllFailed(figures);
+      }
+    }
+  }
+  ui.step('measure', 'done', `${measured.length} scenarios`);
+  return measured;
+}
+
+function failIfAllFailed({ failures }: LoadFigures): void {
+  const [first] = failures;
+  if (first === undefined) return;
+  throw new UserError(
+    'requests_failed',
+    `All ${failures.length} requests failed: ${countKinds(failures)}. The first: ${first.message}`,
+    {
+      param: 'url',
+      suggestions: ['Check --endpoint, --served-model-name and the flags that go into requests.'],
+    },
+  );
+}
+
+/** `10 x status 503, 2 x reset`, most frequent first. */
+function countKinds(failures: readonly Failure[]): string {
+  const counts = new Map<string, number>();
+  for (const { kind } of failures) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  return [...counts]
+    .sort(([, a], [, b]) => b - a)
+    .map(([kind, count]) => `${count} x ${kind}`)
+    .join(', ');
+}
+
+function warningsOf({ scenario, runs }: Measured): readonly string[] {
+  const { failures, completed, failed, lagMs, tokenSources, aborted } = poolFigures(runs);
+  const warnings: string[] = [];
+  const [first] = failures;
+  if (first !== undefined) {
+    const total = completed + failed;
+    warnings.push(
+      `${failed} of ${total} requests failed: ${countKinds(failures)}. The first: ${first.message}`,
+    );
+  }
+  if (aborted > 0) warnings.push(`${aborted} requests were ended by the interruption and do not count.`);
+  if (tokenSources.has('chunks')) {
+    warnings.push(
+      'The server sends no usage, so every chunk counts as one token; give --tokenizer <folder> to count tokens.',
+    );
+  }
+  if (lagMs > MAX_LAG_MS) {
+    const lag = lagMs.toFixed(0);
+    warnings.push(`The client itself was late by ${lag} ms (p99 of its event loop): latencies include that.`);
+  }
+  return warnings.map((line) => `${scenario.name}: ${line}`);
+}
+
+async function saveDocuments(
+  measured: readonly Measured[],
+  modelId: string,
+  { document, dataset, requestRate, burstiness, backend, tokenizer }: ServeBenchOptions,
+): Promise<void> {
+  if (!document.isSaved) return;
+  const date = new Date();
+  for (const { scenario, runs } of measured) {
+    const { maxConcurrency } = scenario;
+    const head: DocumentHead = {
+      date,
+      backend,
+      label: document.label,
+      modelId,
+      tokenizerId: tokenizer ?? modelId,
+      numPrompts: dataset.numPrompts,
+      requestRate,
+      burstiness,
+      maxConcurrency: maxConcurrency === Infinity ? null : maxConcurrency,
+      metadata: document.metadata,
+    };
+    const file = path.join(document.folder, document.fileName ?? documentFileName(head));
+    await writeDocument(file, toDocument(poolFigures(runs), head, document));
+  }
+}
+
+async function writeDocument(file: string, document: Readonly<Record<string, unknown>>): Promise<void> {
+  try {
+    await mkdir(path.dirname(file), { recursive: true });
+    await writeFile(file, `${JSON.stringify(document)}\n`);
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
+    throw new UserError('write_failed', `Cannot write the result ${file}: ${code}.`, {
+      param: 'result-dir',
+      suggestions: ['Choose a folder that this user may write to.'],
+      cause,
+    });
+  }
+}
