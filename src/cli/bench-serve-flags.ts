@@ -1,3 +1,5 @@
+import { BENCH_GATE_FLAGS } from './bench-gate-flags.js';
+import { BENCH_REPORT_FLAGS } from './bench-report-flags.js';
 import { CACHE_FLAGS } from './cache-flags.js';
 import type { FlagTable } from './flag-row.js';
 import { AUTO_FLAGS, GLOBAL_FLAGS, MEMORY_FLAGS, MODEL_FLAGS, QUANTIZATION_FLAGS } from './flags.js';
@@ -329,5 +331,7 @@ export const BENCH_SERVE_FLAGS = {
   ...REQUEST_FLAGS,
   ...BENCHED_SERVER_FLAGS,
   ...RESULT_FLAGS,
+  ...BENCH_GATE_FLAGS,
+  ...BENCH_REPORT_FLAGS,
   ...GLOBAL_FLAGS,
 } as const satisfies FlagTable;

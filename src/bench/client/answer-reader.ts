@@ -4,7 +4,7 @@ import type { Failure, RequestRecord } from './record.js';
 /** What an event of a streamed answer holds, as far as the client reads it; every part may be missing. */
 interface StreamEvent {
   readonly error?: unknown;
-  readonly choices?: readonly StreamChoice[];
+  readonly choices?: StreamChoice[];
   readonly usage?: { readonly prompt_tokens?: unknown; readonly completion_tokens?: unknown } | null;
 }
 
@@ -79,7 +79,7 @@ export class AnswerReader {
   }
 
   #readChoices(choices: StreamEvent['choices']): void {
-    for (const choice of Array.isArray(choices) ? (choices as readonly StreamChoice[]) : []) {
+    for (const choice of Array.isArray(choices) ? choices : []) {
       const text = textOf(choice);
       const isLast = typeof choice.finish_reason === 'string';
       if (text !== '') {
@@ -102,7 +102,7 @@ export class AnswerReader {
 function parseEvent(data: string): StreamEvent | undefined {
   try {
     const value: unknown = JSON.parse(data);
-    return typeof value === 'object' && value !== null ? (value as StreamEvent) : undefined;
+    return typeof value === 'object' && value !== null ? (value) : undefined;
   } catch {
     return undefined;
   }

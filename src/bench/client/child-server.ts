@@ -67,6 +67,7 @@ async function readyUrl(
 ): Promise<URL> {
   const lines: string[] = [];
   let rest = '';
+  let isReady = false;
   return new Promise<URL>((resolve, reject) => {
     const onAbort = (): void => reject(signal?.reason as Error);
     if (signal?.aborted === true) onAbort();
@@ -80,8 +81,10 @@ async function readyUrl(
         lines.push(line);
         if (lines.length > KEPT_LINES) lines.shift();
         const url = /^Ready: (\S+)/.exec(line)?.[1];
-        if (url === undefined) onLine(line);
-        else resolve(new URL(url));
+        if (url !== undefined) {
+          isReady = true;
+          resolve(new URL(url));
+        } else if (!isReady) onLine(line);
       }
     });
   });

@@ -67,7 +67,10 @@ export async function runLoad(options: LoadOptions): Promise<LoadResult> {
     const dueMs = startMs + (arrivalsMs?.[index] ?? 0);
     if (dueMs > clock.now()) await clock.waitUntil(dueMs, signal);
     if (signal?.aborted === true) break;
-    tasks.push(launch(request, index));
+    const task = launch(request, index);
+    // Heard at the end, which may be long after it failed.
+    task.catch(() => undefined);
+    tasks.push(task);
   }
   await Promise.all(tasks);
   return { records: records.filter((record) => record !== undefined), durationMs: clock.now() - startMs };

@@ -66,7 +66,7 @@ export class Requester {
     const input = isChat
       ? { messages: toMessages(prompt), max_completion_tokens: maxTokens }
       : { prompt, max_tokens: maxTokens };
-    const fields = {
+    const fields: Readonly<Record<string, unknown>> = {
       model,
       ...input,
       stream: true,

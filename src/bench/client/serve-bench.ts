@@ -4,7 +4,7 @@ import { scheduleArrivals } from './arrivals.js';
 import { startChildServer, type ChildServer, type ChildServerOptions } from './child-server.js';
 import { makeRequests, openDataset, type Dataset } from './dataset.js';
 import { computeFigures, type LoadFigures } from './figures.js';
-import { HttpClient } from './http-client.js';
+import { type HttpClient } from './http-client.js';
 import { REAL_CLOCK, runLoad } from './load.js';
 import { measureLoopLag } from './loop-lag.js';
 import type { ServeBenchOptions } from './options.js';
@@ -71,7 +71,7 @@ export class ServeBench {
       ignoreEos: options.ignoreEos,
       extraBody: options.extraBody,
       maxRetries: options.maxRetries,
-      now: REAL_CLOCK.now,
+      now: () => REAL_CLOCK.now(),
     });
   }
 
@@ -108,6 +108,7 @@ export class ServeBench {
     } catch (error) {
       client.close();
       await Promise.all([child?.stop(), tokenizer?.close()]);
+      open.signal.throwIfAborted();
       throw error;
     }
   }

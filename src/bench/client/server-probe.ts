@@ -27,11 +27,13 @@ export async function retryUntilReady<T>(
     try {
       return await attempt();
     } catch (error) {
+      signal?.throwIfAborted();
       const isTemporary = error instanceof ConnectionError || error instanceof NotReadyError;
       if (!isTemporary) throw error;
       if (performance.now() >= deadline) throw unreachable(url, error, seconds);
     }
-    await delay(POLL_MS, undefined, signal === undefined ? {} : { signal });
+    await delay(POLL_MS, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+    signal?.throwIfAborted();
   }
 }
 
@@ -103,12 +105,16 @@ export async function findTokenIds(
   signal?: AbortSignal,
 ): Promise<readonly number[] | undefined> {
   const payload = JSON.stringify({ model, prompt: sampleWords(NUM_SAMPLE_WORDS), add_special_tokens: false });
-  const response = await client.post('/tokenize', payload, signal);
-  if (response.status !== 200) return undefined;
+  const response = await client.post('/tokenize', payload, signal).catch(ignoreConnection);
+  if (response?.status !== 200) return undefined;
   const { tokens } = parseObject(response.body);
   if (!Array.isArray(tokens)) return undefined;
   const ids = [...new Set(tokens as unknown[])].filter((id): id is number => Number.isInteger(id));
   return ids.length >= MIN_IDS ? ids : undefined;
+}
+
+function ignoreConnection(error: unknown): undefined {
+  if (!(error instanceof ConnectionError)) throw error;
 }
 
 function parseObject(body: string): Readonly<Record<string, unknown>> {
