@@ -102,7 +102,7 @@ export class AnswerReader {
 function parseEvent(data: string): StreamEvent | undefined {
   try {
     const value: unknown = JSON.parse(data);
-    return typeof value === 'object' && value !== null ? (value) : undefined;
+    return typeof value === 'object' && value !== null ? value : undefined;
   } catch {
     return undefined;
   }

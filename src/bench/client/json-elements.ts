@@ -40,7 +40,8 @@ export function* splitArray(bytes: Buffer): Generator<JsonElement> {
     const { line } = scan;
     skipElement(bytes, scan);
     const text = bytes.toString('utf8', start, scan.at).trim();
-    if (scan.at >= bytes.length) throw new SyntaxError(`Line ${scan.line}: the file ends within the array.`);
+    if (scan.at >= bytes.length)
+      throw new SyntaxError(`Line ${line}: the array does not end after this entry.`);
     if (text !== '') yield { text, line };
     if (bytes[scan.at] !== COMMA) return;
     scan.at++;

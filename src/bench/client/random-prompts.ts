@@ -82,10 +82,7 @@ function chooseMaterial({ random, tokens, isChat }: Making): Material {
     Array.from({ length: count }, () => ids[random.integer(0, ids.length - 1)] as number);
   const { tokenizer, serverIds } = tokens;
   if (tokenizer !== undefined) {
-    const ids = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter(
-      (id) => !tokenizer.specialIds.has(id),
-    );
-    const draw = (count: number): readonly number[] => drawFrom(ids, count);
+    const draw = drawTokens(tokenizer, random);
     const numSpecial = tokenizer.encode('').length;
     return { draw, numSpecial, finish: (units) => textOfTokens(units, tokenizer, draw) };
   }
@@ -98,6 +95,29 @@ function chooseMaterial({ random, tokens, isChat }: Making): Material {
     numSpecial: 0,
     finish: (units) => ({ prompt: units.map(wordOf).join(''), inputTokens: null }),
   };
+}
+
+const MAX_DRAWS = 100;
+
+/** Draws tokens that are text of their own: parts of a character change when they are joined and read again. */
+function drawTokens(tokenizer: PromptTokenizer, random: RandomSource): (count: number) => readonly number[] {
+  const known = new Map<number, boolean>();
+  const isWhole = (id: number): boolean => {
+    if (tokenizer.specialIds.has(id)) return false;
+    const read = tokenizer.encode(tokenizer.decode([id]), false);
+    return read.length === 1 && read[0] === id;
+  };
+  const drawOne = (): number => {
+    let id = 0;
+    for (let draws = 0; draws < MAX_DRAWS; draws++) {
+      id = random.integer(0, tokenizer.vocabSize - 1);
+      const usable = known.get(id) ?? isWhole(id);
+      known.set(id, usable);
+      if (usable) break;
+    }
+    return id;
+  };
+  return (count) => Array.from({ length: count }, drawOne);
 }
 
 const MAX_TRIES = 10;

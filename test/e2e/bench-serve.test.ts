@@ -1,0 +1,294 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import process from 'node:process';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import type { BenchReport, Scenario } from '../../src/bench/report.js';
+import { BIN, cleanEnvironment, ROOT, runCli, type CliResult } from '../helpers/cli.js';
+import {
+  answerAll,
+  answerModels,
+  fakeOpenAi,
+  sendEvent,
+  startEvents,
+  textEvent,
+  type FakeCall,
+} from '../helpers/fake-openai.js';
+import { createTempDir } from '../helpers/temp-dir.js';
+
+const DEMO = path.join(ROOT, 'models', 'demo');
+const COMPLETIONS = '/v1/completions';
+const SMALL = ['--random-input-len', '8', '--random-output-len', '4', '--num-prompts', '6'];
+
+const bench = (...args: readonly string[]): Promise<CliResult> => runCli(['bench', 'serve', ...args]);
+
+function reportOf({ stdout }: CliResult): BenchReport {
+  return (JSON.parse(stdout) as { result: BenchReport }).result;
+}
+
+const valueOf = ({ metrics }: Scenario, id: string): number | undefined =>
+  metrics.find((metric) => metric.id === id)?.value;
+
+const fake = (answer: (call: FakeCall) => void) =>
+  fakeOpenAi({ '/v1/models': answerModels, [COMPLETIONS]: answer });
+
+function failWith(call: FakeCall, status: number): void {
+  call.response.writeHead(status, { 'content-type': 'application/json' }).end('{"error": {"message": "no"}}');
+}
+
+/** Processes that this one started. */
+function childrenOf(pid: number): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  return text
+    .split(' ')
+    .filter((part) => part !== '')
+    .map(Number);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function startBench(args: readonly string[]): { readonly child: ChildProcess; stdout: () => string } {
+  const child = spawn(process.execPath, [BIN, 'bench', 'serve', ...args], {
+    env: cleanEnvironment(),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  let stdout = '';
+  child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+  child.stderr.resume();
+  return { child, stdout: () => stdout };
+}
+
+describe('fdq bench serve --model', () => {
+  it('serves the demo model, sweeps concurrency and writes documents', { timeout: 120_000 }, async () => {
+    const folder = await createTempDir();
+    const lengths = ['--random-input-len', '24', '--random-output-len', '6', '--num-prompts', '12'];
+    const result = await bench(
+      ...['--model', DEMO, '-q', 'wint8', '--no-cache', '--kv-cache-memory', '16MiB', ...lengths],
+      ...['--max-concurrency', '1,3', '--num-warmups', '2', '--temperature', '0', '--repetitions', '2'],
+      ...['--goodput', 'e2el:60000', '--save-result', '--save-detailed', '--result-dir', folder, '--json'],
+    );
+    expect(result).toMatchObject({ code: 0 });
+    const report = reportOf(result);
+    expect(report).toMatchObject({ kind: 'serve', partial: false, gate: null });
+    expect(report.scenarios.map(({ name }) => name)).toEqual([
+      'wint8 random in=24 out=6 n=12 rate=inf c=1',
+      'wint8 random in=24 out=6 n=12 rate=inf c=3',
+    ]);
+    for (const scenario of report.scenarios) {
+      expect(valueOf(scenario, 'error_rate')).toBe(0);
+      expect(valueOf(scenario, 'retries')).toBe(0);
+      expect(valueOf(scenario, 'request_goodput')).toBeCloseTo(valueOf(scenario, 'request_throughput')!, 6);
+      expect(scenario.metrics.find(({ id }) => id === 'ttft')?.samples).toHaveLength(2);
+      expect(scenario.distributions?.find(({ id }) => id === 'e2el')?.count).toBe(24);
+      // Rates of one run have one denominator: 24 prompt tokens to 6 generated ones.
+      const total = valueOf(scenario, 'total_token_throughput')!;
+      expect(total / valueOf(scenario, 'output_throughput')!).toBeCloseTo(5, 6);
+    }
+    const files = readdirSync(folder).sort();
+    expect(files.map((name) => name.replace(/\d{8}-\d{6}/, 'DATE'))).toEqual([
+      'openai-infqps-concurrency1-demo-DATE.json',
+      'openai-infqps-concurrency3-demo-DATE.json',
+    ]);
+    const document = JSON.parse(readFileSync(path.join(folder, files[1]!), 'utf8')) as Record<
+      string,
+      unknown
+    >;
+    expect(document).toMatchObject({
+      model_id: 'demo',
+      max_concurrency: 3,
+      completed: 24,
+      failed: 0,
+      total_input_tokens: 24 * 24,
+      total_output_tokens: 24 * 6,
+    });
+    expect(document['input_lens']).toEqual(Array.from({ length: 24 }, () => 24));
+    expect(document['output_lens']).toEqual(Array.from({ length: 24 }, () => 6));
+  });
+
+  it('takes its server along, however it ends', { timeout: 120_000 }, async () => {
+    const endless = ['--num-prompts', '100000', '--max-concurrency', '2', '--random-input-len', '16'];
+    const { child } = startBench(['--model', DEMO, '-q', 'wint8', '--no-cache', ...endless]);
+    const server = await vi.waitFor(() => {
+      const [pid] = childrenOf(child.pid!);
+      expect(pid).toBeDefined();
+      return pid!;
+    }, 30_000);
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    await vi.waitFor(() => expect(isAlive(server)).toBe(false), 30_000);
+  });
+
+  it('says why a server does not start', async () => {
+    const result = await bench('--model', path.join(ROOT, 'no-such-model'), ...SMALL);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toContain('before it was ready');
+    expect(result.stderr).toContain('no-such-model');
+  });
+});
+
+describe('fdq bench serve --url', () => {
+  it('loads any server, sends the key and prints it nowhere', async () => {
+    const server = await fake(answerAll);
+    const folder = await createTempDir();
+    const result = await runCli(
+      [
+        ...[
+          'bench',
+          'serve',
+          '--url',
+          server.url.href,
+          ...SMALL,
+          '--request-rate',
+          '500',
+          '--max-concurrency',
+          '2',
+        ],
+        ...['--json', '--save-result', '--save-detailed', '--result-dir', folder],
+        ...['--percentile-metrics', 'e2el_including_client_queue', '--header', 'x-secret=k3y2'],
+      ],
+      { env: { FDQ_API_KEY: 'k3y1' } },
+    );
+    expect(result).toMatchObject({ code: 0 });
+    const [scenario] = reportOf(result).scenarios;
+    expect(scenario?.name).toBe('random in=8 out=4 n=6 rate=500 c=2');
+    expect(scenario?.parameters).toMatchObject({
+      model: 'fake',
+      server: server.url.origin,
+      max_concurrency: 2,
+    });
+    expect(valueOf(scenario!, 'queue')).toBeGreaterThanOrEqual(0);
+    expect(valueOf(scenario!, 'e2el_queued')).toBeGreaterThan(0);
+    const sent = server.calls.filter(({ request }) => request.url === COMPLETIONS);
+    expect(sent).toHaveLength(6);
+    expect(sent[0]?.request.headers).toMatchObject({ authorization: 'Bearer k3y1', 'x-secret': 'k3y2' });
+    expect(sent[0]?.body).toMatchObject({ model: 'fake', max_tokens: 4, ignore_eos: true });
+    const document = readFileSync(path.join(folder, readdirSync(folder)[0]!), 'utf8');
+    expect(JSON.parse(document)).toHaveProperty('mean_e2el_including_client_queue_ms');
+    expect(`${result.stdout}${result.stderr}${document}`).not.toMatch(/k3y/);
+  });
+
+  it('decides about errors, and lists them by kind', async () => {
+    const server = await fake((call) => (call.index % 3 === 0 ? failWith(call, 503) : answerAll(call)));
+    const passed = await bench('--url', server.url.href, ...SMALL, '--fail-if', 'error_rate > 50%');
+    expect(passed).toMatchObject({ code: 0 });
+    expect(passed.stderr).toMatch(/2 of 6 requests failed: 2 x status 503\. The first: no/);
+    const failed = await bench('--url', server.url.href, ...SMALL, '--fail-if', 'error_rate > 0');
+    expect(failed.code).toBe(4);
+  });
+
+  it('waits for a server that is starting', async () => {
+    const server = await fake((call) => (call.index < 2 ? failWith(call, 503) : answerAll(call)));
+    const result = await bench(
+      '--url',
+      server.url.href,
+      ...SMALL,
+      '--ready-check-timeout-sec',
+      '30',
+      '--json',
+    );
+    expect(result).toMatchObject({ code: 0 });
+    expect(valueOf(reportOf(result).scenarios[0]!, 'error_rate')).toBe(0);
+  });
+
+  it('fails when nothing succeeds, and when nobody is there', async () => {
+    const server = await fake((call) => failWith(call, 400));
+    const failed = await bench('--url', server.url.href, ...SMALL);
+    expect(failed.code).toBe(1);
+    expect(failed.stderr).toContain('All 6 requests failed: 6 x status 400. The first: no');
+    await server.close();
+    const gone = await bench('--url', server.url.href, ...SMALL);
+    expect(gone.code).toBe(1);
+    expect(gone.stderr).toContain('Code: server_unreachable');
+  });
+
+  it('reports what it measured when Ctrl-C ends it', async () => {
+    let interrupt = (): void => undefined;
+    const held: FakeCall[] = [];
+    const server = await fake((call) => {
+      if (call.index < 3) answerAll(call);
+      else {
+        held.push(call);
+        startEvents(call);
+        sendEvent(call, textEvent(' half'));
+        if (held.length === 2) interrupt();
+      }
+    });
+    const { child, stdout } = startBench([
+      '--url',
+      server.url.href,
+      ...SMALL,
+      '--max-concurrency',
+      '2',
+      '--json',
+    ]);
+    interrupt = () => void child.kill('SIGINT');
+    const [code] = (await once(child, 'exit')) as [number];
+    expect(code).toBe(130);
+    const { result: report } = JSON.parse(stdout()) as { result: BenchReport };
+    expect(report.partial).toBe(true);
+    expect(report.scenarios[0]?.distributions?.find(({ id }) => id === 'e2el')?.count).toBe(3);
+    expect(report.warnings.join()).toContain('2 requests were ended by the interruption');
+    await vi.waitFor(() => expect(held.every(({ request }) => request.socket.destroyed)).toBe(true));
+    expect(server.calls.filter(({ request }) => request.url === COMPLETIONS)).toHaveLength(5);
+  });
+});
+
+describe('wrong input of fdq bench serve', () => {
+  it.each<[string, readonly string[], number, string]>([
+    ['a flag', ['--request-rates', '5'], 2, 'Did you mean --request-rate?'],
+    ['a value', ['--goodput', 'itl:5'], 2, '--goodput'],
+    ['a condition', ['--fail-if', 'speed > 5'], 2, '--fail-if'],
+    ['a reporter', ['--reporter', 'pdf'], 2, '--reporter'],
+    ['a missing file', ['--dataset-name', 'custom', '--dataset-path', 'nowhere.jsonl'], 3, 'nowhere.jsonl'],
+  ])('%s is found before any server is asked', async (_, args, code, message) => {
+    const server = await fake(answerAll);
+    const result = await bench('--url', server.url.href, ...args);
+    expect(result.code).toBe(code);
+    expect(result.stderr).toContain(message);
+    expect(server.calls).toHaveLength(0);
+  });
+
+  it('a line of a data set is found before a model is loaded', async () => {
+    const file = path.join(await createTempDir(), 'prompts.jsonl');
+    writeFileSync(file, '{"prompt": "a"}\n{"promt": "b"}\n');
+    const result = await bench(
+      '--model',
+      'no-such-model',
+      '--dataset-name',
+      'custom',
+      '--dataset-path',
+      file,
+    );
+    expect(result.code).toBe(3);
+    expect(result.stderr).toContain(`Line 2 of ${file}`);
+  });
+
+  it('prompts that the server cannot take are found before they are sent', async () => {
+    const server = await fakeOpenAi({
+      '/v1/models': answerModels,
+      '/tokenize': ({ response }) =>
+        void response
+          .writeHead(200, { 'content-type': 'application/json' })
+          .end(JSON.stringify({ tokens: Array.from({ length: 99 }, (_, i) => i) })),
+      [COMPLETIONS]: answerAll,
+    });
+    const result = await bench('--url', server.url.href, '--random-input-len', '4000', '--num-prompts', '2');
+    expect(result.code).toBe(2);
+    expect(result.stderr).toContain('Requests take up to 4128 tokens, and fake takes 4096.');
+    const fits = await bench('--url', server.url.href, ...SMALL);
+    expect(fits).toMatchObject({ code: 0 });
+    const [prompt] = server.calls.flatMap(({ body }) =>
+      Array.isArray(body['prompt']) ? [body['prompt']] : [],
+    );
+    expect(prompt).toHaveLength(8);
+  });
+});
