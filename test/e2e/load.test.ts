@@ -4,7 +4,8 @@ import path from 'node:path';
 import process from 'node:process';
 import { promisify } from 'node:util';
 import { describe, expect, it, vi } from 'vitest';
-import { ROOT } from '../helpers/cli.js';
+import type { BenchReport } from '../../src/bench/report.js';
+import { BIN, cleanEnvironment, ROOT } from '../helpers/cli.js';
 import { serveProcess, type ServedProcess } from '../helpers/serve-process.js';
 
 const run = promisify(execFile);
@@ -77,16 +78,28 @@ describe('a server under load', () => {
         '--kv-cache-memory',
         '128MiB',
       ]);
-      const client = path.join(ROOT, 'test', 'bench', 'load-client.mjs');
-      const flags = { concurrency: STREAMS, requests: 192, 'input-tokens': 128, 'output-tokens': 48 };
+      const flags = {
+        url: server.url,
+        backend: 'openai-chat',
+        tokenizer: DEMO,
+        'max-concurrency': STREAMS,
+        'num-prompts': 192,
+        'random-input-len': 128,
+        'random-output-len': 48,
+        temperature: 0,
+      };
       const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
       // Warm: code compiled, pools filled, the lag of start-up scraped away.
       await stream(server.url, 'warm', undefined);
       await server.metric('fdq:event_loop_lag_seconds{quantile="0.99"');
-      const { stdout } = await run(process.execPath, [client, '--url', server.url, ...args]);
+      const { stdout } = await run(process.execPath, [BIN, 'bench', 'serve', ...args, '--json'], {
+        env: cleanEnvironment(),
+      });
       const lag = await server.metric('fdq:event_loop_lag_seconds{quantile="0.99"');
-      const report = JSON.parse(stdout) as { requests?: { failed?: number }; failed?: number };
-      expect(report.failed ?? report.requests?.failed).toBe(0);
+      const { result } = JSON.parse(stdout) as { result: BenchReport };
+      const { metrics, distributions } = result.scenarios[0]!;
+      expect(metrics.find(({ id }) => id === 'error_rate')?.value).toBe(0);
+      expect(distributions?.find(({ id }) => id === 'e2el')?.count).toBe(192);
       expect(lag).toBeLessThan(LAG_BOUND_SECONDS);
       await expectIdle(server);
       expect(await server.stop()).toBe(0);
