@@ -195,7 +195,7 @@ describe('fdq bench serve --url', () => {
       '30',
       '--json',
     );
-    expect(result).toMatchObject({ code: 0 });
+    expect(result).toMatchObject({ code: 0, stderr: expect.not.stringContaining('Listeners') as string });
     expect(valueOf(reportOf(result).scenarios[0]!, 'error_rate')).toBe(0);
   });
 

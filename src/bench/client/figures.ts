@@ -139,13 +139,13 @@ function countGood(done: readonly Finished[], limits: GoodputLimits): number {
 }
 
 function countPeakChunks(done: readonly Finished[]): number {
-  const startMs = Math.min(...done.map(({ record }) => record.sentMs));
+  const startMs = done.reduce((first, { record }) => Math.min(first, record.sentMs), Infinity);
   const seconds = new Map<number, number>();
   for (const at of done.flatMap(({ record }) => record.chunksMs)) {
     const second = Math.floor((at - startMs) / 1000);
     seconds.set(second, (seconds.get(second) ?? 0) + 1);
   }
-  return Math.max(0, ...seconds.values());
+  return [...seconds.values()].reduce((most, count) => Math.max(most, count), 0);
 }
 
 /** Requests count from their start up to, not including, their end. */

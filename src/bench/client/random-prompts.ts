@@ -82,9 +82,17 @@ function chooseMaterial({ random, tokens, isChat }: Making): Material {
     Array.from({ length: count }, () => ids[random.integer(0, ids.length - 1)] as number);
   const { tokenizer, serverIds } = tokens;
   if (tokenizer !== undefined) {
-    const draw = drawTokens(tokenizer, random);
+    const ids = chooseTokens(tokenizer, random);
+    const draw = (count: number): readonly number[] => drawFrom(ids, count);
     const numSpecial = tokenizer.encode('').length;
-    return { draw, numSpecial, finish: (units) => textOfTokens(units, tokenizer, draw) };
+    return {
+      draw,
+      numSpecial,
+      finish: (units) => {
+        const { prompt, length } = textOfTokens(units, tokenizer, draw);
+        return { prompt, inputTokens: length + numSpecial };
+      },
+    };
   }
   if (!isChat && serverIds !== undefined) {
     const draw = (count: number): readonly number[] => drawFrom(serverIds, count);
@@ -97,27 +105,27 @@ function chooseMaterial({ random, tokens, isChat }: Making): Material {
   };
 }
 
-const MAX_DRAWS = 100;
+const POOL_TOKENS = 2048;
+const POOL_TRIES = 16 * POOL_TOKENS;
 
-/** Draws tokens that are text of their own: parts of a character change when they are joined and read again. */
-function drawTokens(tokenizer: PromptTokenizer, random: RandomSource): (count: number) => readonly number[] {
-  const known = new Map<number, boolean>();
-  const isWhole = (id: number): boolean => {
-    if (tokenizer.specialIds.has(id)) return false;
-    const read = tokenizer.encode(tokenizer.decode([id]), false);
-    return read.length === 1 && read[0] === id;
-  };
-  const drawOne = (): number => {
-    let id = 0;
-    for (let draws = 0; draws < MAX_DRAWS; draws++) {
-      id = random.integer(0, tokenizer.vocabSize - 1);
-      const usable = known.get(id) ?? isWhole(id);
-      known.set(id, usable);
-      if (usable) break;
-    }
-    return id;
-  };
-  return (count) => Array.from({ length: count }, drawOne);
+/**
+ * Tokens that stay themselves beside each other, such as words with their space: others become different tokens when
+ * they are joined as text and read again, and every prompt would have to be corrected at length.
+ */
+function chooseTokens(tokenizer: PromptTokenizer, random: RandomSource): readonly number[] {
+  const { vocabSize, specialIds } = tokenizer;
+  const pool: number[] = [];
+  const others: number[] = [];
+  const tried = new Set(specialIds);
+  for (let tries = 0; tries < POOL_TRIES && pool.length < POOL_TOKENS; tries++) {
+    const id = random.integer(0, vocabSize - 1);
+    if (tried.has(id)) continue;
+    tried.add(id);
+    const read = tokenizer.encode(tokenizer.decode([id, id]), false);
+    if (read.length === 2 && read[0] === id && read[1] === id) pool.push(id);
+    else others.push(id);
+  }
+  return pool.length > 0 ? pool : others;
 }
 
 const MAX_TRIES = 10;
@@ -127,19 +135,18 @@ function textOfTokens(
   wanted: readonly number[],
   tokenizer: PromptTokenizer,
   draw: (count: number) => readonly number[],
-): Omit<PromptRequest, 'maxTokens'> {
-  let ids = wanted;
-  let prompt = tokenizer.decode(ids);
-  for (let tries = 0; tries < MAX_TRIES; tries++) {
-    const read = tokenizer.encode(prompt, false);
-    if (read.length === wanted.length) break;
-    ids =
+): { readonly prompt: string; readonly length: number } {
+  let prompt = tokenizer.decode(wanted);
+  let read = tokenizer.encode(prompt, false);
+  for (let tries = 0; tries < MAX_TRIES && read.length !== wanted.length; tries++) {
+    const ids =
       read.length > wanted.length
         ? read.slice(0, wanted.length)
         : [...read, ...draw(wanted.length - read.length)];
     prompt = tokenizer.decode(ids);
+    read = tokenizer.encode(prompt, false);
   }
-  return { prompt, inputTokens: tokenizer.encode(prompt).length };
+  return { prompt, length: read.length };
 }
 
 const CONSONANTS = 'bcdfghjklmnpqrstvwxyz';

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { UserError } from '../../errors.js';
@@ -29,6 +30,8 @@ interface Measured {
  * where nothing was measured
  */
 export async function runServeBench(options: ServeBenchOptions, run: RunOptions): Promise<BenchReport> {
+  // Every request under way listens.
+  setMaxListeners(0, run.signal);
   const environment = await describeEnvironment();
   const bench = await ServeBench.open(options, run);
   try {

@@ -50,7 +50,7 @@ describe('random prompts', () => {
       expect((prompt as number[]).every((id) => serverIds.includes(id))).toBe(true);
       expect([inputTokens, maxTokens]).toEqual([20, 8]);
     }
-    expect(new Set(requests.map(({ prompt }) => String(prompt))).size).toBe(4);
+    expect(new Set(requests.map(({ prompt }) => JSON.stringify(prompt))).size).toBe(4);
   });
 
   it('are the same for the same seed and others for another', () => {

@@ -102,6 +102,19 @@ describe('computeFigures', () => {
     expect(computeFigures({ records: [FIRST, SECOND], durationMs: 1 }, options).good).toBe(good);
   });
 
+  it('adds up more requests than a call has room for arguments', () => {
+    const records = Array.from({ length: 200_000 }, (_, i) => ({
+      ...SECOND,
+      sentMs: i,
+      chunksMs: [i],
+      endMs: i,
+    }));
+    expect(computeFigures({ records, durationMs: 1000 }, OPTIONS)).toMatchObject({
+      completed: 200_000,
+      maxOutputTokensPerSecond: 1000,
+    });
+  });
+
   it('has no goodput without limits', () => {
     expect(computeFigures({ records: [FIRST], durationMs: 1 }, OPTIONS).good).toBeNull();
   });

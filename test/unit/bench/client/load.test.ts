@@ -21,12 +21,12 @@ class VirtualClock implements Clock {
 
   /** Moves time from timer to timer until the promise settles. */
   async run<T>(work: Promise<T>): Promise<T> {
-    let isDone = false;
-    const done = (): void => void (isDone = true);
+    const state = { isDone: false };
+    const done = (): void => void (state.isDone = true);
     work.then(done, done);
     for (;;) {
       await turn();
-      if (isDone) return work;
+      if (state.isDone) return work;
       this.#timers.sort((a, b) => a.at - b.at);
       const next = this.#timers.shift();
       if (next === undefined) throw new Error('nothing moves');
@@ -55,7 +55,7 @@ function sender(clock: VirtualClock, serviceMs: number) {
       sentMs,
       chunksMs: [endMs],
       endMs,
-      text: String(request.prompt),
+      text: request.prompt as string,
       usage: null,
       retries: 0,
       outcome,
