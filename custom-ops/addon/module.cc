@@ -5,6 +5,7 @@
 #include "addon/memory.h"
 #include "addon/napi_util.h"
 #include "addon/repack.h"
+#include "addon/score.h"
 #include "addon/session_object.h"
 #include "addon/weights.h"
 
@@ -47,6 +48,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("compareWeight", Napi::Function::New<compare_weight>(env, "compareWeight"));
   exports.Set("read", Napi::Function::New<read>(env, "read"));
   exports.Set("repackWeight", Napi::Function::New<repack_weight>(env, "repackWeight"));
+  exports.Set("scoreLogits", Napi::Function::New<score_logits>(env, "scoreLogits"));
+  exports.Set("compressLogits", Napi::Function::New<compress_logits>(env, "compressLogits"));
   exports.Set("createSession", Napi::Function::New<SessionObject::create>(env, "createSession"));
   exports.Set("runLinear", Napi::Function::New<run_linear_job>(env, "runLinear"));
   exports.Set("measureReadBandwidth", Napi::Function::New<measure_read_bandwidth>(env, "measureReadBandwidth"));

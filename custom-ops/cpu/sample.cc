@@ -204,14 +204,18 @@ SampleResult sample_row_with(const SampleKernels& kernels, float* logits, int64_
   return {id, row.logprob(logits[id]), row.rank(id)};
 }
 
-SampleResult sample_row(float* logits, int64_t vocab, const SampleParams& params, int32_t* top_ids,
-                        float* top_logprobs) {
+const SampleKernels& sample_kernels() {
   static const SampleKernels kernels = [] {
     const Isa isa = detect_isa();
     if (isa >= Isa::kAvx512) return sample_kernels_avx512();
     return isa == Isa::kAvx2 ? sample_kernels_avx2() : sample_kernels_scalar();
   }();
-  return sample_row_with(kernels, logits, vocab, params, top_ids, top_logprobs);
+  return kernels;
+}
+
+SampleResult sample_row(float* logits, int64_t vocab, const SampleParams& params, int32_t* top_ids,
+                        float* top_logprobs) {
+  return sample_row_with(sample_kernels(), logits, vocab, params, top_ids, top_logprobs);
 }
 
 }  // namespace fdq

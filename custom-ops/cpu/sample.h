@@ -24,6 +24,11 @@ struct RowScan {
   bool has_nan;
 };
 
+struct DivergenceSums {
+  double mass;
+  double weighted;
+};
+
 struct SampleKernels {
   RowScan (*scan)(const float* x, int64_t count);
   // Sum of exp(x - maximum). Partial sums of 64 elements in float32, the rest in double.
@@ -38,12 +43,17 @@ struct SampleKernels {
   void (*count)(const float* x, int64_t count, float value, int64_t* above, int64_t* equal);
   // First index whose element == value, or count.
   int64_t (*find)(const float* x, int64_t count, float value);
+  // Sums of w and of w * d over elements with w > 0: w = exp(p - p_base), d = (p - p_base) - (q - q_base).
+  // Rounded as sum_exp is.
+  DivergenceSums (*diverge)(const float* p, float p_base, const float* q, float q_base, int64_t count);
 };
 
 // sample_row with the passes of one instruction set.
 SampleResult sample_row_with(const SampleKernels& kernels, float* logits, int64_t vocab,
                              const SampleParams& params, int32_t* top_ids, float* top_logprobs);
 
+// Those of this machine.
+const SampleKernels& sample_kernels();
 SampleKernels sample_kernels_scalar();
 SampleKernels sample_kernels_avx2();
 SampleKernels sample_kernels_avx512();

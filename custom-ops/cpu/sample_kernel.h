@@ -99,7 +99,28 @@ int64_t find_value(const float* x, int64_t count, float value) {
   return count;
 }
 
-constexpr SampleKernels kSampleKernels{scan_row, sum_exp, weigh, collect_range, count_row, find_value};
+DivergenceSums diverge(const float* p, float p_base, const float* q, float q_base, int64_t count) {
+  const Vec p_origin = Vec::set(p_base), q_origin = Vec::set(q_base), zero = Vec::set(0.0f);
+  DivergenceSums total{0, 0};
+  for (int64_t i = 0; i < count; i += 64) {
+    Vec mass = zero, weighted = zero;
+    for (int j = 0; j < 4 && i + j * 16 < count; ++j) {
+      const Vec above = Vec::sub(load_logits(p, i + j * 16, count), p_origin);
+      const Vec other = Vec::sub(load_logits(q, i + j * 16, count), q_origin);
+      const Vec w = exp_lanes(above);
+      mass = Vec::add(mass, w);
+      // What has no weight may be infinitely far away.
+      const Vec term = Vec::mul(w, Vec::sub(above, other));
+      weighted = Vec::add(weighted, Vec::select(Vec::greater(w, zero), term, zero));
+    }
+    total.mass += static_cast<double>(Vec::sum(mass));
+    total.weighted += static_cast<double>(Vec::sum(weighted));
+  }
+  return total;
+}
+
+constexpr SampleKernels kSampleKernels{scan_row,      sum_exp,   weigh,      collect_range,
+                                       count_row, find_value, diverge};
 
 }  // namespace
 }  // namespace fdq

@@ -257,6 +257,36 @@ export interface WeightError {
   readonly zeroScales: number;
 }
 
+/** Rows of logits, [rows, vocab], on `threads` threads. */
+interface LogitRows {
+  readonly rows: number;
+  readonly vocab: number;
+  readonly logits: Float32Array;
+  readonly threads: number;
+}
+
+export interface ScoreJob extends LogitRows {
+  /** [rows]: the token whose likelihood is asked for */
+  readonly targets: Int32Array;
+  /** [rows, vocab]: logits to diverge from, as they are or as `compressLogits` wrote them */
+  readonly reference?: Float32Array | Uint16Array;
+}
+
+/** Of each row; NaN where a row holds a NaN or no finite maximum. See custom-ops/include/fdq/score.h. */
+export interface Scores {
+  /** Negative log likelihood of the target, nats. */
+  readonly nll: Float64Array;
+  /** Divergence from the reference, nats; 0 without one. */
+  readonly divergence: Float64Array;
+  /** 1 where both rows have their largest logit at the same index; 1 without a reference. */
+  readonly agrees: Uint8Array;
+}
+
+export interface CompressJob extends LogitRows {
+  /** [rows, vocab]: logit - largest of the row, as binary16 */
+  readonly target: Uint16Array;
+}
+
 /** Reads a tensor, widening 16-bit floats to float32 (plus `addend`) when `widen` is set. */
 export interface ReadJob {
   readonly fd: number;
@@ -282,6 +312,8 @@ export interface NativeAddon {
   compareWeight(job: CompareJob): Promise<WeightError | Exclude<QuantizeResult, { readonly status: 'ok' }>>;
   read(job: ReadJob): Promise<QuantizeResult>;
   repackWeight(job: RepackJob): Promise<RepackResult>;
+  scoreLogits(job: ScoreJob): Promise<Scores>;
+  compressLogits(job: CompressJob): Promise<void>;
   createSession(options: SessionOptions): Promise<NativeSession>;
   /** Runs one linear layer without a session, for contract tests and benchmarks. */
   runLinear(job: LinearJob): Promise<Float32Array>;
