@@ -1,0 +1,91 @@
+import { createEngine } from '../../engine/engine.js';
+import type { SamplingParams } from '../../engine/types.js';
+import { collectEosIds } from '../../load/generation-config.js';
+import type { LoadedModel } from '../../load/load-model.js';
+import type { LoadedText } from '../../load/load-text.js';
+import type { EncodedPrompt } from './inputs.js';
+import { isCorrect } from './prompts.js';
+
+/** The most likely token each time, whatever generation_config.json prefers. */
+const GREEDY: SamplingParams = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: new Map(),
+  allowedTokenIds: [],
+  badWords: [],
+  maxTokens: 1,
+  minTokens: 0,
+  stop: [],
+  stopTokenIds: [],
+  includeStopStrInOutput: false,
+  ignoreEos: false,
+  n: 1,
+  skipSpecialTokens: true,
+  spacesBetweenSpecialTokens: true,
+};
+
+export interface AnswerOptions {
+  readonly maxTokens: number;
+  /** Prompts answered together. */
+  readonly maxNumSeqs: number;
+  readonly onProgress: (answered: number) => void;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Share of the prompts that the model answers correctly, decoding greedily in one continuous batch.
+ * @returns null when `signal` ended it
+ */
+export async function measureAccuracy(
+  model: LoadedModel,
+  text: LoadedText,
+  prompts: readonly EncodedPrompt[],
+  { maxTokens, maxNumSeqs, onProgress, signal }: AnswerOptions,
+): Promise<number | null> {
+  const { runner, checkpoint, memory } = model;
+  // The model is closed by whoever loaded it.
+  const borrowed = {
+    vocabSize: runner.vocabSize,
+    maxModelLen: runner.maxModelLen,
+    blockSize: runner.blockSize,
+    numBlocks: runner.numBlocks,
+    maxLogitRows: runner.maxLogitRows,
+    maxBatchedTokens: runner.maxBatchedTokens,
+    step: runner.step.bind(runner),
+    close: () => Promise.resolve(),
+  };
+  const engine = createEngine(borrowed, {
+    scheme: model.scheme,
+    executionProvider: 'cpu',
+    maxNumSeqs,
+    maxNumBatchedTokens: memory.maxBatchedTokens,
+    maxModelLen: runner.maxModelLen,
+    maxWaiting: prompts.length,
+    maxWaitingTokens: Number.MAX_SAFE_INTEGER,
+    enablePrefixCaching: true,
+    eosTokenIds: collectEosIds(checkpoint.config, checkpoint.generationConfig ?? {}, text.tokenizer.eosId),
+    createTextStream: text.createTextStream,
+  });
+  const params = { ...GREEDY, maxTokens };
+  let answered = 0;
+  const ask = async ({ prompt, ids }: EncodedPrompt): Promise<boolean> => {
+    let answer = '';
+    const request = { id: `line-${prompt.line}`, promptTokenIds: ids, params };
+    for await (const output of engine.generate(request, signal)) {
+      if (output.kind === 'delta') answer += output.choice.text;
+    }
+    onProgress(++answered);
+    return isCorrect(prompt, answer);
+  };
+  try {
+    const correct = await Promise.all(prompts.map(ask));
+    return signal.aborted ? null : correct.filter(Boolean).length / prompts.length;
+  } finally {
+    await engine.close();
+  }
+}

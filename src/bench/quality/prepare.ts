@@ -1,0 +1,110 @@
+import { UserError } from '../../errors.js';
+import { locateModel } from '../../hub/locate.js';
+import { requestOf } from '../../load/apply-quantization.js';
+import { loadText, type LoadedText } from '../../load/load-text.js';
+import { KV_BLOCK_SIZE } from '../../runtime/kv-layout.js';
+import { digestCheckpoint } from './checkpoint-digest.js';
+import { encodeInputs, readInputs, type Inputs } from './inputs.js';
+import type { QualityObserver, QualityOptions } from './options.js';
+import {
+  MAX_BATCHED_TOKENS,
+  planReference,
+  planScenarios,
+  type PlannedRun,
+  type PlannedScenario,
+} from './plan-models.js';
+import type { ReferenceKey } from './reference-file.js';
+import { blocksForWindows, countScored } from './windows.js';
+
+/** All that is known before a weight is read. */
+export interface Prepared {
+  readonly options: QualityOptions;
+  readonly scenarios: readonly PlannedScenario[];
+  readonly reference: PlannedRun | null;
+  readonly text: LoadedText;
+  readonly inputs: Inputs;
+  /** KV blocks of each model. */
+  readonly numBlocks: number;
+  /** Of the checkpoint that is measured. */
+  readonly digest: string;
+  readonly referenceKey: ReferenceKey | null;
+}
+
+/**
+ * Reads and plans everything that headers, flags and input files tell.
+ * @throws UserError `usage`, and what locating and planning throw
+ */
+export async function prepare(options: QualityOptions, observer: QualityObserver): Promise<Prepared> {
+  for (const scheme of options.schemes) requestOf(scheme);
+  const located = await locateModel(options.model, options.locate);
+  const files = await readInputs(options, located.dir);
+  const scenarios = await planScenarios(options, located, observer);
+  const reference = files.text === undefined ? null : await planReference(options, located, observer);
+  const vocab = commonVocabulary([...scenarios, ...(reference === null ? [] : [reference])]);
+  const text = await loadText(options.tokenizer ?? located.dir, options.chatTemplate);
+  const positions = [...scenarios, ...(reference === null ? [] : [reference])].map(
+    ({ plan }) => plan.decoder.maxPositions,
+  );
+  const inputs = await encodeInputs(files, text, options, Math.min(...positions));
+  checkIds(inputs, vocab);
+  const longest = inputs.prompts.reduce((most, { ids }) => Math.max(most, ids.length), 0) + options.maxTokens;
+  const together = Math.min(options.maxNumSeqs, inputs.prompts.length);
+  const [first] = scenarios;
+  if (first === undefined) throw new UserError('usage', 'Expected at least one scheme to measure.');
+  const referenceKey = reference === null ? null : await describeReference(reference, inputs, options, vocab);
+  return {
+    options,
+    scenarios,
+    reference,
+    text,
+    inputs,
+    numBlocks: Math.max(
+      blocksForWindows(options.windows.window, {
+        maxBatchedTokens: MAX_BATCHED_TOKENS,
+        maxLogitRows: Infinity,
+      }),
+      Math.ceil(longest / KV_BLOCK_SIZE) * together,
+    ),
+    digest: await digestCheckpoint(first.plan.checkpoint),
+    referenceKey,
+  };
+}
+
+async function describeReference(
+  { plan }: PlannedRun,
+  { text, windows }: Inputs,
+  { windows: { window, stride } }: QualityOptions,
+  vocab: number,
+): Promise<ReferenceKey> {
+  return {
+    checkpoint: await digestCheckpoint(plan.checkpoint),
+    textSha256: text?.sha256 ?? '',
+    window,
+    stride,
+    windows: windows.length,
+    rows: countScored(windows),
+    vocab,
+  };
+}
+
+function commonVocabulary(runs: readonly PlannedRun[]): number {
+  const [first, ...others] = runs;
+  const vocab = first?.plan.decoder.vocabSize ?? 0;
+  const other = others.find(({ plan }) => plan.decoder.vocabSize !== vocab);
+  if (other === undefined) return vocab;
+  throw new UserError(
+    'usage',
+    `Expected models of one vocabulary but ${JSON.stringify(first?.located.reference ?? '')} has ${vocab} tokens and ${JSON.stringify(other.located.reference)} has ${other.plan.decoder.vocabSize}.`,
+    { param: '--reference', suggestions: ['Name the checkpoint that the model was made from.'] },
+  );
+}
+
+function checkIds({ windows, prompts }: Inputs, vocab: number): void {
+  const beyond = [...windows, ...prompts].flatMap(({ ids }) => ids.find((id) => id >= vocab) ?? []);
+  if (beyond.length === 0) return;
+  throw new UserError(
+    'usage',
+    `Expected a tokenizer of the model's ${vocab} tokens but it gives id ${beyond[0] ?? 0}.`,
+    { param: '--tokenizer', suggestions: ["Leave --tokenizer out to use the model's own."] },
+  );
+}
