@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { createEngine } from '../../engine/engine.js';
 import type { SamplingParams } from '../../engine/types.js';
 import { collectEosIds } from '../../load/generation-config.js';
@@ -72,6 +73,8 @@ export async function measureAccuracy(
     createTextStream: text.createTextStream,
   });
   const params = { ...GREEDY, maxTokens };
+  // Every prompt listens.
+  setMaxListeners(0, signal);
   let answered = 0;
   const ask = async ({ prompt, ids }: EncodedPrompt): Promise<boolean> => {
     let answer = '';

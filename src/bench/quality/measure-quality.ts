@@ -4,7 +4,7 @@ import { BENCH_SCHEMA, type BenchReport, type Scenario } from '../report.js';
 import { toMetric } from '../summarize.js';
 import type { QualityObserver, QualityOptions } from './options.js';
 import type { PlannedScenario } from './plan-models.js';
-import { prepare, type Prepared } from './prepare.js';
+import { closeText, prepare, type Prepared } from './prepare.js';
 import { QualityRun, type Outcome } from './quality-run.js';
 
 /**
@@ -18,24 +18,18 @@ export async function measureQuality(
   observer: QualityObserver,
   signal: AbortSignal = new AbortController().signal,
 ): Promise<BenchReport> {
-  const warnings = new Set<string>();
-  const warn = (line: string): void => {
-    if (!warnings.has(line)) observer.warn(line);
-    warnings.add(line);
-  };
-  const told: QualityObserver = { stage: (...event) => observer.stage(...event), warn };
-  told.stage('plan', 'start');
-  const prepared = await prepare(options, told);
-  told.stage('plan', 'done');
-  const run = new QualityRun(prepared, told, signal);
+  observer.stage('plan', 'start');
+  const prepared = await prepare(options, signal);
+  const run = new QualityRun(prepared, observer, signal);
   try {
+    observer.planned?.(prepared.scenarios.map(({ name }) => name));
+    observer.stage('plan', 'done');
     await run.measure();
   } catch (error) {
     // Loading and measuring layers answer an interruption by throwing.
     if (!signal.aborted) throw error;
   } finally {
-    await prepared.text.renderer.close();
-    await prepared.text.tokenizer.close();
+    await closeText(prepared.text);
   }
   const { isa, runtime } = prepared.scenarios[0]?.plan ?? {};
   return {
@@ -46,7 +40,7 @@ export async function measureQuality(
       onnxruntime: runtime?.onnxruntime.version ?? null,
     }),
     scenarios: [...run.outcomes].map(([scenario, outcome]) => toScenario(prepared, scenario, outcome)),
-    warnings: [...warnings],
+    warnings: prepared.warnings,
     partial: signal.aborted,
     gate: null,
   };
@@ -54,7 +48,7 @@ export async function measureQuality(
 
 function toScenario(
   { options, inputs, digest, reference }: Prepared,
-  { name, plan }: PlannedScenario,
+  { name, label, plan }: PlannedScenario,
   { metrics, windows, tokens }: Outcome,
 ): Scenario {
   return {
@@ -62,7 +56,7 @@ function toScenario(
     parameters: {
       model: options.model,
       checkpoint: digest,
-      scheme: plan.scheme,
+      scheme: label,
       kv_cache_dtype: plan.arithmetic.kv,
       dtype: plan.arithmetic.compute,
       reference: reference?.located.reference ?? null,

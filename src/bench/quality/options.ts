@@ -47,7 +47,8 @@ export type QualityStage = 'plan' | 'reference' | 'layers' | 'load' | 'score' | 
 
 /** Told how measuring goes. */
 export interface QualityObserver {
-  /** A stage may come several times, once for each group of models. */
-  stage(name: QualityStage, state: 'start' | 'progress' | 'done', message?: string): void;
-  warn(line: string): void;
+  /** Progress may come at any rate. */
+  stage(name: QualityStage, state: 'start' | 'progress' | 'done' | 'skipped', message?: string): void;
+  /** Names of the scenarios, before a weight is read; what it throws ends the run. */
+  planned?(names: readonly string[]): void;
 }

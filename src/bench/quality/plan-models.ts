@@ -10,7 +10,8 @@ import {
 import { WORKSPACE_BYTES } from '../../load/memory-plan.js';
 import { KV_BLOCK_SIZE, kvBytesPerToken } from '../../runtime/kv-layout.js';
 import { availableMemoryBytes } from '../../runtime/machine.js';
-import type { QualityObserver, QualityOptions } from './options.js';
+import type { QualityOptions } from './options.js';
+import { labelScheme } from './scheme-label.js';
 
 /** Tokens of a step: enough to keep the kernels busy, few enough for the activations of large models. */
 export const MAX_BATCHED_TOKENS = 1024;
@@ -27,6 +28,8 @@ export interface PlannedRun {
 export interface PlannedScenario extends PlannedRun {
   /** Unique. */
   readonly name: string;
+  /** The scheme in it. */
+  readonly label: string;
   /** Index into the schemes asked for. */
   readonly scheme: number;
 }
@@ -35,16 +38,18 @@ export interface PlannedScenario extends PlannedRun {
 export async function planScenarios(
   options: QualityOptions,
   located: LocatedModel,
-  observer: QualityObserver,
+  warn: (line: string) => void,
 ): Promise<readonly PlannedScenario[]> {
   const scenarios: PlannedScenario[] = [];
   for (const [scheme, flags] of options.schemes.entries()) {
     for (const kvCacheDtype of options.kvTypes) {
       const request = { ...flags, kvCacheDtype, dtype: options.dtype };
-      const run = await planRun(options, located, request, observer);
-      const plain = `${run.plan.scheme} kv=${run.plan.arithmetic.kv}`;
-      const same = scenarios.filter(({ name }) => name === plain || name.startsWith(`${plain} #`)).length;
-      scenarios.push({ ...run, scheme, name: same === 0 ? plain : `${plain} #${same + 1}` });
+      const run = await planRun(options, located, request, warn);
+      const dtype = options.dtype === 'auto' ? '' : ` dtype=${options.dtype}`;
+      const label = labelScheme(run.plan.scheme, flags);
+      const name = `${label} kv=${run.plan.arithmetic.kv}${dtype}`;
+      // Other names may be another spelling of the same.
+      if (!scenarios.some((other) => other.name === name)) scenarios.push({ ...run, scheme, label, name });
     }
   }
   return scenarios;
@@ -58,13 +63,13 @@ export async function planScenarios(
 export async function planReference(
   options: QualityOptions,
   located: LocatedModel,
-  observer: QualityObserver,
+  warn: (line: string) => void,
 ): Promise<PlannedRun | null> {
   const { reference } = options;
   if (reference === null) return null;
   const own = reference === undefined ? located : await locateModel(reference, options.locate);
   const request = { dtype: 'float32', kvCacheDtype: 'float32' } as const;
-  const run = await planRun(options, own, request, observer);
+  const run = await planRun(options, own, request, warn);
   const quantized = run.plan.layers.find(({ scheme }) => scheme !== 'none');
   if (quantized === undefined) return run;
   throw new UserError(
@@ -84,7 +89,7 @@ async function planRun(
   options: QualityOptions,
   located: LocatedModel,
   request: QuantizationFlags & Pick<LoadOptions, 'dtype'>,
-  observer: QualityObserver,
+  warn: (line: string) => void,
 ): Promise<PlannedRun> {
   const load: LoadOptions = {
     model: located.reference,
@@ -100,7 +105,7 @@ async function planRun(
       maxBatchedTokens: MAX_BATCHED_TOKENS,
     },
   };
-  const quiet: LoadObserver = { phase: () => undefined, warn: (line) => observer.warn(line) };
+  const quiet: LoadObserver = { phase: () => undefined, warn };
   return { located, options: load, plan: await planLocated(located, load, quiet) };
 }
 

@@ -3,9 +3,9 @@ import { locateModel } from '../../hub/locate.js';
 import { requestOf } from '../../load/apply-quantization.js';
 import { loadText, type LoadedText } from '../../load/load-text.js';
 import { KV_BLOCK_SIZE } from '../../runtime/kv-layout.js';
-import { digestCheckpoint } from './checkpoint-digest.js';
-import { encodeInputs, readInputs, type Inputs } from './inputs.js';
-import type { QualityObserver, QualityOptions } from './options.js';
+import { digestCheckpoint } from '../checkpoint-digest.js';
+import { encodeInputs, readInputs, type InputFiles, type Inputs } from './inputs.js';
+import type { QualityOptions } from './options.js';
 import {
   MAX_BATCHED_TOKENS,
   planReference,
@@ -28,53 +28,79 @@ export interface Prepared {
   /** Of the checkpoint that is measured. */
   readonly digest: string;
   readonly referenceKey: ReferenceKey | null;
+  /** Whole sentences, for the user. */
+  readonly warnings: readonly string[];
 }
 
 /**
  * Reads and plans everything that headers, flags and input files tell.
  * @throws UserError `usage`, and what locating and planning throw
  */
-export async function prepare(options: QualityOptions, observer: QualityObserver): Promise<Prepared> {
+export async function prepare(options: QualityOptions, signal: AbortSignal): Promise<Prepared> {
   for (const scheme of options.schemes) requestOf(scheme);
-  const located = await locateModel(options.model, options.locate);
+  const warnings = new Set<string>();
+  const warn = (line: string): void => void warnings.add(line);
+  const located = await locateModel(options.model, { ...options.locate, signal });
   const files = await readInputs(options, located.dir);
-  const scenarios = await planScenarios(options, located, observer);
-  const reference = files.text === undefined ? null : await planReference(options, located, observer);
-  const vocab = commonVocabulary([...scenarios, ...(reference === null ? [] : [reference])]);
-  const text = await loadText(options.tokenizer ?? located.dir, options.chatTemplate);
-  const positions = [...scenarios, ...(reference === null ? [] : [reference])].map(
-    ({ plan }) => plan.decoder.maxPositions,
-  );
-  const inputs = await encodeInputs(files, text, options, Math.min(...positions));
-  checkIds(inputs, vocab);
-  const longest = inputs.prompts.reduce((most, { ids }) => Math.max(most, ids.length), 0) + options.maxTokens;
-  const together = Math.min(options.maxNumSeqs, inputs.prompts.length);
+  const scenarios = await planScenarios(options, located, warn);
   const [first] = scenarios;
   if (first === undefined) throw new UserError('usage', 'Expected at least one scheme to measure.');
-  const referenceKey = reference === null ? null : await describeReference(reference, inputs, options, vocab);
-  return {
-    options,
-    scenarios,
-    reference,
-    text,
-    inputs,
-    numBlocks: Math.max(
-      blocksForWindows(options.windows.window, {
-        maxBatchedTokens: MAX_BATCHED_TOKENS,
-        maxLogitRows: Infinity,
-      }),
-      Math.ceil(longest / KV_BLOCK_SIZE) * together,
-    ),
-    digest: await digestCheckpoint(first.plan.checkpoint),
-    referenceKey,
-  };
+  const reference = files.text === undefined ? null : await planReference(options, located, warn);
+  const text = await loadText(options.tokenizer ?? located.dir, options.chatTemplate);
+  try {
+    const inputs = await encodeFor([...scenarios, ...(reference === null ? [] : [reference])], {
+      files,
+      text,
+      options,
+    });
+    return {
+      options,
+      scenarios,
+      reference,
+      text,
+      inputs,
+      numBlocks: countBlocks(inputs, options),
+      digest: await digestCheckpoint(first.plan.checkpoint),
+      referenceKey: reference === null ? null : await describeReference(reference, inputs, options),
+      warnings: [...warnings],
+    };
+  } catch (error) {
+    await closeText(text);
+    throw error;
+  }
+}
+
+export async function closeText({ renderer, tokenizer }: LoadedText): Promise<void> {
+  await renderer.close();
+  await tokenizer.close();
+}
+
+/** @throws UserError `usage` when the models have not one vocabulary, which the tokenizer keeps to */
+async function encodeFor(
+  runs: readonly PlannedRun[],
+  source: { readonly files: InputFiles; readonly text: LoadedText; readonly options: QualityOptions },
+): Promise<Inputs> {
+  const vocab = commonVocabulary(runs);
+  const maxPositions = Math.min(...runs.map(({ plan }) => plan.decoder.maxPositions));
+  const inputs = await encodeInputs(source.files, source.text, source.options, maxPositions);
+  checkIds(inputs, vocab);
+  return inputs;
+}
+
+/** KV blocks for the windows of a step, and for as many prompts as are answered together. */
+function countBlocks({ windows, prompts }: Inputs, options: QualityOptions): number {
+  const { maxTokens, maxNumSeqs } = options;
+  const longest = prompts.reduce((most, { ids }) => Math.max(most, ids.length), 0) + maxTokens;
+  return Math.max(
+    windows.length === 0 ? 0 : blocksForWindows(options.windows.window, MAX_BATCHED_TOKENS),
+    Math.ceil(longest / KV_BLOCK_SIZE) * Math.min(maxNumSeqs, prompts.length),
+  );
 }
 
 async function describeReference(
   { plan }: PlannedRun,
   { text, windows }: Inputs,
   { windows: { window, stride } }: QualityOptions,
-  vocab: number,
 ): Promise<ReferenceKey> {
   return {
     checkpoint: await digestCheckpoint(plan.checkpoint),
@@ -83,7 +109,7 @@ async function describeReference(
     stride,
     windows: windows.length,
     rows: countScored(windows),
-    vocab,
+    vocab: plan.decoder.vocabSize,
   };
 }
 

@@ -53,11 +53,15 @@ export class QualityRun {
     const isOnDisk = options.referenceLogits !== undefined;
     const { utilization } = options;
     const groups = groupScenarios(scenarios, isOnDisk ? null : reference, { numBlocks, utilization });
-    if (isOnDisk && reference !== null) await this.#keepReference(reference, options.referenceLogits);
-    if (options.layers) await this.#stage('layers', () => this.#measureLayers());
-    for (const group of groups) {
+    if (isOnDisk && reference !== null) {
+      await this.#stage('reference', true, () =>
+        this.#keepReference(reference, options.referenceLogits ?? ''),
+      );
+    }
+    if (options.layers) await this.#stage('layers', true, () => this.#measureLayers());
+    for (const [i, group] of groups.entries()) {
       if (this.#signal.aborted) return;
-      await this.#measureGroup(group);
+      await this.#measureGroup(group, i === groups.length - 1);
     }
   }
 
@@ -68,11 +72,11 @@ export class QualityRun {
     const known = await openReference(file, key);
     if (known !== undefined) return known.close();
     await checkRoom(file, key, options.maxReferenceBytes);
-    const model = await this.#load(reference);
+    const model = await this.#load(reference, 'reference');
     try {
       const writer = await ReferenceWriter.create(file, key);
       try {
-        await this.#stage('reference', () => keepReference(model, writer, this.#scoreOptions('reference')));
+        await keepReference(model, writer, this.#scoreOptions('reference'));
         await writer.finish();
       } catch (error) {
         await writer.discard();
@@ -100,20 +104,30 @@ export class QualityRun {
     };
   }
 
-  async #measureGroup(group: readonly PlannedScenario[]): Promise<void> {
-    const { inputs, reference, options } = this.#prepared;
+  async #measureGroup(group: readonly PlannedScenario[], isLast: boolean): Promise<void> {
+    const { windows, prompts } = this.#prepared.inputs;
     const members: Member[] = [];
     let exact: LoadedModel | undefined;
     try {
-      const isBeside = reference !== null && options.referenceLogits === undefined;
-      exact = isBeside ? await this.#load(reference) : undefined;
-      for (const scenario of group) members.push({ scenario, model: await this.#load(scenario) });
-      if (inputs.windows.length > 0) await this.#stage('score', () => this.#scoreText(members, exact));
-      if (inputs.prompts.length > 0) await this.#stage('answer', () => this.#answerPrompts(members));
+      await this.#stage('load', isLast, async () => {
+        exact = await this.#loadReference();
+        for (const scenario of group) members.push({ scenario, model: await this.#load(scenario, 'load') });
+      });
+      if (windows.length === 0) this.#observer.stage('score', 'skipped');
+      else await this.#stage('score', isLast, () => this.#scoreText(members, exact));
+      if (prompts.length === 0) this.#observer.stage('answer', 'skipped');
+      else await this.#stage('answer', isLast, () => this.#answerPrompts(members));
     } finally {
       await exact?.runner.close();
       for (const { model } of members) await model.runner.close();
     }
+  }
+
+  /** The unquantized model, unless its logits are on disk. */
+  async #loadReference(): Promise<LoadedModel | undefined> {
+    const { reference, options } = this.#prepared;
+    if (reference === null || options.referenceLogits !== undefined) return undefined;
+    return this.#load(reference, 'load');
   }
 
   async #scoreText(members: readonly Member[], exact: LoadedModel | undefined): Promise<void> {
@@ -178,15 +192,15 @@ export class QualityRun {
     this.outcomes.set(scenario, { ...known, ...rest, metrics: [...known.metrics, ...metrics] });
   }
 
-  async #load(run: PlannedRun & { readonly name?: string }): Promise<LoadedModel> {
+  async #load(run: PlannedRun & { readonly name?: string }, stage: QualityStage): Promise<LoadedModel> {
     const name = run.name ?? 'the unquantized model';
     const observer: LoadObserver = {
-      phase: (phase) => this.#observer.stage('load', 'progress', `${name}: ${phase.replace('_', ' ')}`),
+      phase: (phase) => this.#observer.stage(stage, 'progress', `${name}: ${phase.replace('_', ' ')}`),
       // Said when it was planned.
       warn: () => undefined,
     };
     const options = withBlocks(run.options, this.#prepared.numBlocks);
-    return this.#stage('load', () => loadModel({ ...options, signal: this.#signal }, observer));
+    return loadModel({ ...options, signal: this.#signal }, observer);
   }
 
   #scoreOptions(stage: QualityStage): ScoreOptions {
@@ -201,11 +215,11 @@ export class QualityRun {
     };
   }
 
-  async #stage<T>(name: QualityStage, work: () => Promise<T>): Promise<T> {
+  /** @param isLast the stage does not come again */
+  async #stage(name: QualityStage, isLast: boolean, work: () => Promise<void>): Promise<void> {
     this.#observer.stage(name, 'start');
-    const result = await work();
-    this.#observer.stage(name, 'done');
-    return result;
+    await work();
+    if (isLast) this.#observer.stage(name, 'done');
   }
 }
 

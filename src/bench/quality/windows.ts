@@ -59,8 +59,8 @@ export interface ScoringStep {
   readonly windowsDone: number;
 }
 
-/** KV blocks that the steps of windows of this length use. */
-export function blocksForWindows(window: number, { maxBatchedTokens }: StepLimits): number {
+/** KV blocks that steps of at most so many tokens use. */
+export function blocksForWindows(window: number, maxBatchedTokens: number): number {
   return Math.ceil(window / KV_BLOCK_SIZE) * Math.max(1, Math.floor(maxBatchedTokens / window));
 }
 
