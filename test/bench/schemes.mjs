@@ -1,25 +1,26 @@
 // What each scheme costs and gives on the demo model, as one Markdown table.
 // Usage: node test/bench/schemes.mjs [--write] [scheme ...]; --write puts it into docs/quantization.md.
 // Needs `npm run build`. Schemes that cannot be used online are converted to a temporary folder first.
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
+import { measureQuality } from '../../dist/bench/quality/measure-quality.js';
 import { loadModel } from '../../dist/load/load-model.js';
 import { SCHEMES } from '../../dist/quant/registry.js';
-import { DEMO, measureAccuracy, measureQuality, QUALITY_MEMORY, readReference } from './quality.mjs';
 
 const ROOT = path.join(import.meta.dirname, '..', '..');
 const BIN = path.join(ROOT, 'bin', 'run.js');
+const DEMO = path.join(ROOT, 'models', 'demo');
 const DOCS = path.join(ROOT, 'docs', 'quantization.md');
 const MARKERS = ['<!-- measured -->', '<!-- measuredstop -->'];
 const THREADS = os.availableParallelism();
 const PREFILL = 512;
 const DECODE_STEPS = 96;
 const REPEATS = 3;
-const VOCABULARY = 2048;
+/** Room for the prompts and steps below. */
+const MEMORY = { utilization: 0.9, numBlocks: 64, maxBatchedTokens: 1024, maxModelLen: 512 };
 /** Rounding of the sums behind a KL divergence. */
 const KL_NOISE = 1e-8;
 
@@ -29,10 +30,7 @@ const schemes = SCHEMES.filter(({ name }) => name !== 'none' && (named.length ==
 const quiet = { phase: () => undefined, warn: () => undefined };
 
 const load = (model, quantization, dtype) =>
-  loadModel(
-    { model, quantization, dtype, kvCacheDtype: 'auto', threads: THREADS, memory: QUALITY_MEMORY },
-    quiet,
-  );
+  loadModel({ model, quantization, dtype, kvCacheDtype: 'auto', threads: THREADS, memory: MEMORY }, quiet);
 
 /** The folder to load and the flag to load it with. */
 async function prepare(scheme, folder) {
@@ -44,24 +42,27 @@ async function prepare(scheme, folder) {
   return { model };
 }
 
-async function accuracyOf({ model, quantization }) {
-  const flags = ['--model', model, '--port', '0', '--log-level', 'warning', '--no-cache'];
-  if (quantization !== undefined) flags.push('--quantization', quantization);
-  const child = spawn(process.execPath, [BIN, 'serve', ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
-  const exit = once(child, 'exit');
-  const url = await new Promise((resolve, reject) => {
-    let text = '';
-    child.stderr.on('data', (chunk) => {
-      text += chunk;
-      const ready = /^Ready: (\S+)/m.exec(text)?.[1];
-      if (ready !== undefined) resolve(ready);
-    });
-    exit.then(() => reject(new Error(text)));
-  });
-  const accuracy = await measureAccuracy(url);
-  child.kill('SIGTERM');
-  await exit;
-  return accuracy;
+/** Figures of one run of the service behind `fdq bench quality`, by metric. */
+async function qualityOf({ model, quantization }, options) {
+  const report = await measureQuality(
+    {
+      model,
+      locate: { offline: true },
+      reference: DEMO,
+      schemes: [{ quantization }],
+      kvTypes: ['auto'],
+      threads: THREADS,
+      utilization: 0.9,
+      windows: { window: 256, stride: 256 },
+      maxTokens: 96,
+      maxNumSeqs: 48,
+      layers: false,
+      maxReferenceBytes: 0,
+      ...options,
+    },
+    { stage: () => undefined },
+  );
+  return Object.fromEntries(report.scenarios[0].metrics.map(({ id, value }) => [id, value]));
 }
 
 const seconds = async (work) => {
@@ -104,10 +105,12 @@ async function speedOf(runner, base) {
   };
 }
 
-async function measureScheme({ reference, base }, name, source) {
-  const exact = await load(source.model, source.quantization, 'float32');
-  const { perplexity, kl, agreement } = await measureQuality(reference, exact.runner, VOCABULARY);
-  await exact.runner.close();
+async function measureScheme(base, name, source) {
+  const { perplexity, kl, top1 } = await qualityOf(source, {
+    dtype: 'float32',
+    text: path.join(DEMO, 'eval.txt'),
+  });
+  const { accuracy } = await qualityOf(source, { dtype: 'auto', prompts: path.join(DEMO, 'eval.jsonl') });
   const model = await load(source.model, source.quantization, 'auto');
   const speed = await speedOf(model.runner, base.runner);
   const weights = model.layers.reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);
@@ -115,10 +118,10 @@ async function measureScheme({ reference, base }, name, source) {
   await model.runner.close();
   return {
     scheme: name,
-    accuracy: await accuracyOf(source),
+    accuracy,
     perplexity,
     kl,
-    agreement,
+    agreement: top1,
     kilobytes: weights / 1000,
     loadSeconds: phases.reduce((sum, value) => sum + value, 0),
     ...speed,
@@ -165,14 +168,10 @@ async function writeDocs(table) {
 
 const folder = await mkdtemp(path.join(os.tmpdir(), 'fdq-schemes-'));
 try {
-  const exact = await load(DEMO, 'none', 'float32');
-  const reference = await readReference(exact.runner, VOCABULARY);
-  await exact.runner.close();
   const base = await load(DEMO, 'none', 'auto');
-  const models = { reference, base };
-  const rows = [await measureScheme(models, 'none', { model: DEMO, quantization: 'none' })];
+  const rows = [await measureScheme(base, 'none', { model: DEMO, quantization: 'none' })];
   for (const scheme of schemes) {
-    rows.push(await measureScheme(models, scheme.name, await prepare(scheme, folder)));
+    rows.push(await measureScheme(base, scheme.name, await prepare(scheme, folder)));
     process.stderr.write(`${JSON.stringify(rows.at(-1))}\n`);
   }
   await base.runner.close();

@@ -1,55 +1,12 @@
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { ROOT } from '../helpers/cli.js';
+import { isCorrect, readPrompts, type Prompt } from '../../src/bench/quality/prompts.js';
+import { DEMO, DEMO_PROMPTS, reference } from '../helpers/demo-model.js';
 import { serveProcess } from '../helpers/serve-process.js';
 
-const DEMO = path.join(ROOT, 'models', 'demo');
 /** Share of the prompts an answer may differ from the reference's accuracy by. */
 const BOUND = 0.01;
 const MAX_TOKENS = 96;
 const STREAMS = 48;
-
-interface Prompt {
-  readonly id: string;
-  readonly messages: readonly { readonly role: string; readonly content: string }[];
-  readonly expected: unknown;
-  readonly match: 'exact' | 'json' | 'contains';
-}
-
-const prompts = readFileSync(path.join(DEMO, 'eval.jsonl'), 'utf8')
-  .trim()
-  .split('\n')
-  .map((line) => JSON.parse(line) as Prompt);
-const reference = JSON.parse(readFileSync(path.join(DEMO, 'reference.json'), 'utf8')) as {
-  readonly schemes: Readonly<Record<string, { readonly accuracy: number }>>;
-};
-
-/** The rules of reference.json's accuracy_definition. */
-function isCorrect({ match, expected }: Prompt, answer: string): boolean {
-  if (match === 'exact') return answer.trim() === expected;
-  if (match === 'json') return sameJson(answer, expected as string);
-  let from = 0;
-  return (expected as readonly string[]).every((part) => {
-    const at = answer.indexOf(part, from);
-    from = at + part.length;
-    return at >= 0;
-  });
-}
-
-function sameJson(answer: string, expected: string): boolean {
-  const canonical = (value: unknown): string =>
-    JSON.stringify(value, (_key, inner: unknown) =>
-      typeof inner === 'object' && inner !== null && !Array.isArray(inner)
-        ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-        : inner,
-    );
-  try {
-    return canonical(JSON.parse(answer)) === canonical(JSON.parse(expected));
-  } catch {
-    return false;
-  }
-}
 
 async function ask(url: string, prompt: Prompt): Promise<string> {
   const response = await fetch(`${url}/v1/chat/completions`, {
@@ -62,6 +19,7 @@ async function ask(url: string, prompt: Prompt): Promise<string> {
 }
 
 async function measureAccuracy(url: string): Promise<number> {
+  const prompts = await readPrompts(DEMO_PROMPTS, '--prompts');
   let next = 0;
   let correct = 0;
   const worker = async (): Promise<void> => {

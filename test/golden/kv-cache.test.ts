@@ -1,7 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { loadModel, type LoadedModel } from '../../src/load/load-model.js';
-import type { KvDataType } from '../../src/runtime/addon.js';
-import { DEMO, measureQuality, QUALITY_MEMORY } from '../helpers/demo-quality.js';
+import { figure, measureDemo } from '../helpers/demo-model.js';
 
 const NUM_WINDOWS = 16;
 
@@ -18,25 +16,20 @@ const KL_BOUNDS = {
 /** Shares by which perplexity may differ. */
 const PERPLEXITY_BOUNDS = { bfloat16: 0.0005, int8: 0.001, fp8: 0.002, int4: 0.01 } as const;
 
-function loadDemo(kvCacheDtype: KvDataType): Promise<LoadedModel> {
-  return loadModel(
-    { model: DEMO, dtype: 'float32', kvCacheDtype, threads: 2, memory: QUALITY_MEMORY },
-    { phase: () => undefined, warn: () => undefined },
-  );
-}
-
 describe('the demo model over a quantized KV cache', () => {
   it('keeps perplexity, and diverges by what its type costs', { timeout: 120_000 }, async () => {
     const types = ['bfloat16', 'int8', 'fp8', 'int4'] as const;
-    const models = await Promise.all((['float32', ...types] as const).map(loadDemo));
-    const [exact, ...results] = await measureQuality(models, NUM_WINDOWS);
-    await Promise.all(models.map((model) => model.runner.close()));
+    const { scenarios } = await measureDemo({
+      kvTypes: ['float32', ...types],
+      windows: { window: 256, stride: 256, maxWindows: NUM_WINDOWS },
+    });
+    const [exact, ...results] = scenarios;
     for (const [i, type] of types.entries()) {
-      const { nll, kl, scored } = results[i] ?? { nll: NaN, kl: NaN, scored: NaN };
       const [least, most] = KL_BOUNDS[type];
-      expect(kl / scored, type).toBeGreaterThan(least);
-      expect(kl / scored, type).toBeLessThan(most);
-      const perplexity = Math.exp((nll - (exact?.nll ?? NaN)) / scored);
+      const kl = figure(results[i], 'kl');
+      expect(kl, type).toBeGreaterThan(least);
+      expect(kl, type).toBeLessThan(most);
+      const perplexity = figure(results[i], 'perplexity') / figure(exact, 'perplexity');
       expect(Math.abs(perplexity - 1), type).toBeLessThan(PERPLEXITY_BOUNDS[type]);
     }
   });

@@ -1,14 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { loadModel, type LoadedModel } from '../../src/load/load-model.js';
-import {
-  addQuality,
-  DEMO,
-  measureQuality,
-  QUALITY_MEMORY,
-  reference,
-  type Quality,
-} from '../helpers/demo-quality.js';
-import { argMax, blockRange, runStep } from '../helpers/fixture-model.js';
+import type { Scenario } from '../../src/bench/report.js';
+import { DEMO, figure, measureDemo, reference } from '../helpers/demo-model.js';
+import { argMax, blockRange, loadFolder, runStep } from '../helpers/fixture-model.js';
 
 /** Bounds against the reference's own figures. */
 const PERPLEXITY_BOUND = 0.002;
@@ -18,20 +11,6 @@ const BFLOAT16_KL_BOUND = 5e-6;
 
 /** What bfloat16 is held to float32 on: enough that rounding inputs shows, of 221. */
 const SAMPLE_WINDOWS = 32;
-
-function loadDemo(quantization: string, dtype: 'float32' | 'bfloat16'): Promise<LoadedModel> {
-  return loadModel(
-    {
-      model: DEMO,
-      quantization,
-      dtype,
-      kvCacheDtype: 'auto',
-      threads: 2,
-      memory: QUALITY_MEMORY,
-    },
-    { phase: () => undefined, warn: () => undefined },
-  );
-}
 
 const SCHEMES = [
   ['none', 'bf16'],
@@ -44,7 +23,7 @@ const SCHEMES = [
 
 describe('the demo model has the quality of the reference', () => {
   it('continues every probe with the reference ids, unquantized', async () => {
-    const model = await loadDemo('none', 'float32');
+    const model = await loadFolder(DEMO);
     const blocks = blockRange(0, 32);
     for (const probe of reference.probes) {
       const ids = probe.input_ids;
@@ -63,39 +42,37 @@ describe('the demo model has the quality of the reference', () => {
   });
 
   it('perplexity and KL divergence of every scheme', { timeout: 600_000 }, async () => {
-    const [exact, rounded] = await Promise.all(
-      (['float32', 'bfloat16'] as const).map((dtype) =>
-        Promise.all(SCHEMES.map(([scheme]) => loadDemo(scheme, dtype))),
-      ),
-    );
-    const models = [...(exact ?? []), ...(rounded ?? [])];
-    const sample = await measureQuality(models, SAMPLE_WINDOWS);
-    const rest = await measureQuality(models.slice(0, SCHEMES.length), undefined, SAMPLE_WINDOWS);
-    await Promise.all(models.map((model) => model.runner.close()));
+    const schemes = SCHEMES.map(([quantization]) => ({ quantization }));
+    const whole = await measureDemo({ schemes });
+    const { windows, scored_tokens: tokens } = reference.perplexity_definition;
     for (const [i, [scheme, key]] of SCHEMES.entries()) {
-      const part = sample[i] as Quality;
-      const whole = addQuality(part, rest[i] as Quality);
       const { perplexity, kl_nats: kl } = reference.schemes[key] ?? { perplexity: NaN, kl_nats: NaN };
-      expectQuality(`${scheme} float32`, whole, { nll: Math.log(perplexity), kl });
-      // The same scheme in float32 over the same windows stands for the reference.
-      const own = { nll: part.nll / part.scored, kl: part.kl / part.scored };
-      expectQuality(`${scheme} bfloat16`, sample[SCHEMES.length + i] as Quality, own);
+      const measured = whole.scenarios[i];
+      expect(measured?.parameters).toMatchObject({ windows, scored_tokens: tokens });
+      expectQuality(`${scheme} float32`, measured, { perplexity, kl });
+    }
+    // The same scheme in float32 over the same windows stands for the reference.
+    const sample = { schemes, windows: { window: 256, stride: 256, maxWindows: SAMPLE_WINDOWS } };
+    const exact = await measureDemo(sample);
+    const rounded = await measureDemo({ ...sample, dtype: 'bfloat16', kvTypes: ['bfloat16'] });
+    for (const [i, [scheme]] of SCHEMES.entries()) {
+      const own = {
+        perplexity: figure(exact.scenarios[i], 'perplexity'),
+        kl: figure(exact.scenarios[i], 'kl'),
+      };
+      expectQuality(`${scheme} bfloat16`, rounded.scenarios[i], own);
     }
   });
 });
 
-/** Compares means over tokens, in nats. */
 function expectQuality(
   label: string,
-  { nll, kl, scored }: Quality,
-  expected: { readonly nll: number; readonly kl: number },
+  measured: Scenario | undefined,
+  expected: { readonly perplexity: number; readonly kl: number },
 ): void {
-  const perplexity = Math.exp(nll / scored - expected.nll);
+  const perplexity = figure(measured, 'perplexity') / expected.perplexity;
   expect(Math.abs(perplexity - 1), `${label} perplexity`).toBeLessThanOrEqual(PERPLEXITY_BOUND);
-  if (expected.kl === 0) {
-    expect(kl / scored, `${label} KL`).toBeLessThanOrEqual(BFLOAT16_KL_BOUND);
-    return;
-  }
-  const divergence = kl / scored / expected.kl;
-  expect(Math.abs(divergence - 1), `${label} KL`).toBeLessThanOrEqual(KL_BOUND);
+  const kl = figure(measured, 'kl');
+  if (expected.kl === 0) expect(kl, `${label} KL`).toBeLessThanOrEqual(BFLOAT16_KL_BOUND);
+  else expect(Math.abs(kl / expected.kl - 1), `${label} KL`).toBeLessThanOrEqual(KL_BOUND);
 }

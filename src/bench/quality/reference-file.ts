@@ -12,8 +12,8 @@ import { UserError } from '../../errors.js';
  *   from 12         header: JSON, padded with spaces to a multiple of 64 bytes from the beginning of the file
  *   then            [rows, vocab] binary16, little-endian: logit - largest logit of the row
  *
- * Rows are the scored tokens in the order of the text. 16 bits move a divergence by less than 1e-8 nats a token,
- * measured on the demo model.
+ * Rows are the scored tokens in the order of the text. On the demo model 16 bits move a mean divergence by 1e-8 to
+ * 6e-8 nats, so that three digits are right from 1e-5 nats on; a float32 would take twice the room.
  */
 const MAGIC = 'FDQLOGIT';
 const PREFIX_BYTES = MAGIC.length + 4;
