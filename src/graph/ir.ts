@@ -35,7 +35,9 @@ export type Attribute =
   | { readonly type: 'ints'; readonly value: readonly number[] }
   | { readonly type: 'floats'; readonly value: readonly number[] }
   | { readonly type: 'strings'; readonly value: readonly string[] }
-  | { readonly type: 'tensor'; readonly value: TensorValue };
+  | { readonly type: 'tensor'; readonly value: TensorValue }
+  | { readonly type: 'graph'; readonly value: Subgraph }
+  | { readonly type: 'graphs'; readonly value: readonly Subgraph[] };
 
 /** A small constant, little-endian. */
 export interface TensorValue {
@@ -54,6 +56,28 @@ export interface GraphNode {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly attributes: Readonly<Record<string, Attribute>>;
+}
+
+/** Input or output of a body; what is absent is inferred by whoever runs it. */
+export interface BodyValue {
+  readonly name: string;
+  readonly dataType?: DataType;
+  readonly shape?: readonly Dimension[];
+}
+
+/**
+ * The body of an If, a Loop or a Scan. Its nodes may also read what the graph around it defines before the node that
+ * has the body; a name the body defines itself is the body's.
+ */
+export interface Subgraph {
+  readonly name: string;
+  readonly inputs: readonly BodyValue[];
+  readonly outputs: readonly BodyValue[];
+  /** In topological order. Names are unique in the whole model. */
+  readonly nodes: readonly GraphNode[];
+  readonly initializers: ReadonlyMap<string, Initializer>;
+  /** Shapes of intermediate values, where known. */
+  readonly values: ReadonlyMap<string, ValueInfo>;
 }
 
 /** One tensor as it lies in a file: `byteLength` bytes at `offset` of `file`. */

@@ -2,7 +2,7 @@ import { invalidModel, unsupportedModel } from './onnx-problems.js';
 import { elementTypeOf } from './data-types.js';
 import { readInitializer, toSafeInteger } from './onnx-tensors.js';
 
-import type { Attribute, TensorValue } from './ir.js';
+import type { Attribute, Subgraph, TensorValue } from './ir.js';
 import type { onnx } from 'onnx-proto';
 
 /** AttributeProto.AttributeType */
@@ -18,7 +18,11 @@ const TYPE = {
   graphs: 10,
 } as const;
 
-export function writeAttribute(name: string, attribute: Attribute): onnx.IAttributeProto {
+export function writeAttribute(
+  name: string,
+  attribute: Attribute,
+  writeBody: (body: Subgraph) => onnx.IGraphProto,
+): onnx.IAttributeProto {
   const type = TYPE[attribute.type];
   switch (attribute.type) {
     case 'int':
@@ -37,11 +41,19 @@ export function writeAttribute(name: string, attribute: Attribute): onnx.IAttrib
       const { dataType, shape, bytes } = attribute.value;
       return { name, type, t: { dataType: elementTypeOf(dataType), dims: [...shape], rawData: bytes } };
     }
+    case 'graph':
+      return { name, type, g: writeBody(attribute.value) };
+    case 'graphs':
+      return { name, type, graphs: attribute.value.map(writeBody) };
   }
 }
 
 /** `owner` names the node in messages. */
-export function readAttribute(attribute: onnx.IAttributeProto, owner: string): Attribute {
+export function readAttribute(
+  attribute: onnx.IAttributeProto,
+  owner: string,
+  readBody: (body: onnx.IGraphProto) => Subgraph,
+): Attribute {
   const what = `attribute "${attribute.name ?? ''}" of node "${owner}"`;
   if (attribute.refAttrName) throw unsupportedModel(`The ${what} refers to a function's attribute`);
   switch (attribute.type as number | null | undefined) {
@@ -60,8 +72,9 @@ export function readAttribute(attribute: onnx.IAttributeProto, owner: string): A
     case TYPE.tensor:
       return { type: 'tensor', value: readTensor(attribute.t ?? {}, what) };
     case TYPE.graph:
+      return { type: 'graph', value: readBody(attribute.g ?? {}) };
     case TYPE.graphs:
-      throw unsupportedModel(`The ${what} is a subgraph, which fdq does not keep`);
+      return { type: 'graphs', value: (attribute.graphs ?? []).map(readBody) };
     default:
       throw unsupportedModel(`The ${what} is of type ${attribute.type ?? 0}, which fdq does not know`);
   }

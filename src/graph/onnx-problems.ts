@@ -12,8 +12,8 @@ export function invalidModel(message: string, cause?: unknown): UserError {
 export function unsupportedModel(message: string): UnsupportedError {
   return new UnsupportedError('unsupported_model', message, {
     suggestions: [
-      'Supported are flat graphs of dense tensors (float 64/32/16/bf16/e4m3/e2m1, int 64/32/8/4, uint 8/4, bool).',
-      'Inline functions and remove control flow before converting, or start from the Hugging Face checkpoint.',
+      'Supported are graphs of dense tensors (float 64/32/16/bf16/e4m3/e2m1, int 64/32/8/4, uint 8/4, bool).',
+      'Inline functions before converting, or start from the Hugging Face checkpoint.',
     ],
   });
 }

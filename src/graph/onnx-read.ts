@@ -4,7 +4,16 @@ import { readAttribute } from './onnx-attributes.js';
 import { readDataType, readInitializer, toSafeInteger } from './onnx-tensors.js';
 import { findGraphProblem } from './validate.js';
 
-import type { Attribute, Dimension, Graph, GraphNode, Initializer, ValueInfo } from './ir.js';
+import type {
+  Attribute,
+  BodyValue,
+  Dimension,
+  Graph,
+  GraphNode,
+  Initializer,
+  Subgraph,
+  ValueInfo,
+} from './ir.js';
 import type { onnx } from 'onnx-proto';
 
 export interface ParseOptions {
@@ -12,42 +21,83 @@ export interface ParseOptions {
   readonly dir: string;
 }
 
+/** Bodies in bodies; deeper ones are not models. */
+const MAX_DEPTH = 16;
+
+interface ReadContext extends ParseOptions {
+  /** How often each node name was given in the whole model. */
+  readonly nodeNames: Map<string, number>;
+  /** Bodies around this one. */
+  readonly depth: number;
+}
+
 export function readGraph(
   proto: onnx.IGraphProto,
   model: Pick<Graph, 'opsets' | 'metadata'>,
   options: ParseOptions,
 ): Graph {
-  if ((proto.sparseInitializer ?? []).length > 0) throw unsupportedModel('The model has sparse initializers');
-  const initializers = new Map<string, Initializer>();
-  const addInitializer = (tensor: onnx.ITensorProto, name: string): void => {
-    if (name === '' || initializers.has(name))
-      throw invalidModel(`Initializer "${name}" has no name or a name used twice`);
-    initializers.set(name, readInitializer(tensor, name, options.dir));
-  };
-  for (const tensor of proto.initializer ?? []) addInitializer(tensor, tensor.name ?? '');
-
-  const nodes: GraphNode[] = [];
-  const nodeNames = new Map<string, number>();
-  for (const node of proto.node ?? []) {
-    const constant = findConstantTensor(node);
-    if (constant === undefined) nodes.push(readNode(node, nodeNames));
-    else addInitializer(constant, node.output?.[0] ?? '');
-  }
+  const parts = readParts(proto, { ...options, nodeNames: new Map(), depth: 0 });
   const inputs = (proto.input ?? []).map((value) => readValueInfo(value, 'Input'));
   const graph: Graph = {
-    name: proto.name ?? '',
+    ...parts,
     ...model,
     // Before IR version 4 every initializer was also an input.
-    inputs: inputs.filter((input) => !initializers.has(input.name)),
+    inputs: inputs.filter((input) => !parts.initializers.has(input.name)),
     outputs: (proto.output ?? []).map((value) => readValueInfo(value, 'Output')),
-    nodes,
-    initializers,
-    values: readValues(proto.valueInfo ?? []),
     metadata: model.metadata,
   };
   const problem = findGraphProblem(graph);
   if (problem !== undefined) throw invalidModel(`The ONNX graph is not valid: ${problem}`);
   return graph;
+}
+
+function readBody(proto: onnx.IGraphProto, context: ReadContext): Subgraph {
+  if (context.depth > MAX_DEPTH) throw unsupportedModel(`The model nests bodies deeper than ${MAX_DEPTH}`);
+  const parts = readParts(proto, context);
+  return {
+    ...parts,
+    inputs: (proto.input ?? []).map(readBodyValue),
+    outputs: (proto.output ?? []).map(readBodyValue),
+  };
+}
+
+function readParts(
+  proto: onnx.IGraphProto,
+  context: ReadContext,
+): Pick<Graph, 'name' | 'nodes' | 'initializers' | 'values'> {
+  if ((proto.sparseInitializer ?? []).length > 0) throw unsupportedModel('The model has sparse initializers');
+  const initializers = new Map<string, Initializer>();
+  const addInitializer = (tensor: onnx.ITensorProto, name: string): void => {
+    if (name === '' || initializers.has(name))
+      throw invalidModel(`Initializer "${name}" has no name or a name used twice`);
+    initializers.set(name, readInitializer(tensor, name, context.dir));
+  };
+  for (const tensor of proto.initializer ?? []) addInitializer(tensor, tensor.name ?? '');
+  const nodes: GraphNode[] = [];
+  for (const node of proto.node ?? []) {
+    const constant = findConstantTensor(node);
+    if (constant === undefined) nodes.push(readNode(node, context));
+    else addInitializer(constant, node.output?.[0] ?? '');
+  }
+  return { name: proto.name ?? '', nodes, initializers, values: readValues(proto.valueInfo ?? []) };
+}
+
+/** Types of bodies are optional; those fdq cannot express would change when they were left out. */
+function readBodyValue(value: onnx.IValueInfoProto): BodyValue {
+  const name = value.name ?? '';
+  const what = `Value "${name}"`;
+  const { type } = value;
+  if (!type) return { name };
+  const tensor = type.tensorType;
+  if (!tensor) throw unsupportedModel(`${what} is not a dense tensor`);
+  if ((tensor.elemType ?? 0) === 0) return { name };
+  const dataType = readDataType(tensor.elemType ?? 0, what);
+  if (!tensor.shape) return { name, dataType };
+  return {
+    name,
+    dataType,
+    shape: (tensor.shape.dim ?? []).map((dimension) => readDimension(dimension, what)),
+  };
 }
 
 /** The tensor of a Constant node: such a node is an initializer written differently. */
@@ -74,14 +124,18 @@ function readNodeName(node: onnx.INodeProto, copies: Map<string, number>): strin
   return name;
 }
 
-function readNode(node: onnx.INodeProto, copies: Map<string, number>): GraphNode {
+function readNode(node: onnx.INodeProto, context: ReadContext): GraphNode {
   const opType = node.opType ?? '';
-  const name = readNodeName(node, copies);
+  const name = readNodeName(node, context.nodeNames);
+  const deeper = { ...context, depth: context.depth + 1 };
   const attributes = new Map<string, Attribute>();
   for (const attribute of node.attribute ?? []) {
     if (attributes.has(attribute.name ?? ''))
       throw invalidModel(`Node "${name}" has the attribute "${attribute.name ?? ''}" twice`);
-    attributes.set(attribute.name ?? '', readAttribute(attribute, name));
+    attributes.set(
+      attribute.name ?? '',
+      readAttribute(attribute, name, (body) => readBody(body, deeper)),
+    );
   }
   return {
     name,

@@ -4,7 +4,7 @@ import { BugError } from '../errors.js';
 import { byteLengthOf, elementTypeOf } from './data-types.js';
 import { writeAttribute } from './onnx-attributes.js';
 
-import type { Dimension, Graph, Initializer, ValueInfo } from './ir.js';
+import type { BodyValue, Dimension, Graph, Initializer, Subgraph } from './ir.js';
 import type { onnx } from 'onnx-proto';
 
 /** TensorProto.DataLocation */
@@ -20,7 +20,8 @@ export interface SerializeOptions {
   readonly dir?: string;
 }
 
-export function writeGraph(graph: Graph, options: SerializeOptions): onnx.IGraphProto {
+export function writeGraph(graph: Graph | Subgraph, options: SerializeOptions): onnx.IGraphProto {
+  const writeBody = (body: Subgraph): onnx.IGraphProto => writeGraph(body, options);
   return {
     name: graph.name,
     node: graph.nodes.map((node) => ({
@@ -29,7 +30,9 @@ export function writeGraph(graph: Graph, options: SerializeOptions): onnx.IGraph
       domain: node.domain,
       input: [...node.inputs],
       output: [...node.outputs],
-      attribute: Object.entries(node.attributes).map(([name, attribute]) => writeAttribute(name, attribute)),
+      attribute: Object.entries(node.attributes).map(([name, attribute]) =>
+        writeAttribute(name, attribute, writeBody),
+      ),
     })),
     initializer: [...graph.initializers.values()].map((initializer) =>
       writeInitializer(initializer, options),
@@ -40,11 +43,11 @@ export function writeGraph(graph: Graph, options: SerializeOptions): onnx.IGraph
   };
 }
 
-function writeValueInfo({ name, dataType, shape }: ValueInfo): onnx.IValueInfoProto {
-  return {
-    name,
-    type: { tensorType: { elemType: elementTypeOf(dataType), shape: { dim: shape.map(writeDimension) } } },
-  };
+function writeValueInfo({ name, dataType, shape }: BodyValue): onnx.IValueInfoProto {
+  if (dataType === undefined) return { name };
+  const elemType = elementTypeOf(dataType);
+  const dims = shape === undefined ? {} : { shape: { dim: shape.map(writeDimension) } };
+  return { name, type: { tensorType: { elemType, ...dims } } };
 }
 
 function writeDimension(dimension: Dimension): onnx.TensorShapeProto.IDimension {

@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 
 import { FdqError } from '../../../src/errors.js';
 import type { Graph } from '../../../src/graph/ir.js';
-import { parseModel } from '../../../src/graph/onnx.js';
+import { parseModel, serializeModel } from '../../../src/graph/onnx.js';
+import { bodiesOf, readsOf } from '../../../src/graph/scopes.js';
 
 import type { onnx } from 'onnx-proto';
 
@@ -18,6 +19,12 @@ const GRAPH: onnx.IGraphProto = {
 function encode(graph: onnx.IGraphProto, model: onnx.IModelProto = {}): Uint8Array {
   const opsetImport = [{ domain: '', version: 21 }];
   return onnxProto.onnx.ModelProto.encode({ irVersion: 10, opsetImport, graph, ...model }).finish();
+}
+
+/** Bodies in bodies. */
+function nest(depth: number): onnx.IGraphProto {
+  const inner = depth === 0 ? [] : [{ name: 'body', type: 5, g: nest(depth - 1) }];
+  return { node: [{ opType: 'If', input: ['x'], output: ['z'], attribute: inner }] };
 }
 
 function parse(changes: onnx.IGraphProto, model?: onnx.IModelProto): Graph {
@@ -68,6 +75,34 @@ describe('parseModel', () => {
     const initializer = [{ name: 'w', dataType: 1, dims: [2], floatData: [1, 2] }];
     const input = [...(GRAPH.input ?? []), { name: 'w', type: FLOAT_VECTOR }];
     expect(parse({ initializer, input }).inputs.map(({ name }) => name)).toEqual(['x']);
+  });
+
+  it('keeps bodies, whose names may hide those around them, and writes them again', () => {
+    const tensor = (name: string) => ({ name, dataType: 1, dims: [2], floatData: [1, 2] });
+    const body: onnx.IGraphProto = {
+      input: [{ name: 'i' }, { name: 'h', type: { tensorType: { elemType: 1 } } }],
+      output: [{ name: 'o', type: FLOAT_VECTOR }],
+      node: [
+        { opType: 'Constant', output: ['w'], attribute: [{ name: 'value', type: 4, t: tensor('') }] },
+        { opType: 'Add', name: 'same', input: ['x', 'w'], output: ['o'] },
+      ],
+    };
+    const attribute = [
+      { name: 'body', type: 5, g: body },
+      { name: 'others', type: 10, graphs: [body] },
+    ];
+    const node = [{ opType: 'Loop', name: 'same', input: ['w'], output: ['y'], attribute }];
+    const graph = parse({ node, initializer: [tensor('w')] });
+    const [loop] = graph.nodes;
+    const bodies = bodiesOf(loop!);
+    expect(bodies.map(({ nodes }) => nodes.map(({ name }) => name))).toEqual([['same_1'], ['same_2']]);
+    expect(loop?.name).toBe('same');
+    expect(bodies[0]).toMatchObject({
+      inputs: [{ name: 'i' }, { name: 'h', dataType: 'float32' }],
+      outputs: [{ name: 'o', dataType: 'float32', shape: [2] }],
+    });
+    expect(readsOf(loop!)).toEqual(['w', 'x', 'x']);
+    expect(parseModel(serializeModel(graph), { dir: '/' })).toEqual(graph);
   });
 
   it('reads a Constant node as an initializer', () => {
@@ -147,7 +182,21 @@ describe('parseModel', () => {
       'unsupported_model',
       /sparse/,
     ],
-    'a subgraph': [() => parse(attribute({ type: 5, g: GRAPH })), 'unsupported_model', /is a subgraph/],
+    'bodies nested without end': [
+      () => parse(attribute({ type: 5, g: nest(20) })),
+      'unsupported_model',
+      /nests bodies deeper than 16/,
+    ],
+    'a body that reads what nothing defines': [
+      () => parse(attribute({ type: 5, g: { node: [{ ...IDENTITY, input: ['later'] }] } })),
+      'invalid_checkpoint',
+      /"later".*in a body of node/,
+    ],
+    'a body with an input that is no tensor': [
+      () => parse(attribute({ type: 5, g: { ...GRAPH, input: [{ name: 's', type: { mapType: {} } }] } })),
+      'unsupported_model',
+      /"s" is not a dense tensor/,
+    ],
     'an attribute that is a tensor in a file': [
       () =>
         parse(
