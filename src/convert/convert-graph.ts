@@ -4,11 +4,12 @@ import { UnsupportedError, UserError } from '../errors.js';
 import { byteLengthOf } from '../graph/data-types.js';
 import type { Graph, Initializer } from '../graph/ir.js';
 import { parseModel, serializeModel } from '../graph/onnx.js';
+import { listInitializers, mapInitializers } from '../graph/scopes.js';
 import type { FileIdentity } from '../hub/checkpoint.js';
 import { identify, openWeightFile, readSmallFile } from '../hub/weight-file.js';
 import { requestOf } from '../load/apply-quantization.js';
 import { StagedFolder } from '../load/folder/staged-folder.js';
-import { layOutTensors, WeightsFile } from '../load/folder/weights-file.js';
+import { layOutTensors, WeightsFile, type WeightsLayout } from '../load/folder/weights-file.js';
 import { writeFailure } from '../load/folder/write-problems.js';
 import { makePlan } from '../quant/plan.js';
 import { summarizeQuantization } from '../quant/report.js';
@@ -18,6 +19,7 @@ import type { ConvertObserver, ConvertOptions, ConvertReport } from './convert.j
 import { findLayers } from './graph-input/find-layers.js';
 import { rewriteModel, type RewrittenModel } from './graph-input/rewrite-model.js';
 import { copyModelFiles } from './model-files.js';
+import type { SourcedTensor } from './onnx/stock-weights.js';
 import { produceWeights } from './produce-weights.js';
 import { checkFreeSpace, checkTarget } from './target.js';
 
@@ -32,8 +34,9 @@ const GRAPH_BYTES = 16 << 20;
 const SHOWN = 3;
 
 /**
- * Quantizes the MatMul and Gemm nodes of any float32 ONNX model that have a constant matrix, and writes it with
- * standard operators in their place; inputs, outputs and all other nodes stay. External data is never read whole.
+ * Quantizes the MatMul, Gemm and MoE nodes of any float ONNX model that have constant matrices, in its graph and in the
+ * bodies of If, Loop and Scan, and writes it with operators of ONNX Runtime in their place; inputs, outputs and all
+ * other nodes stay. External data is never read whole.
  * @throws UserError as `convert`; UnsupportedError `unsupported_model` naming what is not handled
  */
 export async function convertGraph(
@@ -56,7 +59,7 @@ export async function convertGraph(
     const plan = makePlan({ graph: view.graph, ...request });
     const quantized = quantizeGraph(view.graph, plan, { compute: 'float32' });
     for (const warning of [...plan.warnings, ...describeSkipped(view.skipped)]) observer.warn(warning);
-    const rewritten = rewriteModel(source, quantized.graph);
+    const rewritten = rewriteModel(source, view, quantized.graph);
     const layout = layOutTensors([...rewritten.tensors.map((tensor) => tensor.target), ...rewritten.kept]);
     await checkFreeSpace(target, layout.bytes + GRAPH_BYTES);
     observer.phase('plan', 'done');
@@ -82,7 +85,7 @@ export async function convertGraph(
       format: options.format,
       scheme: request.name,
       weightBytes,
-      checkpointBytes: sumBytes(source.initializers.values()),
+      checkpointBytes: sumBytes(listInitializers(source)),
       summary: summarizeQuantization(quantized.layers),
     };
   } finally {
@@ -114,12 +117,13 @@ async function writeModel(
   observer: ConvertObserver,
 ): Promise<number> {
   const { source, quantized, rewritten, dir } = job;
-  const { tensors, kept, graph } = rewritten;
+  const { tensors, kept } = rewritten;
   const layout = layOutTensors([...tensors.map(({ target }) => target), ...kept]);
   const totalBytes = layout.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
-  const bySource = new Map(
-    tensors.flatMap((tensor) => ('source' in tensor ? [[tensor.source, tensor]] : [])),
-  );
+  const bySource = new Map<string, SourcedTensor[]>();
+  for (const tensor of tensors) {
+    if ('source' in tensor) bySource.set(tensor.source, [...(bySource.get(tensor.source) ?? []), tensor]);
+  }
   const produced = [...quantized.initializers.values()].filter(({ name }) => bySource.has(name));
   const dataFile = path.join(dir, DATA_FILE);
   const data = await WeightsFile.create(dataFile, layout);
@@ -134,10 +138,12 @@ async function writeModel(
         threads: load.threads,
         signal,
         write: async ({ name }, bytes) => {
-          const tensor = bySource.get(name);
-          const converted = tensor?.convert?.(bytes) ?? bytes;
-          await data.write(tensor?.target.name ?? name, converted);
-          doneBytes += converted.byteLength;
+          const targets = bySource.get(name) ?? [{ target: { name }, convert: undefined }];
+          for (const { target, convert } of targets) {
+            const converted = convert?.(bytes) ?? bytes;
+            await data.write(target.name, converted);
+            doneBytes += converted.byteLength;
+          }
           observer.phase('write', 'progress', { doneBytes, totalBytes });
         },
       },
@@ -146,19 +152,26 @@ async function writeModel(
   } finally {
     await data.close();
   }
-  const initializers = new Map(graph.initializers);
-  for (const { name, dataType, shape, offset, bytes } of layout.tensors) {
-    const external = { kind: 'external', file: dataFile, offset, byteLength: bytes } as const;
-    initializers.set(name, { name, dataType, shape, data: external });
-  }
-  await writeNew(path.join(dir, MODEL_FILE), serializeModel({ ...graph, initializers }, { dir }));
+  const graph = placeTensors(rewritten, dataFile, layout);
+  await writeNew(path.join(dir, MODEL_FILE), serializeModel(graph, { dir }));
   return totalBytes;
+}
+
+/** The graph with its large tensors in the data file. */
+function placeTensors({ graph, places }: RewrittenModel, file: string, layout: WeightsLayout): Graph {
+  const byName = new Map(layout.tensors.map((tensor) => [tensor.name, tensor]));
+  return mapInitializers(graph, (initializer) => {
+    const place = byName.get(places.get(initializer) ?? '');
+    if (place === undefined) return initializer;
+    const { offset, bytes: byteLength } = place;
+    return { ...initializer, data: { kind: 'external', file, offset, byteLength } };
+  });
 }
 
 /** Files that weights are read from, as they are now. */
 async function identifyFiles(source: Graph, inlineFile: string): Promise<readonly FileIdentity[]> {
   const names = new Set([inlineFile]);
-  for (const { data } of source.initializers.values()) if (data.kind === 'external') names.add(data.file);
+  for (const { data } of listInitializers(source)) if (data.kind === 'external') names.add(data.file);
   const files: FileIdentity[] = [];
   for (const name of names) {
     const handle = await openWeightFile(name);
@@ -200,8 +213,8 @@ function refuseNothing(model: string, skipped: ReadonlyMap<string, string>): Uns
   const [why] = describeSkipped(skipped);
   return new UnsupportedError(
     'unsupported_model',
-    `${JSON.stringify(model)} has no MatMul or Gemm of float32 with a constant matrix.${why === undefined ? '' : ` ${why}`}`,
-    { param: 'model', suggestions: ['Export the model in float32.'] },
+    `${JSON.stringify(model)} has no MatMul, Gemm or MoE with a constant matrix of floats.${why === undefined ? '' : ` ${why}`}`,
+    { param: 'model', suggestions: ['Give the float model, before any quantization.'] },
   );
 }
 

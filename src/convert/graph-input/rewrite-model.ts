@@ -1,23 +1,21 @@
 import { BugError, UnsupportedError } from '../../errors.js';
-import { GraphBuilder, intAttribute } from '../../graph/builder.js';
 import { elementTypeOf } from '../../graph/data-types.js';
-import type { Dimension, Graph, GraphNode, Initializer } from '../../graph/ir.js';
+import type { Graph, GraphNode, Initializer, Subgraph } from '../../graph/ir.js';
+import { listInitializers, listScopes, mapBodies, mapInitializers, readsOf } from '../../graph/scopes.js';
 import { findGraphProblem } from '../../graph/validate.js';
-import { lowerLinear } from '../onnx/lower-linear.js';
 import type { StockTensor } from '../onnx/stock-weights.js';
+import type { LayerView } from './layer-view.js';
+import { lowerExperts } from './lower-experts.js';
+import { lowerLayer, type Lowered } from './lower-layer.js';
 
 /** A foreign graph with layers of standard operators, and where its large tensors come from. */
 export interface RewrittenModel {
   readonly graph: Graph;
   readonly tensors: readonly StockTensor[];
-  /** Tensors that stay as they are, in files of the model. */
+  /** Tensors that stay as they are, in files of the model; each has a name that nothing else to be written has. */
   readonly kept: readonly Initializer[];
-}
-
-interface LoweredLayer {
-  readonly nodes: readonly GraphNode[];
-  readonly initializers: ReadonlyMap<string, Initializer>;
-  readonly tensors: ReadonlyMap<string, StockTensor>;
+  /** Initializers of `graph` that lie in a file → their names among `tensors` and `kept`. */
+  readonly places: ReadonlyMap<Initializer, string>;
 }
 
 const MICROSOFT = 'com.microsoft';
@@ -25,124 +23,124 @@ const QUANT_LINEAR = 'QuantLinear';
 const FLOAT8 = elementTypeOf('float8e4m3fn');
 
 /**
- * Puts quantized layers into the graph they were found in; everything else stays, value for value.
- * @param quantized the view of `findLayers`, after quantization
+ * Puts quantized layers into the graphs they were found in; everything else stays, value for value. What is new, and
+ * weights that bodies share, is the outermost graph's.
+ * @param quantized the graph of the view, after quantization
  * @throws UnsupportedError `unsupported_model` when the graph's operator set is older than what a layer needs, and as
- *   `lowerLinear`
+ *   `lowerLinear` and `lowerExperts`
  */
-export function rewriteModel(source: Graph, quantized: Graph): RewrittenModel {
-  const layers = new Map(
-    quantized.nodes.filter((node) => isQuantized(quantized, node)).map((node) => [node.outputs[0], node]),
-  );
-  const prefix = freePrefix(source);
-  const opsets = new Map([...source.opsets, [MICROSOFT, source.opsets.get(MICROSOFT) ?? 1]]);
-  const nodes: GraphNode[] = [];
-  const added = new Map<string, Initializer>();
-  const tensors = new Map<string, StockTensor>();
-  for (const [index, node] of source.nodes.entries()) {
-    const layer = layers.get(node.outputs[0]);
-    if (layer === undefined) {
-      nodes.push(node);
+export function rewriteModel(source: Graph, view: LayerView, quantized: Graph): RewrittenModel {
+  const rewriter = new Rewriter(source, view, quantized);
+  const { nodes, initializers } = rewriter.rewrite(source);
+  const opsets = rewriter.opsets;
+  const all = new Map([...initializers, ...rewriter.added]);
+  const graph = { ...source, opsets, nodes, initializers: all };
+  const problem = findGraphProblem(mapInitializers(graph, withoutData));
+  if (problem !== undefined) throw new BugError(`the rewritten graph is not valid: ${problem}`);
+  const tensors = [...rewriter.tensors.values()];
+  return { graph, tensors, ...nameKept(graph, tensors) };
+}
+
+/** Names of bodies may be used twice in a model. */
+function nameKept(graph: Graph, tensors: readonly StockTensor[]): Pick<RewrittenModel, 'kept' | 'places'> {
+  const taken = new Set(tensors.map(({ target }) => target.name));
+  const targets = new Set(tensors.map(({ target }) => target));
+  const places = new Map<Initializer, string>();
+  const kept: Initializer[] = [];
+  for (const initializer of listInitializers(graph)) {
+    if (initializer.data.kind !== 'external') continue;
+    if (targets.has(initializer)) {
+      places.set(initializer, initializer.name);
       continue;
     }
-    const builder = GraphBuilder.create('layer', opsets);
-    const lowered = lowerLayer(source, { node: layer, quantized, builder, path: `${prefix}/${index}` });
-    lowered.nodes.forEach((each) => checkOpset(source, node, each));
-    nodes.push(...lowered.nodes);
-    for (const [name, initializer] of lowered.initializers) added.set(name, initializer);
-    for (const [name, tensor] of lowered.tensors) tensors.set(name, tensor);
+    let name = initializer.name;
+    for (let copy = 1; taken.has(name); copy++) name = `${initializer.name}_${copy}`;
+    taken.add(name);
+    places.set(initializer, name);
+    kept.push({ ...initializer, name });
   }
-  const live = withoutDeadNodes(source, nodes);
-  const read = new Set([...live.flatMap(({ inputs }) => inputs), ...source.outputs.map(({ name }) => name)]);
-  const originals = [...source.initializers].filter(([name]) => read.has(name));
-  const graph = { ...source, opsets, nodes: live, initializers: new Map([...originals, ...added]) };
-  const problem = findGraphProblem({ ...graph, initializers: withoutData(graph.initializers) });
-  if (problem !== undefined) throw new BugError(`the rewritten graph is not valid: ${problem}`);
-  const kept = originals
-    .map(([, each]) => each)
-    .filter(({ name, data }) => data.kind === 'external' && !tensors.has(name));
-  return { graph, tensors: [...tensors.values()], kept };
+  return { kept, places };
+}
+
+/** Collects what layers become while graphs are walked. */
+class Rewriter {
+  readonly opsets: ReadonlyMap<string, number>;
+  readonly added = new Map<string, Initializer>();
+  readonly tensors = new Map<string, StockTensor>();
+  readonly #source: Graph;
+  readonly #view: LayerView;
+  readonly #quantized: Graph;
+  /** Quantized layers by the names of their products in the view. */
+  readonly #layers: ReadonlyMap<string, GraphNode>;
+  readonly #prefix: string;
+  #count = 0;
+
+  constructor(source: Graph, view: LayerView, quantized: Graph) {
+    this.#source = source;
+    this.#view = view;
+    this.#quantized = quantized;
+    this.#layers = new Map(
+      quantized.nodes
+        .filter((node) => isQuantized(quantized, node))
+        .map((node) => [node.outputs[0] as string, node]),
+    );
+    this.#prefix = freePrefix(source);
+    this.opsets = new Map([...source.opsets, [MICROSOFT, source.opsets.get(MICROSOFT) ?? 1]]);
+  }
+
+  rewrite<G extends Graph | Subgraph>(graph: G): Pick<G, 'nodes' | 'initializers'> {
+    const nodes = graph.nodes.flatMap((node) => this.#rewriteNode(node));
+    const live = withoutDeadNodes(graph, nodes);
+    const read = new Set([...live.flatMap(readsOf), ...graph.outputs.map(({ name }) => name)]);
+    const initializers = new Map([...graph.initializers].filter(([name]) => read.has(name)));
+    return { nodes: live, initializers };
+  }
+
+  #rewriteNode(node: GraphNode): readonly GraphNode[] {
+    const lowered = this.#lower(node);
+    if (lowered === undefined) return [mapBodies(node, (body) => ({ ...body, ...this.rewrite(body) }))];
+    for (const each of lowered.nodes) checkOpset(this.#source, node, each);
+    for (const [name, initializer] of lowered.initializers) {
+      // Layers that share a weight share the tensor.
+      if (!this.tensors.has(name)) this.added.set(name, initializer);
+    }
+    for (const [name, tensor] of lowered.tensors) if (!this.tensors.has(name)) this.tensors.set(name, tensor);
+    return lowered.nodes;
+  }
+
+  #lower(node: GraphNode): Lowered | undefined {
+    const place = { quantized: this.#quantized, opsets: this.opsets };
+    const found = this.#view.layers.get(node.name);
+    const layer = this.#layers.get(found?.output ?? '');
+    if (found !== undefined && layer !== undefined)
+      return lowerLayer(found, { ...place, node: layer, path: this.#nextPath() });
+    const experts = this.#view.experts.get(node.name);
+    if (experts === undefined) return undefined;
+    const parts = experts.parts.flatMap(({ output }) => this.#layers.get(output) ?? []);
+    if (parts.length === 0) return undefined;
+    return lowerExperts(experts, { ...place, parts, path: this.#nextPath() });
+  }
+
+  #nextPath(): string {
+    return `${this.#prefix}/${this.#count++}`;
+  }
 }
 
 function isQuantized({ initializers }: Graph, { opType, inputs }: GraphNode): boolean {
   return opType === QUANT_LINEAR && initializers.get(inputs[1] as string)?.data.kind === 'quantized';
 }
 
-/** A name that nothing of the graph starts with. */
-function freePrefix(graph: Graph): string {
-  const taken = [
+/** A name that nothing of the graph, or of a body, starts with. */
+function freePrefix(source: Graph): string {
+  const taken = listScopes(source).flatMap(({ graph }) => [
     ...graph.initializers.keys(),
+    ...graph.inputs.map(({ name }) => name),
     ...graph.nodes.flatMap(({ name, outputs }) => [name, ...outputs]),
-  ];
+  ]);
   let prefix = 'quantized';
   for (let copy = 1; taken.some((name) => name.startsWith(`/${prefix}/`)); copy++)
     prefix = `quantized_${copy}`;
   return prefix;
-}
-
-interface LayerPlace {
-  /** A QuantLinear of the quantized view. */
-  readonly node: GraphNode;
-  readonly quantized: Graph;
-  readonly builder: GraphBuilder;
-  readonly path: string;
-}
-
-/** The layer on [tokens, k]; an input of another rank, or of one not known, is folded before and unfolded behind. */
-function lowerLayer(source: Graph, { node, quantized, builder, path }: LayerPlace): LoweredLayer {
-  const [x = ''] = node.inputs;
-  const [output = ''] = node.outputs;
-  const k = quantized.inputs.find(({ name }) => name === x)?.shape[1] as number;
-  const known = [...source.inputs, ...source.values.values()].find(({ name }) => name === x);
-  const isFlat = known?.shape.length === 2;
-  builder.input(x, 'float32', isFlat ? ['tokens', k] : ['']);
-  const scope = builder.scope(path);
-  const flat = isFlat ? x : fold(scope, x, k);
-  const tensors = new Map<string, StockTensor>();
-  const lowering = { source: quantized, builder: scope, names: new Map([[x, flat]]), tensors };
-  const result = lowerLinear(lowering, node);
-  if (!isFlat) unfold(scope, { x, result, output });
-  const graph = builder.build();
-  const nodes = isFlat ? graph.nodes.map((each) => renameOutput(each, result, output)) : graph.nodes;
-  return { nodes, initializers: graph.initializers, tensors };
-}
-
-function fold(scope: GraphBuilder, x: string, k: number): string {
-  const shape = scope.constant('rows_of_k', 'int64', [2], BigInt64Array.of(-1n, BigInt(k)));
-  return scope.value({
-    opType: 'Reshape',
-    inputs: [x, shape],
-    output: { dataType: 'float32', shape: ['tokens', k] },
-  });
-}
-
-/** [tokens, n] to the shape of x, with n in place of its last size. */
-function unfold(
-  scope: GraphBuilder,
-  { x, result, output }: { readonly x: string; readonly result: string; readonly output: string },
-): void {
-  const n = scope.valueInfo(result).shape[1] as Dimension;
-  const int64 = (name: string, value: number): string =>
-    scope.constant(name, 'int64', [1], BigInt64Array.of(BigInt(value)));
-  const shapeOf = (opType: string, inputs: readonly string[], axis?: number): string =>
-    scope.value({
-      opType,
-      inputs,
-      output: { dataType: 'int64', shape: [''] },
-      ...(axis === undefined ? {} : { attributes: { axis: intAttribute(axis) } }),
-    });
-  const all = shapeOf('Shape', [x]);
-  const front = shapeOf('Slice', [all, int64('first', 0), int64('last', -1)]);
-  const target = shapeOf('Concat', [front, int64('columns', n as number)], 0);
-  scope.value({
-    opType: 'Reshape',
-    inputs: [result, target],
-    output: { name: output, dataType: 'float32', shape: ['', n] },
-  });
-}
-
-function renameOutput(node: GraphNode, from: string, to: string): GraphNode {
-  return { ...node, outputs: node.outputs.map((name) => (name === from ? to : name)) };
 }
 
 /** The first version of the standard operators that has a node as it is written here. */
@@ -173,23 +171,22 @@ function checkOpset({ opsets }: Graph, layer: GraphNode, node: GraphNode): void 
 }
 
 /** Without Transposes and Casts of weights that nothing reads any more, from back to front. */
-function withoutDeadNodes({ outputs: wanted }: Graph, nodes: readonly GraphNode[]): readonly GraphNode[] {
+function withoutDeadNodes(
+  { outputs: wanted }: Pick<Subgraph, 'outputs'>,
+  nodes: readonly GraphNode[],
+): readonly GraphNode[] {
   const read = new Set(wanted.map(({ name }) => name));
-  const live = [...nodes].reverse().filter(({ opType, domain, inputs, outputs }) => {
+  const live = [...nodes].reverse().filter((node) => {
+    const { opType, domain, outputs } = node;
     const isCarrier = domain === '' && (opType === 'Transpose' || opType === 'Cast');
     if (isCarrier && !outputs.some((name) => read.has(name))) return false;
-    for (const name of inputs) read.add(name);
+    for (const name of readsOf(node)) read.add(name);
     return true;
   });
   return live.reverse();
 }
 
 /** Sizes of tensors that are yet to be written are not known to be right. */
-function withoutData(initializers: ReadonlyMap<string, Initializer>): ReadonlyMap<string, Initializer> {
-  return new Map(
-    [...initializers].map(([name, each]) => [
-      name,
-      { ...each, data: { kind: 'weight' as const, members: [] } },
-    ]),
-  );
+function withoutData(initializer: Initializer): Initializer {
+  return { ...initializer, data: { kind: 'weight' as const, members: [] } };
 }

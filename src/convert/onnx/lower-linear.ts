@@ -5,6 +5,7 @@ import type { DataType, GraphNode, Initializer } from '../../graph/ir.js';
 import { addTensor, mapped, numberOf, refuse, scopeOf, type LayerLowering } from './lowering.js';
 import { roundInputs } from './round-inputs.js';
 import {
+  asFloat16,
   spreadMembers,
   spreadTiles,
   unpackInt4Blocks,
@@ -98,16 +99,16 @@ function addMatMulNBits(lowering: LayerLowering, layer: Layer): string {
     convert: (bytes) =>
       isInt4 ? unpackInt4Blocks(stack, block, bytes) : unpackInt8Blocks(stack, block, bytes),
   });
-  const factors = addTensor(lowering, {
-    source: scales.name,
-    target: describe(scales.name, 'float32', [n * blocks]),
+  const valueType = lowering.valueType ?? 'float32';
+  const factors = addScales(lowering, scales, {
+    shape: [n * blocks],
     convert: (bytes) => unpackScales(stack, groups, blocks / groups, bytes),
   });
   return scope.value({
     opType: 'MatMulNBits',
     domain: 'com.microsoft',
     inputs: [layer.x, codes, factors, ...(layer.bias === '' ? [] : ['', '', layer.bias])],
-    output: { dataType: 'float32', shape: ['tokens', n] },
+    output: { dataType: valueType, shape: ['tokens', n] },
     attributes: {
       K: intAttribute(k),
       N: intAttribute(n),
@@ -169,8 +170,26 @@ function addGemm({ scope, x, bias, n }: Layer, weight: string): string {
   });
 }
 
+/** Scales in the type of the values their weights are multiplied with. */
+export function addScales(
+  lowering: LayerLowering,
+  { name }: Initializer,
+  {
+    shape,
+    convert,
+  }: { readonly shape: readonly number[]; readonly convert: (bytes: Uint8Array) => Uint8Array },
+): string {
+  if (lowering.valueType !== 'float16')
+    return addTensor(lowering, { source: name, target: describe(name, 'float32', shape), convert });
+  return addTensor(lowering, {
+    source: name,
+    target: describe(`${name}.float16`, 'float16', shape),
+    convert: (bytes) => asFloat16(convert(bytes)),
+  });
+}
+
 /** An initializer whose place in the weights file is found later. */
-function describe(name: string, dataType: DataType, shape: readonly number[]): Initializer {
+export function describe(name: string, dataType: DataType, shape: readonly number[]): Initializer {
   const byteLength = byteLengthOf(dataType, shape);
   return { name, dataType, shape, data: { kind: 'external', file: '', offset: 0, byteLength } };
 }

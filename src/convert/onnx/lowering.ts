@@ -12,6 +12,8 @@ export interface LayerLowering {
   readonly names: Map<string, string>;
   /** Tensors of the result that are not inline, by name. */
   readonly tensors: Map<string, StockTensor>;
+  /** Type of the values that weights of blocks are multiplied with; default: float32. */
+  readonly valueType?: 'float32' | 'float16';
 }
 
 /** What the lowering of one node of a decoder may use. */

@@ -1,4 +1,5 @@
 import type { Initializer } from '../../graph/ir.js';
+import { encodeFp16 } from '../../quant/numerics/fp16.js';
 
 // Panels of custom-ops/include/fdq/formats.h to the row-major layouts of standard operators.
 const PANEL_ROWS = 16;
@@ -118,6 +119,11 @@ export function spreadMembers({ rows }: PanelStack, bytes: Uint8Array): Uint8Arr
     rows.flatMap((count, m) => new Array<number>(count).fill(scales[m] as number)),
   );
   return new Uint8Array(out.buffer);
+}
+
+/** float32 to float16. */
+export function asFloat16(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(Uint16Array.from(asFloats(bytes), encodeFp16).buffer);
 }
 
 function eachRow(rows: readonly number[], visit: (panel: number, lane: number, row: number) => void): void {
