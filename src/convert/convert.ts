@@ -2,6 +2,7 @@ import { UserError } from '../errors.js';
 import { openCheckpoint } from '../hub/checkpoint.js';
 import { locateModel } from '../hub/locate.js';
 import { isFdqFolder } from '../load/folder/open-folder.js';
+import { isGenaiFolder } from '../load/genai/genai-config.js';
 import { StagedFolder } from '../load/folder/staged-folder.js';
 import type { LoadOptions } from '../load/load-model.js';
 import { planCheckpoint } from '../load/plan.js';
@@ -71,6 +72,7 @@ export async function convert(options: ConvertOptions, observer: ConvertObserver
     signal,
   });
   observer.phase('locate', 'done');
+  if (await isGenaiFolder(located.dir)) return convertGraph(options, observer, located.dir);
   observer.phase('plan', 'start');
   if (await isFdqFolder(located.dir)) throw isConverted(load.model);
   const target = await checkTarget(options.output, { force: options.force, source: located.dir });

@@ -13,11 +13,13 @@ const MAX_BYTES = 256 * 1024 * 1024;
 /**
  * Copies the small files of a model folder that `to` does not have yet. Links are followed as far as a model folder may
  * have them, and copied as files.
+ * @param extra names of more such files
  * @throws UserError `invalid_checkpoint`, `write_failed`
  */
-export async function copyModelFiles(from: string, to: string): Promise<void> {
+export async function copyModelFiles(from: string, to: string, extra: readonly string[] = []): Promise<void> {
   const names = await listFolder(from);
-  for (const name of names.filter((each) => SMALL_FILE.test(each))) await copyFile(from, to, name);
+  const isWanted = (name: string): boolean => SMALL_FILE.test(name) || extra.includes(name);
+  for (const name of names.filter(isWanted)) await copyFile(from, to, name);
   if (!names.includes(TEMPLATES)) return;
   const templates = path.join(from, TEMPLATES);
   await mkdir(path.join(to, TEMPLATES));

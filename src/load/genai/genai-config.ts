@@ -3,7 +3,7 @@ import { readSmallFile } from '../../hub/weight-file.js';
 import { describeJson, isJsonObject, parseStrictJsonObject } from '../../hub/strict-json.js';
 import { refuseConfig, refuseModel } from './problems.js';
 
-const CONFIG_FILE = 'genai_config.json';
+export const GENAI_CONFIG_FILE = 'genai_config.json';
 const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
 const MAX_CONFIG_DEPTH = 32;
 /** Far above any model; keeps products of sizes exact. */
@@ -40,13 +40,15 @@ export interface GenaiConfig {
 /** Whether a folder holds a model of onnxruntime-genai and no safetensors, which would be served instead. */
 export async function isGenaiFolder(dir: string): Promise<boolean> {
   const names = await listFolder(dir);
-  return names.includes(CONFIG_FILE) && !names.some((name) => name.endsWith('.safetensors'));
+  return names.includes(GENAI_CONFIG_FILE) && !names.some((name) => name.endsWith('.safetensors'));
 }
 
 /** @throws UserError `invalid_checkpoint` naming the key, UnsupportedError for models that are not one decoder */
 export async function readGenaiConfig(dir: string): Promise<GenaiConfig> {
-  const bytes = await readSmallFile(await resolveModelFile(dir, CONFIG_FILE), MAX_CONFIG_BYTES);
-  return parseGenaiConfig(parseStrictJsonObject(bytes, { what: CONFIG_FILE, maxDepth: MAX_CONFIG_DEPTH }));
+  const bytes = await readSmallFile(await resolveModelFile(dir, GENAI_CONFIG_FILE), MAX_CONFIG_BYTES);
+  return parseGenaiConfig(
+    parseStrictJsonObject(bytes, { what: GENAI_CONFIG_FILE, maxDepth: MAX_CONFIG_DEPTH }),
+  );
 }
 
 /** @throws as `readGenaiConfig` */

@@ -151,7 +151,6 @@ describe('fdq convert MODEL.onnx', () => {
 
   it.each([
     ['another format', {}, { format: 'fdq' }, 'it is written as onnx, not as fdq'],
-    ['--verify', {}, { verify: true }, '--verify knows no inputs'],
     [
       'an operator set that is too old',
       { opset: 17 },
