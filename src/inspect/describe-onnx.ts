@@ -3,9 +3,10 @@ import path from 'node:path';
 import { UserError } from '../errors.js';
 import type { Graph, GraphNode, Initializer } from '../graph/ir.js';
 import { parseModel } from '../graph/onnx.js';
+import { listInitializers, listScopes, type Scope } from '../graph/scopes.js';
 import { describeNode, totalsOf } from './describe-checkpoint.js';
 import { countWeights } from './columns.js';
-import { partBytes, readOnnxLayers, type OnnxLayer } from './onnx-operators.js';
+import { partBytes, readOnnxLayers, type OnnxContext, type OnnxLayer } from './onnx-operators.js';
 import {
   REPORT_SCHEMA,
   type InspectReport,
@@ -45,13 +46,14 @@ export function describeOnnx(
   model: Pick<ModelFacts, 'reference' | 'path'>,
   isa: IsaName,
 ): InspectReport {
-  const producers = new Map(
-    graph.nodes.flatMap((node) => node.outputs.map((output) => [output, node] as const)),
-  );
-  const found = graph.nodes.flatMap((node) => readOnnxLayers(node, { graph, producers }));
+  const found = listScopes(graph).flatMap((scope) => {
+    const context = contextOf(graph, scope);
+    return scope.graph.nodes.flatMap((node) => readOnnxLayers(node, context));
+  });
   const layers = found.map((layer) => describeLayer(layer, isa));
   const known = new Set(found.flatMap(({ parts }) => parts));
-  const rest = [...graph.initializers.values()].filter((initializer) => !known.has(initializer));
+  const all = listInitializers(graph);
+  const rest = all.filter((initializer) => !known.has(initializer));
   const others = groupOf(rest);
   const quantized = [...new Set(layers.map(({ scheme }) => scheme).filter((scheme) => scheme !== 'none'))];
   return {
@@ -62,7 +64,7 @@ export function describeOnnx(
       architecture: graph.metadata.get('architecture') ?? null,
       revision: null,
       parameters: layers.reduce((sum, { shape }) => sum + countWeights(shape), others.parameters),
-      storedBytes: partBytes(graph.initializers.values()),
+      storedBytes: partBytes(all),
     },
     scheme: quantized.length === 0 ? 'none' : quantized.join('; '),
     arithmetic: null,
@@ -73,6 +75,17 @@ export function describeOnnx(
     alternatives: [],
     warnings: warnings(graph),
   };
+}
+
+/** What nodes of a graph or a body may look up: what the graphs around it define, unless it hides that. */
+function contextOf(graph: Graph, scope: Scope): OnnxContext {
+  if (scope.outer === undefined) return { graph, producers: scope.producers };
+  const around = contextOf(graph, scope.outer);
+  const initializers = new Map([...around.graph.initializers, ...scope.graph.initializers]);
+  const producers = new Map([...around.producers, ...scope.producers]);
+  for (const name of scope.producers.keys()) initializers.delete(name);
+  for (const name of scope.graph.initializers.keys()) producers.delete(name);
+  return { graph: { ...graph, initializers }, producers };
 }
 
 function describeLayer({ node, parts, ...layer }: OnnxLayer, isa: IsaName): LayerRow {
@@ -109,7 +122,8 @@ function groupOf(initializers: readonly Initializer[]): WeightGroup {
 /** Operators of domains that ONNX Runtime does not have by itself. */
 function warnings(graph: Graph): readonly string[] {
   const known = new Set(['', 'com.microsoft', 'ai.onnx.ml', 'fdq']);
-  const foreign = graph.nodes.filter(({ domain }) => !known.has(domain));
+  const nodes = listScopes(graph).flatMap((scope) => scope.graph.nodes);
+  const foreign = nodes.filter(({ domain }) => !known.has(domain));
   const names = [...new Set(foreign.map(({ domain, opType }) => `${domain}.${opType}`))];
   return names.length === 0
     ? []

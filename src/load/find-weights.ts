@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { verifyUnchanged, type Checkpoint } from '../hub/checkpoint.js';
 import { openWeightFile } from '../hub/weight-file.js';
 import type { NativeInitializer } from '../runtime/addon.js';
+import { cachedInitializers } from './cache/cache-key.js';
 import { WeightCache } from './cache/weight-cache.js';
 import type { LoadedModel, LoadObserver, LoadOptions, PlannedModel } from './load-model.js';
 import { streamedBytes, streamWeights } from './stream-weights.js';
@@ -40,7 +41,7 @@ async function openCache(
   { cache }: LoadOptions,
   observer: LoadObserver,
 ): Promise<WeightCache | undefined> {
-  if (cache === undefined || checkpoint.tensors.size === 0) return undefined;
+  if (cache === undefined || cachedInitializers(graph).length === 0) return undefined;
   try {
     return await WeightCache.open(cache, { checkpoint, graph });
   } catch (error) {

@@ -98,6 +98,19 @@ describe.each(FIXTURES)('what `fdq convert --format onnx` writes of %s', (name) 
 });
 
 describe('an ONNX decoder is refused', () => {
+  it.each(['w8a8', 'w4a8:g32', 'block_wise_fp8', 'fp8_per_channel'])(
+    'when its layers round their inputs as %s does, with what to do instead',
+    async (scheme) => {
+      const dir = await createTempDir();
+      await convertFixture('llama', dir, scheme, { format: 'onnx' });
+      await expect(loadFolder(path.join(dir, 'out'))).rejects.toMatchObject({
+        code: 'unsupported_model',
+        message: expect.stringContaining('rounds the input of a layer to 8 bits') as unknown,
+        suggestions: expect.arrayContaining([expect.stringContaining('--format fdq')]) as unknown,
+      });
+    },
+  );
+
   it('when its weights are shorter than the graph says', async () => {
     const dir = await createTempDir();
     await writeGenaiModel('llama', dir);

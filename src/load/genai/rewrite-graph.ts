@@ -1,3 +1,5 @@
+import type { UnsupportedError } from '../../errors.js';
+import { elementTypeOf } from '../../graph/data-types.js';
 import { findGraphProblem } from '../../graph/validate.js';
 import { invalidModel } from '../../graph/onnx-problems.js';
 import type { DataType, Graph, GraphNode, ValueInfo } from '../../graph/ir.js';
@@ -19,6 +21,7 @@ const INPUTS: readonly ValueInfo[] = [
   { name: 'logit_indices', dataType: 'int64', shape: ['rows'] },
 ];
 const LOGITS = 'logits';
+const FLOAT8 = elementTypeOf('float8e4m3fn');
 /** Multiply hidden rows with the output matrix. */
 const HEADS = new Set(['MatMul', 'Gemm', 'MatMulNBits']);
 
@@ -58,13 +61,43 @@ export function packDecoder(source: Graph, config: GenaiConfig): PackedDecoder {
   const needed = findNeeded(draft);
   for (const node of source.nodes) {
     if (!needed.has(node)) continue;
-    const operator = findOperator(node);
-    if (operator === undefined)
-      throw refuseNode(node, 'is an operator fdq does not know between tokens and logits');
-    operator.emit(draft, node);
+    try {
+      emitNode(draft, node);
+    } catch (error) {
+      throw findRounding(source) ?? error;
+    }
   }
   const graph = finishGraph(draft);
   return { graph, info: describeDecoder(draft), stored: draft.stored };
+}
+
+function emitNode(draft: Draft, node: GraphNode): void {
+  const operator = findOperator(node);
+  if (operator === undefined)
+    throw refuseNode(node, 'is an operator fdq does not know between tokens and logits');
+  operator.emit(draft, node);
+}
+
+/**
+ * The refusal of standard operators that round what they read to 8 bits: they would run in float32, several passes over
+ * each row, beside the kernels fdq has for such layers.
+ */
+function findRounding({ nodes }: Graph): UnsupportedError | undefined {
+  const node = nodes.find(({ domain, opType, attributes }) => {
+    const to = attributes['to'];
+    const isFloat8 = opType === 'Cast' && to?.type === 'int' && to.value === FLOAT8;
+    return domain === '' && (isFloat8 || opType === 'Round');
+  });
+  if (node === undefined) return undefined;
+  return refuseNode(
+    node,
+    'rounds the input of a layer to 8 bits, as w8a8 and the FP8 schemes of fdq convert --format onnx do with standard operators',
+    [
+      'Serve the checkpoint in that scheme: fdq serve CHECKPOINT --quantization w8a8.',
+      'Or convert it for fdq: fdq convert CHECKPOINT --format fdq.',
+      'For any ONNX Runtime and fdq alike use a scheme of weights alone: wint8 or wint4.',
+    ],
+  );
 }
 
 /** The node whose input rows become logits: what comes after it works on each logit or row by itself. */

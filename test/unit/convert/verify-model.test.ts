@@ -27,11 +27,15 @@ type Shape = readonly Dimension[];
 function embedded(last: (builder: GraphBuilder, value: string) => string = (_, value) => value): Graph {
   const builder = GraphBuilder.create('g', new Map([['', 21]]));
   const ids = builder.input('ids', 'int32', ['batch', 'tokens']);
-  const wide = value(builder, 'Cast', [ids], 'int64', ['batch', 'tokens'], { to: intAttribute(7) });
+  const wide = value(builder, 'Cast', [ids], {
+    dataType: 'int64',
+    shape: ['batch', 'tokens'],
+    attributes: { to: intAttribute(7) },
+  });
   const table = builder.constant('table', 'float32', [VOCAB, K], fillValues(VOCAB * K, 1));
-  const rows = value(builder, 'Gather', [table, wide], 'float32', ['batch', 'tokens', K]);
+  const rows = value(builder, 'Gather', [table, wide], { shape: ['batch', 'tokens', K] });
   const matrix = builder.constant('matrix', 'float32', [K, N], fillValues(K * N, 2));
-  builder.output(last(builder, value(builder, 'MatMul', [rows, matrix], 'float32', ['batch', 'tokens', N])));
+  builder.output(last(builder, value(builder, 'MatMul', [rows, matrix], { shape: ['batch', 'tokens', N] })));
   return builder.build();
 }
 
@@ -39,11 +43,13 @@ function value(
   builder: GraphBuilder,
   opType: string,
   inputs: readonly string[],
-  dataType: DataType,
-  shape: Shape,
-  attributes = {},
+  {
+    dataType = 'float32',
+    shape,
+    attributes = {},
+  }: { dataType?: DataType; shape: Shape; attributes?: object },
 ): string {
-  return builder.value({ opType, inputs, output: { dataType, shape }, attributes });
+  return builder.value({ opType, inputs, output: { dataType, shape }, attributes: { ...attributes } });
 }
 
 describe('inputs made up for a model', () => {
@@ -105,7 +111,7 @@ describe('--verify of an ONNX model', () => {
     });
     writeOnnx(
       file,
-      embedded((builder, x) => value(builder, 'Transpose', [x], 'float32', [N, 'tokens', 'batch'])),
+      embedded((builder, x) => value(builder, 'Transpose', [x], { shape: [N, 'tokens', 'batch'] })),
     );
     const name = [...probe.outputs.keys()][0]!;
     await expect(compareModel(probe, file, 1)).rejects.toMatchObject({
@@ -118,18 +124,18 @@ describe('--verify of an ONNX model', () => {
       'fails on them',
       (builder, x) => {
         const shape = builder.constant('shape', 'int64', [1], BigInt64Array.of(7n));
-        return value(builder, 'Reshape', [x, shape], 'float32', [7]);
+        return value(builder, 'Reshape', [x, shape], { shape: [7] });
       },
       'ONNX Runtime fails on ids int32 [1, 8]',
     ],
     [
       'gives no floats',
-      (builder, x) => value(builder, 'ArgMax', [x], 'int64', [1, 'tokens', N]),
+      (builder, x) => value(builder, 'ArgMax', [x], { dataType: 'int64', shape: [1, 'tokens', N] }),
       'it gives no values of floats',
     ],
     [
       'gives no numbers',
-      (builder, x) => value(builder, 'Sqrt', [x], 'float32', ['batch', 'tokens', N]),
+      (builder, x) => value(builder, 'Sqrt', [x], { shape: ['batch', 'tokens', N] }),
       'is not finite on ids',
     ],
   ])('is refused before anything is written when the model %s', async (_what, last, message) => {

@@ -195,4 +195,27 @@ describe('layers of ONNX models', () => {
     );
     expect(layers).toEqual([]);
   });
+
+  it('are found in bodies, with the matrices of the graphs around them', () => {
+    const body = {
+      name: 'b',
+      inputs: [],
+      outputs: [{ name: 'MatMul_out' }],
+      nodes: [node('MatMul', ['x', 'w']), node('MatMul', ['x', 'own'], { name: '/2', outputs: ['other'] })],
+      initializers: new Map([['own', weight('own', 'float32', [4, 2])]]),
+      values: new Map(),
+    };
+    const branch = node('If', ['c'], { attributes: { then_branch: { type: 'graph', value: body } } });
+    const { layers, model, others } = describeNodes(
+      [branch, node('MatMul', ['x', 'w'], { name: '/3' })],
+      [weight('w', 'float32', [2, 3]), weight('table', 'float32', [7])],
+    );
+    expect(layers.map(({ name, shape }) => [name, shape])).toEqual([
+      ['w', [3, 2]],
+      ['w', [3, 2]],
+      ['own', [2, 4]],
+    ]);
+    expect(model.storedBytes).toBe(24 + 28 + 32);
+    expect(others).toMatchObject({ tensors: 1, bytesAfter: 28 });
+  });
 });

@@ -17,6 +17,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { CacheFolder } from '../../../../src/load/cache/cache-folder.js';
 import { loadModel, type LoadedModel, type LoadOptions } from '../../../../src/load/load-model.js';
 import { fixtureFolder, fixtureOptions, runStep } from '../../../helpers/fixture-model.js';
+import { writeGenaiModel } from '../../../helpers/genai-model.js';
 import { createTempDir } from '../../../helpers/temp-dir.js';
 
 const PROMPT = { ids: [1, 2, 3, 5, 8, 13], start: 0, blocks: [0], rows: [5] };
@@ -87,6 +88,21 @@ describe('the cache of quantized weights', () => {
     const names = manifest.weights.tensors.map(({ name }) => name);
     expect(names).toContain('model.layers.0.self_attn.o_proj.weight');
     expect(names).not.toContain('model.embed_tokens.weight');
+  });
+
+  it('keeps what is quantized from an ONNX decoder, until that is written to', async () => {
+    const model = path.join(dir, 'onnx');
+    mkdirSync(model);
+    await writeGenaiModel('llama', model);
+    const first = await answer({ model });
+    const second = await answer({ model });
+    expect([first.wasCached, second.wasCached]).toEqual([false, true]);
+    expect(second.logits).toEqual(first.logits);
+    expect((await answer({ model, quantization: 'wint4' })).wasCached).toBe(false);
+    const data = path.join(model, 'model.onnx.data');
+    writeFileSync(data, readFileSync(data));
+    expect((await answer({ model })).wasCached).toBe(false);
+    expect(warnings).toEqual([]);
   });
 
   it('is one for both types of activations, and another for another scheme', async () => {
