@@ -12,6 +12,7 @@ import { StagedFolder } from '../load/folder/staged-folder.js';
 import { layOutTensors } from '../load/folder/weights-file.js';
 import { GENAI_CONFIG_FILE, isGenaiFolder, readGenaiConfig } from '../load/genai/genai-config.js';
 import { makePlan } from '../quant/plan.js';
+import { resolveScheme } from '../quant/registry.js';
 import { summarizeQuantization } from '../quant/report.js';
 import { quantizeGraph, type QuantizedGraph } from '../quant/rewrite.js';
 import type { ConvertObserver, ConvertOptions, ConvertReport } from './convert.js';
@@ -78,7 +79,10 @@ export async function convertGraph(
     const verified =
       probe === undefined
         ? undefined
-        : await compareModel(probe, path.join(staged.dir, input.name), load.threads);
+        : await compareModel(probe, path.join(staged.dir, input.name), {
+            threads: load.threads,
+            bits: layers.some(({ scheme }) => resolveScheme(scheme).native?.format === 'int4') ? 4 : 8,
+          });
     if (verified !== undefined) observer.phase('verify', 'done', { message: verified });
     signal.throwIfAborted();
     if (!(await staged.publish({ replace: options.force }))) throw appeared(target);

@@ -5,10 +5,17 @@ import { makeInputs, type MadeUpInput } from './made-up-inputs.js';
 import { outputDiffers, refuseInputs } from './verify-problems.js';
 
 /**
- * Least cosine of an output. Between a model and itself in 4 bits it is 0.99 after one layer and less after many; weights
- * that are turned, shifted or those of another layer give about 0.
+ * Least cosine of an output, by the bits of the narrowest weights. Random matrices of 8192 columns in 9 layers, the
+ * hardest case tried, gave 0.998 in 8 bits and 0.68 in 4; weights that are turned, shifted or those of another layer
+ * give about 0.
  */
-const COSINE = 0.9;
+const LEAST_COSINE = { 4: 0.5, 8: 0.9 } as const;
+
+/** How the written model is run, and the bits of its narrowest weights. */
+export interface CompareOptions {
+  readonly threads: number;
+  readonly bits: keyof typeof LEAST_COSINE;
+}
 
 /** Outputs of a model on made-up inputs. */
 export interface Probe {
@@ -46,8 +53,9 @@ export async function probeModel(graph: Graph, file: string, threads: number): P
 export async function compareModel(
   { inputs, outputs }: Probe,
   file: string,
-  threads: number,
+  { threads, bits }: CompareOptions,
 ): Promise<string> {
+  const least = LEAST_COSINE[bits];
   const found = await run(file, inputs, threads).catch((cause: unknown) => {
     throw outputDiffers(`ONNX Runtime fails on it: ${reasonOf(cause)}`, cause);
   });
@@ -61,8 +69,8 @@ export async function compareModel(
     }
     const similarity = cosine(expected.values, other.values);
     // A NaN is no similarity either.
-    if (!(similarity >= COSINE)) {
-      throw outputDiffers(`"${name}" has a cosine of ${similarity.toFixed(4)} with it, less than ${COSINE}`);
+    if (!(similarity >= least)) {
+      throw outputDiffers(`"${name}" has a cosine of ${similarity.toFixed(4)} with it, less than ${least}`);
     }
     worst = Math.min(worst, similarity);
   }

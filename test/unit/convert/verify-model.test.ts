@@ -88,6 +88,8 @@ describe('inputs made up for a model', () => {
 
 const convertIt = () => convertFolder(file, dir, 'wint8', { format: 'onnx', verify: true });
 
+const options = { threads: 1, bits: 8 } as const;
+
 describe('--verify of an ONNX model', () => {
   it('compares the float model with the written one', async () => {
     writeOnnx(file, embedded());
@@ -100,12 +102,12 @@ describe('--verify of an ONNX model', () => {
       data,
       bytes.map((byte, at) => (at < N * ROW_BLOCK ? 255 - byte : byte)),
     );
-    await expect(compareModel(probe, path.join(output, 'model.onnx'), 1)).rejects.toMatchObject({
+    await expect(compareModel(probe, path.join(output, 'model.onnx'), options)).rejects.toMatchObject({
       code: 'check_failed',
       message: expect.stringMatching(/has a cosine of -0\.99\d+ with it, less than 0\.9/) as string,
     });
     writeFileSync(data, bytes.subarray(0, 10));
-    await expect(compareModel(probe, path.join(output, 'model.onnx'), 1)).rejects.toMatchObject({
+    await expect(compareModel(probe, path.join(output, 'model.onnx'), options)).rejects.toMatchObject({
       code: 'check_failed',
       message: expect.stringContaining('ONNX Runtime fails on it') as string,
     });
@@ -114,7 +116,7 @@ describe('--verify of an ONNX model', () => {
       embedded((builder, x) => value(builder, 'Transpose', [x], { shape: [N, 'tokens', 'batch'] })),
     );
     const name = [...probe.outputs.keys()][0]!;
-    await expect(compareModel(probe, file, 1)).rejects.toMatchObject({
+    await expect(compareModel(probe, file, { ...options, bits: 4 })).rejects.toMatchObject({
       message: expect.stringContaining(`"${name}" is [`) as string,
     });
   });
