@@ -5,36 +5,21 @@ import { parseModel } from '../../src/graph/onnx.js';
 import { loadModel, type LoadedModel } from '../../src/load/load-model.js';
 import { convertFixture } from '../helpers/convert-fixture.js';
 import {
-  blockRange,
   fixtureOptions,
-  fixtureFolder,
   loadFixture,
   loadFolder,
   maxAbsDifference,
-  readFloatTensors,
   readGolden,
-  runStep,
 } from '../helpers/fixture-model.js';
+import { expectReferenceLogits, lastLogitsOfPrompts, readReference } from '../helpers/golden-prompts.js';
 import { writeGenaiModel } from '../helpers/genai-model.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 
 const FIXTURES = ['llama', 'llama_tied', 'mistral', 'qwen2', 'qwen3'];
-const BLOCKS = 12;
 
 function closing(model: LoadedModel): LoadedModel {
   onTestFinished(() => model.runner.close());
   return model;
-}
-
-/** Logits of the last position of every golden prompt. */
-async function lastLogits(model: LoadedModel, name: string): Promise<Float32Array> {
-  const rows: number[] = [];
-  for (const { ids } of readGolden(name).prompts) {
-    const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: [ids.length - 1] };
-    const [row] = await runStep(model, [chunk]);
-    rows.push(...(row ?? []));
-  }
-  return Float32Array.from(rows);
 }
 
 describe.each(['llama', 'qwen3'])('an ONNX decoder of %s, quantized while it is loaded', (name) => {
@@ -45,7 +30,10 @@ describe.each(['llama', 'qwen3'])('an ONNX decoder of %s, quantized while it is 
       await writeGenaiModel(name, dir);
       const onnx = closing(await loadFolder(dir, { quantization }));
       const checkpoint = closing(await loadFixture(name, { quantization }));
-      const difference = maxAbsDifference(await lastLogits(onnx, name), await lastLogits(checkpoint, name));
+      const difference = maxAbsDifference(
+        await lastLogitsOfPrompts(onnx, name),
+        await lastLogitsOfPrompts(checkpoint, name),
+      );
       expect(difference).toBeLessThanOrEqual(readGolden(name).tolerance.atol_float32);
       expect(onnx.scheme).toBe(quantization);
     },
@@ -69,14 +57,10 @@ describe.each(FIXTURES)('what `fdq convert --format onnx` writes of %s', (name) 
     const dir = await createTempDir();
     await convertFixture(name, dir, 'none', { format: 'onnx' });
     const model = closing(await loadFolder(path.join(dir, 'out')));
-    const reference = await readFloatTensors(path.join(fixtureFolder(name), 'golden.safetensors'));
+    const reference = await readReference(name);
     const golden = readGolden(name);
-    for (const { index, ids, logit_positions: rows } of golden.prompts) {
-      const logits = await runStep(model, [{ ids, start: 0, blocks: blockRange(0, BLOCKS), rows }]);
-      const actual = Float32Array.from(logits.flatMap((row) => [...row]));
-      const expected = reference.get(`logits.${index}`) ?? new Float32Array();
-      expect(maxAbsDifference(actual, expected)).toBeLessThanOrEqual(golden.tolerance.atol_float32);
-    }
+    const tolerance = golden.tolerance.atol_float32;
+    for (const prompt of golden.prompts) await expectReferenceLogits(model, prompt, { reference, tolerance });
   });
 
   it('keeps its MatMulNBits, reports them as stored and refuses other schemes', async () => {
@@ -85,7 +69,10 @@ describe.each(FIXTURES)('what `fdq convert --format onnx` writes of %s', (name) 
     const out = path.join(dir, 'out');
     const model = closing(await loadFolder(out));
     const checkpoint = closing(await loadFixture(name, { quantization: 'wint4:g128' }));
-    const difference = maxAbsDifference(await lastLogits(model, name), await lastLogits(checkpoint, name));
+    const difference = maxAbsDifference(
+      await lastLogitsOfPrompts(model, name),
+      await lastLogitsOfPrompts(checkpoint, name),
+    );
     expect(difference).toBeLessThanOrEqual(readGolden(name).tolerance.atol_float32);
     expect(model.scheme).toBe('wint4:g128');
     const stored = model.layers.filter(({ reason }) => reason === 'stored in the ONNX model as MatMulNBits');

@@ -3,20 +3,14 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { LoadedModel } from '../../src/load/load-model.js';
+import { blockRange, loadFolder, readGolden, runStep } from '../helpers/fixture-model.js';
 import {
-  argMax,
-  blockRange,
-  fixtureFolder,
-  loadFolder,
-  maxAbsDifference,
-  readFloatTensors,
-  readGolden,
-  runStep,
-} from '../helpers/fixture-model.js';
+  continueGreedily,
+  expectReferenceLogits,
+  PROMPT_BLOCKS,
+  readReference,
+} from '../helpers/golden-prompts.js';
 import { writeGenaiModel, type GenaiVariant } from '../helpers/genai-model.js';
-
-/** Blocks of the longest prompt with its continuation. */
-const BLOCKS = 12;
 
 const VARIANTS: readonly (readonly [fixture: string, how: string, variant: GenaiVariant])[] = [
   ['llama', 'as the builder writes it', {}],
@@ -39,7 +33,7 @@ describe.each(VARIANTS)('an ONNX decoder of %s %s', (name, _, variant) => {
     dir = await mkdtemp(path.join(tmpdir(), 'fdq-test-'));
     await writeGenaiModel(name, dir, variant);
     model = await loadFolder(dir);
-    reference = await readFloatTensors(path.join(fixtureFolder(name), 'golden.safetensors'));
+    reference = await readReference(name);
   });
   afterAll(async () => {
     await model.runner.close();
@@ -48,22 +42,10 @@ describe.each(VARIANTS)('an ONNX decoder of %s %s', (name, _, variant) => {
 
   it.each(golden.prompts.map((prompt) => [prompt.index, prompt] as const))(
     'prompt %i: logits within tolerance, greedy continuation equal',
-    async (index, prompt) => {
-      const blocks = blockRange(0, BLOCKS);
-      const rows = await runStep(model, [
-        { ids: prompt.ids, start: 0, blocks, rows: prompt.logit_positions },
-      ]);
-      const expected = reference.get(`logits.${index}`) ?? new Float32Array();
-      const actual = Float32Array.from(rows.flatMap((row) => [...row]));
-      expect(maxAbsDifference(actual, expected)).toBeLessThanOrEqual(golden.tolerance.atol_float32);
-
-      const greedy: number[] = [];
-      let next = argMax(rows.at(-1) ?? new Float32Array());
-      for (let position = prompt.ids.length; greedy.length < prompt.greedy.length; position++) {
-        greedy.push(next);
-        const [row] = await runStep(model, [{ ids: [next], start: position, blocks, rows: [0] }]);
-        next = argMax(row ?? new Float32Array());
-      }
+    async (_, prompt) => {
+      const tolerance = golden.tolerance.atol_float32;
+      await expectReferenceLogits(model, prompt, { reference, tolerance });
+      const greedy = await continueGreedily(model, prompt.ids, prompt.greedy.length);
       expect(greedy).toEqual(prompt.greedy);
     },
   );
@@ -72,12 +54,12 @@ describe.each(VARIANTS)('an ONNX decoder of %s %s', (name, _, variant) => {
     const [first, second] = golden.prompts.filter(({ ids }) => ids.length > 7).map(({ ids }) => ids);
     const ids = first ?? [];
     const rows = [ids.length - 1];
-    const [whole] = await runStep(model, [{ ids, start: 0, blocks: blockRange(0, BLOCKS), rows }]);
-    const blocks = blockRange(BLOCKS, BLOCKS);
+    const [whole] = await runStep(model, [{ ids, start: 0, blocks: blockRange(0, PROMPT_BLOCKS), rows }]);
+    const blocks = blockRange(PROMPT_BLOCKS, PROMPT_BLOCKS);
     await runStep(model, [{ ids: ids.slice(0, 3), start: 0, blocks, rows: [0] }]);
     const rest = ids.slice(3);
     const [, last] = await runStep(model, [
-      { ids: second ?? [], start: 0, blocks: blockRange(2 * BLOCKS, BLOCKS), rows: [0] },
+      { ids: second ?? [], start: 0, blocks: blockRange(2 * PROMPT_BLOCKS, PROMPT_BLOCKS), rows: [0] },
       { ids: rest, start: 3, blocks, rows: [rest.length - 1] },
     ]);
     expect(whole?.length).toBe(model.decoder.vocabSize);

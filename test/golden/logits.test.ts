@@ -4,7 +4,6 @@ import type { LoadedModel } from '../../src/load/load-model.js';
 import type { IsaName } from '../../src/runtime/addon.js';
 import { openAddon } from '../helpers/addon.js';
 import {
-  argMax,
   blockRange,
   fixtureFolder,
   loadFixture,
@@ -13,11 +12,17 @@ import {
   readGolden,
   runStep,
 } from '../helpers/fixture-model.js';
+import {
+  continueGreedily,
+  expectReferenceLogits,
+  lastLogits,
+  logitsAt,
+  PROMPT_BLOCKS,
+  readReference,
+} from '../helpers/golden-prompts.js';
 import { loadWeightOnly } from '../helpers/weight-only.js';
 
 const FIXTURES = ['llama', 'llama_tied', 'mistral', 'qwen2', 'qwen3'];
-/** Blocks of the longest prompt with its continuation. */
-const BLOCKS = 12;
 const BLOCK_SIZE = 16;
 
 describe.each(FIXTURES)('%s computes the reference logits', (name) => {
@@ -27,7 +32,7 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
 
   beforeAll(async () => {
     model = await loadFixture(name);
-    reference = await readFloatTensors(path.join(fixtureFolder(name), 'golden.safetensors'));
+    reference = await readReference(name);
   });
   afterAll(() => model.runner.close());
 
@@ -35,22 +40,10 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
 
   it.each(golden.prompts.map((prompt) => [prompt.index, prompt] as const))(
     'prompt %i: logits within tolerance, greedy continuation equal',
-    async (index, prompt) => {
-      const blocks = blockRange(0, BLOCKS);
-      const rows = await runStep(model, [
-        { ids: prompt.ids, start: 0, blocks, rows: prompt.logit_positions },
-      ]);
-      const expected = reference.get(`logits.${index}`) ?? new Float32Array();
-      const actual = Float32Array.from(rows.flatMap((row) => [...row]));
-      expect(maxAbsDifference(actual, expected)).toBeLessThanOrEqual(golden.tolerance.atol_float32);
-
-      const greedy: number[] = [];
-      let next = argMax(rows.at(-1) ?? new Float32Array());
-      for (let position = prompt.ids.length; greedy.length < prompt.greedy.length; position++) {
-        greedy.push(next);
-        const [row] = await runStep(model, [{ ids: [next], start: position, blocks, rows: [0] }]);
-        next = argMax(row ?? new Float32Array());
-      }
+    async (_, prompt) => {
+      const tolerance = golden.tolerance.atol_float32;
+      await expectReferenceLogits(model, prompt, { reference, tolerance });
+      const greedy = await continueGreedily(model, prompt.ids, prompt.greedy.length);
       expect(greedy).toEqual(prompt.greedy);
     },
   );
@@ -59,7 +52,7 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
     const chunks = golden.prompts.map((prompt, i) => ({
       ids: prompt.ids,
       start: 0,
-      blocks: blockRange(i * BLOCKS, BLOCKS),
+      blocks: blockRange(i * PROMPT_BLOCKS, PROMPT_BLOCKS),
       rows: lastRow(prompt.ids),
     }));
     const together = await runStep(model, chunks);
@@ -73,7 +66,7 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
     'prompt %i: gives the same bits at every chunk size of a chunked prefill',
     { timeout: 60_000 },
     async (_, ids) => {
-      const blocks = blockRange(0, BLOCKS);
+      const blocks = blockRange(0, PROMPT_BLOCKS);
       const [whole] = await runStep(model, [{ ids, start: 0, blocks, rows: lastRow(ids) }]);
       for (let size = 1; size < ids.length; size++) {
         let last: Float32Array | undefined;
@@ -93,12 +86,12 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
     ): { ids: number[]; start: number; blocks: readonly number[]; rows: number[] } => ({
       ids: [prompts[i]?.greedy[0] ?? 0],
       start: prompts[i]?.ids.length ?? 0,
-      blocks: blockRange(i * BLOCKS, BLOCKS),
+      blocks: blockRange(i * PROMPT_BLOCKS, PROMPT_BLOCKS),
       rows: [0],
     });
     for (const [i, prompt] of prompts.entries()) {
       await runStep(model, [
-        { ids: prompt.ids, start: 0, blocks: blockRange(i * BLOCKS, BLOCKS), rows: [0] },
+        { ids: prompt.ids, start: 0, blocks: blockRange(i * PROMPT_BLOCKS, PROMPT_BLOCKS), rows: [0] },
       ]);
     }
     const together = await runStep(
@@ -114,10 +107,10 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
   it('gives the same bits when a prefix is reused from another sequence', async () => {
     const ids = golden.prompts[2]?.ids ?? [];
     const [whole] = await runStep(model, [
-      { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: lastRow(ids) },
+      { ids, start: 0, blocks: blockRange(0, PROMPT_BLOCKS), rows: lastRow(ids) },
     ]);
     const shared = Math.floor((ids.length - 1) / BLOCK_SIZE);
-    const blocks = [...blockRange(0, shared), ...blockRange(50, BLOCKS - shared)];
+    const blocks = [...blockRange(0, shared), ...blockRange(50, PROMPT_BLOCKS - shared)];
     const rest = ids.slice(shared * BLOCK_SIZE);
     const [reused] = await runStep(model, [
       { ids: rest, start: shared * BLOCK_SIZE, blocks, rows: lastRow(rest) },
@@ -133,16 +126,13 @@ describe.each(FIXTURES)('%s on every instruction set of this machine', (name) =>
   const golden = readGolden(name);
 
   it.each(available)('%s computes the reference logits', { timeout: 60_000 }, async (isa) => {
-    const reference = await readFloatTensors(path.join(fixtureFolder(name), 'golden.safetensors'));
+    const reference = await readReference(name);
     const exact = await loadFixture(name, { isa });
     const rounding = await loadFixture(name, { isa, dtype: 'bfloat16' });
     for (const { ids, index, logit_positions: rows } of golden.prompts) {
       const expected = reference.get(`logits.${index}`) ?? new Float32Array();
-      const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows };
-      const difference = async (model: LoadedModel): Promise<number> => {
-        const logits = await runStep(model, [chunk]);
-        return maxAbsDifference(Float32Array.from(logits.flatMap((row) => [...row])), expected);
-      };
+      const difference = async (model: LoadedModel): Promise<number> =>
+        maxAbsDifference(await logitsAt(model, ids, rows), expected);
       const tolerance = golden.tolerance.atol_float32;
       expect(await difference(exact), `prompt ${index}`).toBeLessThanOrEqual(tolerance);
       // Rounding the inputs of linear layers may cost no more than computing everything in bfloat16 does.
@@ -169,12 +159,9 @@ describe.each(FIXTURES)('%s computes the reference logits of quantized weights',
     );
     const model = await loadWeightOnly(fixtureFolder(name), { quantization: scheme });
     for (const { ids, index } of golden.prompts) {
-      const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: [ids.length - 1] };
-      const [row] = await runStep(model, [chunk]);
       const expected = reference.get(`${key}.logits.${index}`) ?? new Float32Array();
-      expect(maxAbsDifference(row ?? new Float32Array(), expected)).toBeLessThanOrEqual(
-        golden.tolerance.atol_float32,
-      );
+      const difference = maxAbsDifference(await lastLogits(model, ids), expected);
+      expect(difference).toBeLessThanOrEqual(golden.tolerance.atol_float32);
     }
     await model.runner.close();
   });

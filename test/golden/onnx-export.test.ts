@@ -17,6 +17,7 @@ import {
   readGolden,
   runStep,
 } from '../helpers/fixture-model.js';
+import { PROMPT_BLOCKS, readReference } from '../helpers/golden-prompts.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 
 const FIXTURES = ['llama', 'llama_tied', 'mistral', 'qwen2', 'qwen3'];
@@ -47,7 +48,7 @@ describe.each(FIXTURES)('%s as a model of standard operators', (name) => {
     const dir = await exportFixture(name, 'none');
     const { nodes } = parseModel(readFileSync(path.join(dir, 'model.onnx')), { dir });
     expect(new Set(nodes.map(({ domain }) => domain))).toEqual(new Set(['', 'com.microsoft']));
-    const reference = await readFloatTensors(path.join(fixtureFolder(name), 'golden.safetensors'));
+    const reference = await readReference(name);
     const model = await open(name, dir);
     for (const index of PROMPTS) {
       const { ids, logit_positions: rows } = golden.prompts[index] ?? { ids: [], logit_positions: [] };
@@ -89,7 +90,7 @@ describe.each(FIXTURES)('%s as a model of standard operators', (name) => {
       const online = await loadFixture(name, { quantization: scheme });
       const model = await open(name, await exportFixture(name, scheme));
       const ids = golden.prompts[2]?.ids ?? [];
-      const chunk = { ids, start: 0, blocks: blockRange(0, 12), rows: ids.map((_, row) => row) };
+      const chunk = { ids, start: 0, blocks: blockRange(0, PROMPT_BLOCKS), rows: ids.map((_, row) => row) };
       const rows = await runStep(online, [chunk]);
       await online.runner.close();
       const logits = await model.logits(ids);

@@ -4,14 +4,14 @@ import { describe, expect, it } from 'vitest';
 import { readSafetensorsHeader } from '../../src/hub/safetensors.js';
 import { decodeBf16 } from '../../src/quant/numerics/bf16.js';
 import { decodeFp16, encodeFp16 } from '../../src/quant/numerics/fp16.js';
-import { blockRange, fixtureFolder, loadFolder, readGolden, runStep } from '../helpers/fixture-model.js';
+import { fixtureFolder, loadFolder } from '../helpers/fixture-model.js';
+import { lastLogitsOfPrompts } from '../helpers/golden-prompts.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 import { writeSafetensors } from '../helpers/write-safetensors.js';
 import type { TensorSpec } from '../helpers/write-safetensors.js';
 
 const FIXTURE = 'qwen3';
 const WEIGHTS = 'model.safetensors';
-const golden = readGolden(FIXTURE);
 
 type FloatValues = readonly number[];
 type Store = (values: FloatValues) => Pick<TensorSpec, 'dtype' | 'data'>;
@@ -46,15 +46,11 @@ async function storeAs(store: Store): Promise<string> {
   return dir;
 }
 
-async function logitsOf(folder: string, quantization: string): Promise<readonly Float32Array[]> {
+async function logitsOf(folder: string, quantization: string): Promise<Float32Array> {
   const model = await loadFolder(folder, { quantization });
-  const rows: Float32Array[] = [];
-  for (const { ids } of golden.prompts) {
-    const chunk = { ids, start: 0, blocks: blockRange(0, 12), rows: [ids.length - 1] };
-    rows.push(...(await runStep(model, [chunk])));
-  }
+  const logits = await lastLogitsOfPrompts(model, FIXTURE);
   await model.runner.close();
-  return rows;
+  return logits;
 }
 
 describe.each(['none', 'wint8', 'wint4:g32', 'block_wise_fp8'])(

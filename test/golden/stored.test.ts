@@ -1,19 +1,15 @@
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { LoadedModel, LoadOptions } from '../../src/load/load-model.js';
+import { loadFixture, readGolden } from '../helpers/fixture-model.js';
 import {
-  argMax,
-  blockRange,
-  fixtureFolder,
-  loadFixture,
-  maxAbsDifference,
-  readFloatTensors,
-  readGolden,
-  runStep,
-} from '../helpers/fixture-model.js';
+  continueGreedily,
+  expectReferenceLogits,
+  lastLogits,
+  readReference,
+} from '../helpers/golden-prompts.js';
 import { cosine, withoutRounding } from '../helpers/stored-model.js';
 
-const BLOCKS = 12;
 /** Least cosine of logits whose inputs were rounded: one rounding that falls the other way moves them visibly. */
 const MIN_COSINE = 0.995;
 /** Mean distance from them, in that between rounded and unrounded logits. */
@@ -44,46 +40,19 @@ function load(name: string, options: Partial<LoadOptions> = {}): Promise<LoadedM
   return loadFixture(offline(name), options);
 }
 
-async function lastLogits(model: LoadedModel, ids: readonly number[]): Promise<Float32Array> {
-  const chunk = { ids, start: 0, blocks: blockRange(0, BLOCKS), rows: [ids.length - 1] };
-  const [row] = await runStep(model, [chunk]);
-  return row ?? new Float32Array();
-}
-
-async function continueGreedily(
-  model: LoadedModel,
-  ids: readonly number[],
-  steps: number,
-): Promise<readonly number[]> {
-  const blocks = blockRange(0, BLOCKS);
-  const greedy: number[] = [];
-  let next = argMax(await lastLogits(model, ids));
-  for (let position = ids.length; greedy.length < steps; position++) {
-    greedy.push(next);
-    const [row] = await runStep(model, [{ ids: [next], start: position, blocks, rows: [0] }]);
-    next = argMax(row ?? new Float32Array());
-  }
-  return greedy;
-}
-
 function meanDistance(a: Float32Array, b: Float32Array): number {
   return a.reduce((sum, value, i) => sum + Math.abs(value - (b[i] ?? NaN)), 0) / a.length;
 }
 
 describe.each(Object.entries(FOLDERS))('%s', (name, scheme) => {
   const golden = readGolden(offline(name));
-  const readReference = () => readFloatTensors(path.join(fixtureFolder(offline(name)), 'golden.safetensors'));
 
   it('computes the logits of its dequantized weights and continues as they do', async () => {
-    const reference = await readReference();
+    const reference = await readReference(offline(name));
+    const tolerance = golden.tolerance.atol_float32;
     const model = await load(name, { chooseQuantization: withoutRounding });
     for (const prompt of golden.prompts) {
-      const rows = await runStep(model, [
-        { ids: prompt.ids, start: 0, blocks: blockRange(0, BLOCKS), rows: prompt.logit_positions },
-      ]);
-      const actual = Float32Array.from(rows.flatMap((row) => [...row]));
-      const expected = reference.get(`logits.${prompt.index}`) ?? new Float32Array();
-      expect(maxAbsDifference(actual, expected)).toBeLessThanOrEqual(golden.tolerance.atol_float32);
+      await expectReferenceLogits(model, prompt, { reference, tolerance });
       const greedy = await continueGreedily(model, prompt.ids, prompt.greedy.length);
       expect(greedy).toEqual(prompt.greedy);
     }
@@ -113,7 +82,7 @@ describe.each(ROUNDED)('%s', (name) => {
   const golden = readGolden(offline(name));
 
   it('rounds the inputs of its layers as the checkpoint asks', async () => {
-    const reference = await readFloatTensors(path.join(fixtureFolder(offline(name)), 'golden.safetensors'));
+    const reference = await readReference(offline(name));
     const model = await load(name);
     for (const { index, ids } of golden.prompts) {
       const actual = await lastLogits(model, ids);
