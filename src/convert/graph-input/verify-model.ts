@@ -1,6 +1,7 @@
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { Graph } from '../../graph/ir.js';
 import { decodeFp16 } from '../../quant/numerics/fp16.js';
+import { loadRuntime } from '../../runtime/load-addon.js';
 import { makeInputs, type MadeUpInput } from './made-up-inputs.js';
 import { outputDiffers, refuseInputs } from './verify-problems.js';
 
@@ -84,7 +85,8 @@ async function run(
   inputs: readonly MadeUpInput[],
   threads: number,
 ): Promise<ReadonlyMap<string, Output>> {
-  // Loaded for this alone: everything else goes through the addon.
+  // The addon loads the library first, with its telemetry switched off. The binding is for this alone.
+  loadRuntime();
   const ort = await import('onnxruntime-node');
   const options: InferenceSession.SessionOptions = { intraOpNumThreads: threads, logSeverityLevel: 4 };
   const session = await ort.InferenceSession.create(file, options);
