@@ -55,6 +55,33 @@ function isInteractive(): boolean {
   return isWide && (CI === undefined || CI === '' || CI === 'false') && TERM !== 'dumb';
 }
 
+/** Phases of which one begins where the one before it ends; nothing is shown before the first. */
+export class SequentialProgress {
+  #progress: Progress | undefined;
+  #current: PhaseName | undefined;
+  readonly #titles: PhaseTitles;
+
+  constructor(titles: PhaseTitles) {
+    this.#titles = titles;
+  }
+
+  /** How far a phase is, which begins now unless it has begun already. */
+  enter(name: PhaseName, detail: PhaseDetail): void {
+    this.#progress ??= createProgress(this.#titles);
+    if (name !== this.#current) {
+      if (this.#current !== undefined) this.#progress.phase(this.#current, 'done');
+      this.#progress.phase(name, 'start');
+      this.#current = name;
+    }
+    this.#progress.phase(name, 'progress', detail);
+  }
+
+  async end(outcome: 'ready' | 'failed'): Promise<void> {
+    if (outcome === 'ready' && this.#current !== undefined) this.#progress?.phase(this.#current, 'done');
+    await this.#progress?.stop(outcome);
+  }
+}
+
 /** `1.20 GiB of 2.40 GiB, 1.10 GiB/s, 1.1s left` */
 export function describeAmount(detail: PhaseDetail, elapsedMs: number): string {
   const { doneBytes, totalBytes, message } = detail;

@@ -5,7 +5,7 @@ import { withAuto } from '../cli/auto-options.js';
 import { BaseCommand } from '../cli/base-command.js';
 import { toOclifFlags, type FlagValues } from '../cli/flag-row.js';
 import { INSPECT_FLAGS } from '../cli/inspect-flags.js';
-import { createProgress } from '../cli/progress.js';
+import { SequentialProgress } from '../cli/progress.js';
 import { quantizationOptions } from '../cli/quantization-options.js';
 import { mergeModelArgument } from '../cli/serve-options.js';
 import { printSettings, settingsAsJson, valuesOf, type ParsedFlags } from '../cli/settings.js';
@@ -20,7 +20,7 @@ export default class Inspect extends BaseCommand {
     'Show what would become of every layer of a model, and what it would take.';
 
   static override readonly description =
-    'Reads only the headers of a checkpoint, of a folder that fdq wrote or of any ONNX model: schemes, bytes, kernels, memory and the rule that decided about each layer. With --measure the layers are quantized one after the other and compared with the original.\n\nThe columns that --sort, --filter and --fail-if name are: name, kind, shape, stored, scheme, precision, bytes_before, bytes_after (or bytes), bits, frobenius, sqnr, cosine, max_abs, saturated, zero_scales, kernel, rule.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds for a layer, 70 a bug in fdq, 130 Ctrl-C.';
+    'Reads only the headers of a checkpoint (on the hub too, where nothing is downloaded), of a folder that fdq wrote or of any ONNX model: schemes, bytes, kernels, memory and the rule that decided about each layer. With --measure the layers are quantized one after the other and compared with the original.\n\nThe columns that --sort, --filter and --fail-if name are: name, kind, shape, stored, scheme, precision, bytes_before, bytes_after (or bytes), bits, frobenius, sqnr, cosine, max_abs, saturated, zero_scales, kernel, rule.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds for a layer, 70 a bug in fdq, 130 Ctrl-C.';
 
   static override readonly usage = '<%= command.id %> [MODEL] [FLAGS]';
 
@@ -72,24 +72,31 @@ export default class Inspect extends BaseCommand {
     return this.show(inspection, view, options);
   }
 
+  /** Shows a download, which may be large, and measuring, which takes long. */
   private async withProgress(
     options: InspectOptions,
     inspect: (options: InspectOptions) => Promise<Inspection>,
   ): Promise<Inspection> {
-    if (!options.measure && options.auto === undefined) return inspect(options);
-    const progress = createProgress({ quantize: 'Measure layers' });
-    progress.phase('quantize', 'start');
+    const measures = options.measure || options.auto !== undefined;
+    const phases = new SequentialProgress({
+      locate: measures ? 'Locate model' : 'Download model',
+      ...(measures ? { quantize: 'Measure layers' } : {}),
+    });
+    if (measures) phases.enter('locate', {});
     try {
       const inspection = await inspect({
         ...options,
-        onProgress: (doneBytes, totalBytes) =>
-          progress.phase('quantize', 'progress', { doneBytes, totalBytes }),
+        locate: {
+          ...options.locate,
+          onProgress: ({ file, bytesDone, bytesTotal }) =>
+            phases.enter('locate', { doneBytes: bytesDone, totalBytes: bytesTotal, message: file }),
+        },
+        onProgress: (doneBytes, totalBytes) => phases.enter('quantize', { doneBytes, totalBytes }),
       });
-      progress.phase('quantize', 'done');
-      await progress.stop('ready');
+      await phases.end('ready');
       return inspection;
     } catch (error) {
-      await progress.stop('failed');
+      await phases.end('failed');
       throw error;
     }
   }

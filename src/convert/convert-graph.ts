@@ -10,7 +10,8 @@ import { resolveModelFile } from '../hub/weight-files.js';
 import { requestOf } from '../load/apply-quantization.js';
 import { StagedFolder } from '../load/folder/staged-folder.js';
 import { layOutTensors } from '../load/folder/weights-file.js';
-import { GENAI_CONFIG_FILE, isGenaiFolder, readGenaiConfig } from '../load/genai/genai-config.js';
+import { GENAI_FILE } from '../hub/layout.js';
+import { isGenaiFolder, readGenaiConfig } from '../load/genai/genai-config.js';
 import { makePlan } from '../quant/plan.js';
 import { resolveScheme } from '../quant/registry.js';
 import { summarizeQuantization } from '../quant/report.js';
@@ -101,7 +102,7 @@ export async function convertGraph(
 }
 
 async function findInput(model: string, folder: string | undefined): Promise<GraphInput> {
-  const extra = [GENAI_CONFIG_FILE];
+  const extra = [GENAI_FILE];
   if (folder !== undefined) {
     const { filename } = await readGenaiConfig(folder);
     return { file: await resolveModelFile(folder, filename), name: filename, extra };

@@ -65,6 +65,7 @@ export async function convert(options: ConvertOptions, observer: ConvertObserver
   const located = await locateModel(load.model, {
     onProgress: ({ file, bytesDone, bytesTotal }) =>
       observer.phase('locate', 'progress', { doneBytes: bytesDone, totalBytes: bytesTotal, message: file }),
+    isCheckpoint: true,
     checkConfig: async (config) => {
       (await loadArchitecture(config)).parseConfig(config);
     },

@@ -4,19 +4,18 @@ import path from 'node:path';
 import { serializeModel } from '../graph/onnx.js';
 import type { Graph, Initializer, WeightSource } from '../graph/ir.js';
 import type { Checkpoint } from '../hub/checkpoint.js';
+import { GRAPH_FILE, MANIFEST_FILE, WEIGHTS_FILE } from '../hub/layout.js';
 import { openWeightFile, readExactly } from '../hub/weight-file.js';
 import { isBfloat16Model } from '../load/arithmetic.js';
 import {
   FORMAT_VERSION,
   LAYOUT_VERSION,
-  MANIFEST_FILE,
   ROUNDING_CONTRACT,
   serializeManifest,
   type ModelManifest,
   type SourceFile,
 } from '../load/folder/manifest.js';
-import { GRAPH_FILE } from '../load/folder/open-folder.js';
-import { layOutTensors, WEIGHTS_FILE, WeightsFile, type WrittenTensor } from '../load/folder/weights-file.js';
+import { layOutTensors, WeightsFile, type WrittenTensor } from '../load/folder/weights-file.js';
 import { writeFailure } from '../load/folder/write-problems.js';
 import type { CheckpointPlan } from '../load/plan.js';
 import { WeightMeter, type ErrorSums } from '../load/weight-meter.js';

@@ -23,7 +23,8 @@ const IN_MEMORY_MARK = /ORT_MEM_ADDR/i;
 
 /**
  * Finds the bytes an external tensor names. A model is foreign data: the file must be a regular file in the
- * model's folder, reached without `..`, absolute paths or links of either kind, and hold every byte.
+ * model's folder, reached without `..`, absolute paths or links of either kind (but those of the Hugging Face cache
+ * into its own blobs), and hold every byte.
  * @throws UserError `invalid_checkpoint`.
  */
 export function locateExternalData(
@@ -65,12 +66,25 @@ function resolveLocation(location: string, tensor: ExternalTensor): string {
   try {
     const dir = realpathSync(tensor.dir);
     const file = path.join(dir, location);
-    if (realpathSync(file) !== file)
+    const target = realpathSync(file);
+    if (target !== file && path.dirname(target) !== findBlobs(dir)) {
       refuse(tensor, `has the location "${location}", which is reached through a symbolic link`);
-    return file;
+    }
+    return target;
   } catch (error) {
     if (isFsError(error)) throw missing(tensor, location, error);
     throw error;
+  }
+}
+
+/** In the Hugging Face cache every file is a link into the `blobs` of its repository, whose files have no other names. */
+function findBlobs(dir: string): string | undefined {
+  const snapshots = path.dirname(dir);
+  if (path.basename(snapshots) !== 'snapshots') return undefined;
+  try {
+    return realpathSync(path.join(snapshots, '..', 'blobs'));
+  } catch {
+    return undefined;
   }
 }
 

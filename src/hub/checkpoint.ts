@@ -1,15 +1,17 @@
 import { UserError } from '../errors.js';
 import { listNames, quote } from './quote.js';
-import { readSafetensorsHeader } from './safetensors.js';
+import { createFolderSource } from './model-source.js';
+import type { ModelSource } from './model-source.js';
+import { readHeader } from './safetensors.js';
 import type { SafetensorsHeader, TensorInfo } from './safetensors.js';
 import { parseQuantizationConfig, QUANTIZATION_FILES } from './stored/quantization-config.js';
 import type { QuantizationConfig } from './stored/quantization-config.js';
 import { readStoredTensors } from './stored/stored-checkpoint.js';
 import type { ModelTensor } from './stored/stored-checkpoint.js';
 import { parseStrictJsonObject } from './strict-json.js';
-import { openWeightFile, readSmallFile } from './weight-file.js';
+import { openWeightFile } from './weight-file.js';
 import type { FileIdentity } from './weight-file.js';
-import { findWeightFiles, INDEX_FILE, listFolder, resolveModelFile, SINGLE_FILE } from './weight-files.js';
+import { findWeightFiles, INDEX_FILE, listFolder, SINGLE_FILE } from './weight-files.js';
 import type { WeightFiles, WeightIndex } from './weight-files.js';
 
 export type { SafetensorsDtype, TensorInfo } from './safetensors.js';
@@ -54,26 +56,20 @@ const HEADER_READERS = 8;
 const CODE_FILE = /\.py$/i;
 const PICKLE_FILE = /\.(?:bin|pt|pth|pkl|pickle|ckpt)$/i;
 
-async function readJsonFile(dir: string, name: string): Promise<Record<string, unknown>> {
-  const bytes = await readSmallFile(await resolveModelFile(dir, name), MAX_CONFIG_BYTES);
+async function readJsonFile(source: ModelSource, name: string): Promise<Record<string, unknown>> {
+  const bytes = await source.readSmall(name, MAX_CONFIG_BYTES);
   return parseStrictJsonObject(bytes, { what: name, maxDepth: MAX_CONFIG_DEPTH });
 }
 
 /** generation_config.json, which a model need not have. */
-export async function readGenerationFile(
-  dir: string,
-  names: readonly string[],
-): Promise<Record<string, unknown> | undefined> {
-  return names.includes('generation_config.json') ? readJsonFile(dir, 'generation_config.json') : undefined;
+export async function readGenerationFile(source: ModelSource): Promise<Record<string, unknown> | undefined> {
+  const name = 'generation_config.json';
+  return source.names.includes(name) ? readJsonFile(source, name) : undefined;
 }
 
 /** @throws UserError `invalid_checkpoint`, which calls the folder `label`. */
-export async function readConfig(
-  dir: string,
-  names: readonly string[],
-  label = dir,
-): Promise<Record<string, unknown>> {
-  if (!names.includes('config.json')) {
+export async function readConfig(source: ModelSource, label: string): Promise<Record<string, unknown>> {
+  if (!source.names.includes('config.json')) {
     throw new UserError('invalid_checkpoint', `Expected config.json in ${quote(label)} but it is missing.`, {
       param: 'config.json',
       suggestions: [
@@ -82,7 +78,7 @@ export async function readConfig(
       ],
     });
   }
-  return readJsonFile(dir, 'config.json');
+  return readJsonFile(source, 'config.json');
 }
 
 /**
@@ -91,13 +87,13 @@ export async function readConfig(
  * @throws UnsupportedError `unsupported_model` naming a method or a field that fdq does not load.
  */
 export async function readQuantizationConfig(
-  { reference, dir }: Pick<CheckpointLocation, 'reference' | 'dir'>,
+  source: ModelSource,
   config: Readonly<Record<string, unknown>>,
-  names: readonly string[],
+  reference: string,
 ): Promise<QuantizationConfig | undefined> {
   const files = new Map<string, Readonly<Record<string, unknown>>>();
   for (const file of QUANTIZATION_FILES.keys()) {
-    if (names.includes(file)) files.set(file, await readJsonFile(dir, file));
+    if (source.names.includes(file)) files.set(file, await readJsonFile(source, file));
   }
   return parseQuantizationConfig(reference, config, files);
 }
@@ -114,17 +110,24 @@ function listIgnored(config: Readonly<Record<string, unknown>>, names: readonly 
   return warnings;
 }
 
+async function readWeightHeader(source: ModelSource, name: string): Promise<SafetensorsHeader> {
+  const reader = await source.openWeights(name);
+  try {
+    return await readHeader(reader);
+  } finally {
+    await reader.close();
+  }
+}
+
 async function readHeaders(
-  dir: string,
+  source: ModelSource,
   shards: readonly string[],
 ): Promise<ReadonlyMap<string, SafetensorsHeader>> {
   const headers = new Map<string, SafetensorsHeader>();
   for (let start = 0; start < shards.length; start += HEADER_READERS) {
     const batch = shards.slice(start, start + HEADER_READERS);
     const read = await Promise.all(
-      batch.map(
-        async (shard) => [shard, await readSafetensorsHeader(await resolveModelFile(dir, shard))] as const,
-      ),
+      batch.map(async (shard) => [shard, await readWeightHeader(source, shard)] as const),
     );
     for (const [shard, header] of read) headers.set(shard, header);
   }
@@ -151,12 +154,12 @@ function refuseMissingShards(
 async function readSharded(
   location: CheckpointLocation,
   index: WeightIndex,
-  names: readonly string[],
+  source: ModelSource,
 ): Promise<Weights> {
-  const missing = index.shards.filter((shard) => !names.includes(shard));
+  const missing = index.shards.filter((shard) => !source.names.includes(shard));
   if (missing.length > 0) throw refuseMissingShards(location, missing, index.shards.length);
 
-  const headers = await readHeaders(location.dir, index.shards);
+  const headers = await readHeaders(source, index.shards);
   const tensors = new Map<string, TensorInfo>();
   for (const [name, shard] of index.weightMap) {
     const tensor = headers.get(shard)?.tensors.get(name);
@@ -209,10 +212,10 @@ function sumBytes(tensors: ReadonlyMap<string, TensorInfo>): number {
 async function readWeights(
   location: CheckpointLocation,
   found: WeightFiles,
-  names: readonly string[],
+  source: ModelSource,
 ): Promise<Weights> {
-  if (found.kind === 'sharded') return readSharded(location, found.index, names);
-  const { tensors, file } = await readSafetensorsHeader(await resolveModelFile(location.dir, SINGLE_FILE));
+  if (found.kind === 'sharded') return readSharded(location, found.index, source);
+  const { tensors, file } = await readWeightHeader(source, SINGLE_FILE);
   return { tensors, files: [file], warnings: [] };
 }
 
@@ -232,17 +235,23 @@ function checkTensorCount(dir: string, count: number): void {
  *   `unsupported_model` for weights in another format, or quantized in a way that fdq does not load.
  */
 export async function openCheckpoint(location: CheckpointLocation): Promise<Checkpoint> {
-  const { reference, dir, revision } = location;
-  const names = await listFolder(dir);
-  const found = await findWeightFiles(dir, names);
-  const config = await readConfig(dir, names);
-  const quantization = await readQuantizationConfig(location, config, names);
-  const generationConfig = await readGenerationFile(dir, names);
+  return readCheckpoint(location, createFolderSource(location.dir, await listFolder(location.dir)));
+}
 
-  const { tensors, files, warnings } = await readWeights(location, found, names);
+/** As `openCheckpoint`, from wherever the files are; messages call that place `location.dir`. */
+export async function readCheckpoint(location: CheckpointLocation, source: ModelSource): Promise<Checkpoint> {
+  const { reference, dir, revision } = location;
+  const found = await findWeightFiles(source, dir);
+  const config = await readConfig(source, dir);
+  const quantization = await readQuantizationConfig(source, config, reference);
+  const generationConfig = await readGenerationFile(source);
+
+  const { tensors, files, warnings } = await readWeights(location, found, source);
   checkTensorCount(dir, tensors.size);
   const stored =
-    quantization === undefined ? undefined : await readStoredTensors(quantization, tensors, files);
+    quantization === undefined
+      ? undefined
+      : await readStoredTensors(quantization, tensors, { files, source });
   return {
     reference,
     dir,
@@ -253,7 +262,7 @@ export async function openCheckpoint(location: CheckpointLocation): Promise<Chec
     ...(quantization === undefined ? {} : { quantMethod: quantization.method.name }),
     totalBytes: sumBytes(tensors),
     files,
-    warnings: [...warnings, ...(stored?.warnings ?? []), ...listIgnored(config, names)],
+    warnings: [...warnings, ...(stored?.warnings ?? []), ...listIgnored(config, source.names)],
   };
 }
 

@@ -1,16 +1,27 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rename, rm, stat, statfs, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { listFiles, modelInfo } from '@huggingface/hub';
-import { FdqError, UserError } from '../errors.js';
+import { UserError } from '../errors.js';
 import { getRepoCache } from './cache-layout.js';
 import type { RepoCache, Snapshot } from './cache-layout.js';
 import { readConfig, readQuantizationConfig } from './checkpoint.js';
-import { createHubClient, retry } from './hub-client.js';
-import type { FirstContactPolicy, HubClient, RetryPolicy } from './hub-client.js';
+import { createHubClient, DEFAULT_RETRY } from './hub-client.js';
+import type { HubClient, RetryPolicy } from './hub-client.js';
 import type { HubSettings } from './hub-environment.js';
+import {
+  decoderFileOf,
+  findLayout,
+  GENAI_FILE,
+  GRAPH_FILE,
+  listGenaiFiles,
+  MANIFEST_FILE,
+  readGenaiJson,
+  WEIGHTS_FILE,
+} from './layout.js';
+import { isSmallFile, listRepository } from './listing.js';
+import type { Listing } from './listing.js';
+import { createFolderSource } from './model-source.js';
 import { quote } from './quote.js';
-import { isCommit } from './reference.js';
 import type { RepoReference } from './reference.js';
 import { describeDiskFull, transferFile } from './transfer.js';
 import type { RemoteFile, TransferOptions } from './transfer.js';
@@ -32,6 +43,8 @@ export interface DownloadOptions {
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly retry?: RetryPolicy | undefined;
+  /** Only safetensors will do: other layouts are refused before their weights are fetched. */
+  readonly isCheckpoint?: boolean | undefined;
   /** Throws for a config.json that cannot be served, before any weight is fetched. */
   readonly checkConfig?: ((config: Readonly<Record<string, unknown>>) => Promise<void>) | undefined;
 }
@@ -46,71 +59,7 @@ interface Download {
   readonly signal: AbortSignal;
 }
 
-const DEFAULT_RETRY: RetryPolicy = { attempts: 5, delayMs: 1000 };
 const PARALLEL_FILES = 4;
-const ETAG = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
-/** Beside the weights, what serving reads; no code, no pickles, nothing in subfolders. */
-const SMALL_FILE =
-  /^(?:config|generation_config|quantize_config|quant_config|hf_quant_config|tokenizer[\w.-]*|chat_template[\w.-]*)\.json$|^chat_template[\w.-]*\.jinja$/;
-const WEIGHT_FILE = /^[^/\\\p{Cc}]+\.safetensors(?:\.index\.json)?$/u;
-
-function describeOddAnswer({ endpoint, repo }: HubClient, problem: string): UserError {
-  return new UserError(
-    'download_failed',
-    `${endpoint} gave an answer about ${repo.id} that makes no sense: ${problem}.`,
-    {
-      param: repo.id,
-      suggestions: ['Check HF_ENDPOINT: it has to be a server that speaks the Hugging Face hub protocol.'],
-    },
-  );
-}
-
-/** Runs a request of the hub library: our fetch's errors pass, the library's own become one of ours. */
-async function ask<T>(
-  client: HubClient,
-  policy: FirstContactPolicy,
-  signal: AbortSignal,
-  request: () => Promise<T>,
-): Promise<T> {
-  return retry(policy, signal, async () => {
-    try {
-      return await request();
-    } catch (error) {
-      if (error instanceof FdqError) throw error;
-      // Without its cause, whose message quotes the answer: a proxy may echo the request's token.
-      throw describeOddAnswer(client, 'it is not what the protocol says');
-    }
-  });
-}
-
-interface Listing {
-  /** Everything at the top level of the repository. */
-  readonly names: readonly string[];
-  /** What serving may need. */
-  readonly files: readonly RemoteFile[];
-}
-
-async function listRemoteFiles(client: HubClient, commit: string): Promise<Listing> {
-  const names: string[] = [];
-  const files: RemoteFile[] = [];
-  const { endpoint: hubUrl, repo } = client;
-  for await (const entry of listFiles({
-    repo: repo.id,
-    revision: commit,
-    hubUrl,
-    fetch: client.fetchMetadata,
-  })) {
-    names.push(entry.path);
-    if (entry.type !== 'file' || !(SMALL_FILE.test(entry.path) || WEIGHT_FILE.test(entry.path))) continue;
-    const etag = entry.lfs?.oid ?? entry.oid ?? '';
-    if (!ETAG.test(etag) || !Number.isSafeInteger(entry.size) || entry.size < 0) {
-      throw describeOddAnswer(client, `the listing of ${quote(entry.path)} has no valid hash or size`);
-    }
-    const url = `${hubUrl}/${repo.id}/resolve/${commit}/${encodeURIComponent(entry.path)}`;
-    files.push({ name: entry.path, size: entry.size, etag, url });
-  }
-  return { names, files };
-}
 
 async function readSize(path: string): Promise<number | undefined> {
   try {
@@ -210,24 +159,62 @@ function createProgress(
 }
 
 /** The weight files to fetch: those the index names, not a second copy in another layout. */
-async function selectWeights(
-  { client, snapshot }: Download,
-  { names, files }: Listing,
-): Promise<readonly RemoteFile[]> {
-  const found = await findWeightFiles(snapshot.dir, names, client.repo.id);
+async function selectWeights(download: Download, listing: Listing): Promise<readonly RemoteFile[]> {
+  const { repo } = download.client;
+  const found = await findWeightFiles(createFolderSource(download.snapshot.dir, listing.names), repo.id);
   const wanted = found.kind === 'single' ? [SINGLE_FILE] : found.index.shards;
-  return wanted.map((name) => {
-    const file = files.find((candidate) => candidate.name === name);
-    if (file !== undefined) return file;
-    throw new UserError(
-      'invalid_checkpoint',
-      `${client.repo.id} lacks the weight file ${quote(name)} that its index names.`,
-      {
-        param: name,
-        suggestions: ['Tell the publisher of the model, or use another revision (org/name@revision).'],
-      },
+  return wanted.map((name) => findListed(repo, listing, { name, names: 'index' }));
+}
+
+/** The graph of a model of onnxruntime-genai, which is fetched first, and what it names. */
+async function selectGenai(download: Download, listing: Listing): Promise<readonly RemoteFile[]> {
+  const { repo } = download.client;
+  const source = createFolderSource(download.snapshot.dir, listing.names);
+  const decoder = decoderFileOf(await readGenaiJson(source));
+  const graph = findListed(repo, listing, { name: decoder, names: GENAI_FILE });
+  await checkFreeSpace(download, [graph]);
+  await fetchAll(download, [graph], () => undefined);
+  const names = await listGenaiFiles(decoder, source);
+  return names.map((name) => findListed(repo, listing, { name, names: decoder }));
+}
+
+function findListed(
+  repo: RepoReference,
+  { files }: Listing,
+  { name, names }: { readonly name: string; readonly names: string },
+): RemoteFile {
+  const file = files.find((candidate) => candidate.name === name);
+  if (file !== undefined) return file;
+  throw new UserError(
+    'invalid_checkpoint',
+    `${repo.id} lacks the weight file ${quote(name)} that its ${names} names.`,
+    {
+      param: name,
+      suggestions: ['Tell the publisher of the model, or use another revision (org/name@revision).'],
+    },
+  );
+}
+
+/** What to fetch beside the small files, once these show a model that may be loaded. */
+async function selectFiles(
+  download: Download,
+  listing: Listing,
+  options: DownloadOptions,
+): Promise<readonly RemoteFile[]> {
+  const { repo } = download.client;
+  const layout = options.isCheckpoint === true ? 'checkpoint' : findLayout(listing.names);
+  if (layout === 'fdq') {
+    return [GRAPH_FILE, WEIGHTS_FILE].map((name) =>
+      findListed(repo, listing, { name, names: MANIFEST_FILE }),
     );
-  });
+  }
+  if (layout === 'genai') return selectGenai(download, listing);
+  const weights = await selectWeights(download, listing);
+  const source = createFolderSource(download.snapshot.dir, listing.names);
+  const config = await readConfig(source, repo.id);
+  await readQuantizationConfig(source, config, repo.id);
+  await options.checkConfig?.(config);
+  return weights;
 }
 
 async function writeRef({ refs }: RepoCache, revision: string, commit: string): Promise<void> {
@@ -263,21 +250,6 @@ async function prepareFolders({ cache, snapshot }: Download): Promise<void> {
   }
 }
 
-async function resolveCommit(client: HubClient, policy: RetryPolicy, signal: AbortSignal): Promise<string> {
-  const { endpoint: hubUrl, repo } = client;
-  const { sha } = await ask(client, { ...policy, failsFast: true }, signal, () =>
-    modelInfo({
-      name: repo.id,
-      revision: repo.revision,
-      additionalFields: ['sha'],
-      hubUrl,
-      fetch: client.fetchMetadata,
-    }),
-  );
-  if (typeof sha !== 'string' || !isCommit(sha)) throw describeOddAnswer(client, 'it names no commit');
-  return sha;
-}
-
 /**
  * Downloads what serving needs of a repository into the standard Hugging Face cache: configuration and tokenizer first,
  * then, once these show a model that fdq can load, the weights. Files that are there already are kept, partial ones
@@ -293,21 +265,17 @@ export async function downloadModel(
   const signal = options.signal ?? new AbortController().signal;
   const policy = options.retry ?? DEFAULT_RETRY;
   const client = createHubClient(repo, settings, await settings.readToken(), signal);
-  const commit = await resolveCommit(client, policy, signal);
-  const listing = await ask(client, policy, signal, () => listRemoteFiles(client, commit));
+  const listing = await listRepository(client, policy, signal);
+  const { commit } = listing;
 
   const cache = getRepoCache(settings.cacheDir, repo.id);
   const snapshot: Snapshot = { dir: join(cache.snapshots, commit), commit };
   const download: Download = { client, cache, snapshot, settings, retry: policy, signal };
   await prepareFolders(download);
 
-  const small = listing.files.filter(({ name }) => SMALL_FILE.test(name) || name === INDEX_FILE);
+  const small = listing.files.filter(({ name }) => isSmallFile(name) || name === INDEX_FILE);
   await fetchAll(download, small, () => undefined);
-  const weights = await selectWeights(download, listing);
-  const config = await readConfig(snapshot.dir, listing.names, repo.id);
-  await readQuantizationConfig({ reference: repo.id, dir: snapshot.dir }, config, listing.names);
-  await options.checkConfig?.(config);
-
+  const weights = await selectFiles(download, listing, options);
   await checkFreeSpace(download, weights);
   await fetchAll(download, weights, createProgress(small, weights, options.onProgress ?? (() => undefined)));
   await writeRef(cache, repo.revision, commit);

@@ -31,6 +31,8 @@ export interface HubClient {
   ) => Promise<Response>;
 }
 
+export const DEFAULT_RETRY: RetryPolicy = { attempts: 5, delayMs: 1000 };
+
 const USER_AGENT = 'fdq';
 const MAX_METADATA_BYTES = 64 * 1024 * 1024;
 const MAX_DELAY_MS = 30_000;

@@ -5,11 +5,11 @@ import { findSnapshot } from './cache-layout.js';
 import { downloadModel } from './download.js';
 import type { DownloadProgress, RetryPolicy } from './download.js';
 import { expandPath, readHubSettings } from './hub-environment.js';
-import type { Environment } from './hub-environment.js';
+import type { Environment, HubSettings } from './hub-environment.js';
 import { listNames, quote } from './quote.js';
 import { findSimilarPaths, formatFetchCommand, HUB_PREFIX, parseRepoReference } from './reference.js';
 import type { RepoReference } from './reference.js';
-import { listMissingFiles } from './weight-files.js';
+import { listMissingFiles } from './missing-files.js';
 
 export interface LocateOptions {
   /** Branch, tag or commit; the default is `main`. Only for a repository of the hub. */
@@ -21,6 +21,8 @@ export interface LocateOptions {
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly retry?: RetryPolicy | undefined;
+  /** Only safetensors will do: a download refuses other layouts before it fetches their weights. */
+  readonly isCheckpoint?: boolean | undefined;
   /** Throws for a config.json that cannot be served; a download asks it before fetching any weight. */
   readonly checkConfig?: ((config: Readonly<Record<string, unknown>>) => Promise<void>) | undefined;
 }
@@ -33,6 +35,14 @@ export interface LocatedModel {
   /** Commit hash of a model that comes from the hub. */
   readonly revision?: string;
   readonly source: 'folder' | 'cache' | 'download';
+}
+
+/** A repository that has to be asked of the hub. */
+export interface MissingModel {
+  readonly source: 'hub';
+  readonly reference: string;
+  readonly repo: RepoReference;
+  readonly settings: HubSettings;
 }
 
 function describeOfflineMiss(reference: string, repo: RepoReference, problem: string): UserError {
@@ -108,11 +118,11 @@ async function describeMistypedPath(
   });
 }
 
-async function locateRepo(
+async function findRepo(
   reference: string,
   repo: RepoReference,
   options: LocateOptions,
-): Promise<LocatedModel> {
+): Promise<LocatedModel | MissingModel> {
   const settings = readHubSettings(options.env ?? process.env);
   const snapshot = await findSnapshot(settings.cacheDir, repo);
   const missing = snapshot === undefined ? [] : await listMissingFiles(snapshot.dir);
@@ -129,18 +139,20 @@ async function locateRepo(
       snapshot === undefined ? `is not ${where}` : `is incomplete ${where}: ${listNames(missing)} missing`,
     );
   }
-  const { dir, commit } = await downloadModel(repo, settings, options);
-  return { dir, reference, revision: commit, source: 'download' };
+  return { source: 'hub', reference, repo, settings };
 }
 
 /**
- * Finds a model: a local folder, else a repository (`org/name` or `org/name@revision`) in the standard Hugging Face
- * cache, else one that is downloaded into that cache. A complete snapshot in the cache is used without asking the hub.
- * `hf:org/name` skips the local folder.
+ * Finds a model without using the network: a local folder, else a repository (`org/name` or `org/name@revision`) in
+ * the standard Hugging Face cache, if it is complete there, else what to ask the hub for. `hf:org/name` skips the local
+ * folder.
  *
- * @throws UserError `model_not_found`, `offline`, `download_failed`, `aborted`, `usage`, `invalid_config`
+ * @throws UserError `model_not_found`, `offline`, `usage`, `invalid_config`
  */
-export async function locateModel(reference: string, options: LocateOptions = {}): Promise<LocatedModel> {
+export async function findModel(
+  reference: string,
+  options: LocateOptions = {},
+): Promise<LocatedModel | MissingModel> {
   if (reference === '' || reference.includes('\0')) {
     throw new UserError('usage', `Expected a model folder or a hub id but received ${quote(reference)}.`, {
       param: 'model',
@@ -159,5 +171,17 @@ export async function locateModel(reference: string, options: LocateOptions = {}
   }
   const repo = parseRepoReference(reference, options.revision);
   if (repo === undefined) throw await describeUnknownPath(reference, path);
-  return locateRepo(reference, repo, options);
+  return findRepo(reference, repo, options);
+}
+
+/**
+ * As `findModel`; what is not on this machine is downloaded into the cache.
+ *
+ * @throws UserError as `findModel`, and `download_failed`, `aborted`
+ */
+export async function locateModel(reference: string, options: LocateOptions = {}): Promise<LocatedModel> {
+  const found = await findModel(reference, options);
+  if (found.source !== 'hub') return found;
+  const { dir, commit } = await downloadModel(found.repo, found.settings, options);
+  return { dir, reference, revision: commit, source: 'download' };
 }

@@ -1,8 +1,8 @@
-import type { FileHandle } from 'node:fs/promises';
 import { UserError } from '../errors.js';
+import { openLocalWeights } from './model-source.js';
+import type { WeightReader } from './model-source.js';
 import { printable, quote } from './quote.js';
 import { describeJson, isJsonObject, parseStrictJsonObject } from './strict-json.js';
-import { identify, openWeightFile, readExactly, resolveFile } from './weight-file.js';
 import type { FileIdentity } from './weight-file.js';
 
 /** Bits per element of every dtype of the format (safetensors 0.7). */
@@ -81,9 +81,11 @@ function refuse(path: string, problem: string, suggestion?: string): UserError {
 }
 
 /** The header's bytes. Nothing is allocated before the claimed length is compared with the file's size. */
-async function readHeaderBytes(handle: FileHandle, path: string, size: number): Promise<Uint8Array> {
+async function readHeaderBytes(reader: WeightReader): Promise<Uint8Array> {
+  const { label: path } = reader;
+  const { size } = reader.file;
   const prefix = Buffer.alloc(LENGTH_BYTES);
-  if (size < LENGTH_BYTES || !(await readExactly(handle, prefix, 0))) {
+  if (size < LENGTH_BYTES || !(await reader.read(prefix, 0))) {
     throw refuse(path, `it has ${size} bytes, and the header's length alone takes ${LENGTH_BYTES}`);
   }
   if (prefix.toString('latin1') === 'version ') {
@@ -97,8 +99,7 @@ async function readHeaderBytes(handle: FileHandle, path: string, size: number): 
     throw refuse(path, `the header claims ${length} bytes, but only ${size - LENGTH_BYTES} follow`);
   }
   const header = Buffer.alloc(Number(length));
-  if (!(await readExactly(handle, header, LENGTH_BYTES)))
-    throw refuse(path, 'it was truncated while being read');
+  if (!(await reader.read(header, LENGTH_BYTES))) throw refuse(path, 'it was truncated while being read');
   if (header[0] !== OPEN_BRACE) throw refuse(path, 'the header does not start with "{"');
   return header;
 }
@@ -212,35 +213,39 @@ function checkLayout(path: string, entries: readonly Entry[], dataBytes: number)
  * @throws UserError `invalid_checkpoint` naming the file and, where there is one, the tensor.
  */
 export async function readSafetensorsHeader(path: string): Promise<SafetensorsHeader> {
-  const resolved = await resolveFile(path);
-  const handle = await openWeightFile(resolved);
+  const reader = await openLocalWeights(path);
   try {
-    const file = await identify(handle, resolved);
-    const header = await readHeaderBytes(handle, path, file.size);
-    const json = parseStrictJsonObject(header, {
-      what: printable(path),
-      maxDepth: MAX_DEPTH,
-      integersOnly: true,
-    });
-    const { __metadata__: rawMetadata, ...rawTensors } = json;
-    const metadata = parseMetadata(path, rawMetadata);
-
-    const names = Object.keys(rawTensors);
-    if (names.length > MAX_TENSORS) {
-      throw refuse(path, `it has ${names.length} tensors, more than the allowed ${MAX_TENSORS}`);
-    }
-    const dataStart = LENGTH_BYTES + header.length;
-    const entries = names.map((name) => parseEntry(path, name, rawTensors[name]));
-    checkLayout(path, entries, file.size - dataStart);
-
-    const tensors = new Map(
-      entries.map(({ name, dtype, shape, begin, end }) => [
-        name,
-        { name, dtype, shape, file: file.path, offset: dataStart + begin, byteLength: end - begin },
-      ]),
-    );
-    return { tensors, metadata, file };
+    return await readHeader(reader);
   } finally {
-    await handle.close();
+    await reader.close();
   }
+}
+
+/** As `readSafetensorsHeader`, of a file that is open. */
+export async function readHeader(reader: WeightReader): Promise<SafetensorsHeader> {
+  const { label: path, file } = reader;
+  const header = await readHeaderBytes(reader);
+  const json = parseStrictJsonObject(header, {
+    what: printable(path),
+    maxDepth: MAX_DEPTH,
+    integersOnly: true,
+  });
+  const { __metadata__: rawMetadata, ...rawTensors } = json;
+  const metadata = parseMetadata(path, rawMetadata);
+
+  const names = Object.keys(rawTensors);
+  if (names.length > MAX_TENSORS) {
+    throw refuse(path, `it has ${names.length} tensors, more than the allowed ${MAX_TENSORS}`);
+  }
+  const dataStart = LENGTH_BYTES + header.length;
+  const entries = names.map((name) => parseEntry(path, name, rawTensors[name]));
+  checkLayout(path, entries, file.size - dataStart);
+
+  const tensors = new Map(
+    entries.map(({ name, dtype, shape, begin, end }) => [
+      name,
+      { name, dtype, shape, file: file.path, offset: dataStart + begin, byteLength: end - begin },
+    ]),
+  );
+  return { tensors, metadata, file };
 }

@@ -48,7 +48,8 @@ interface Partial {
   hash: Hash;
 }
 
-function createEtagHash({ etag, size }: RemoteFile): Hash {
+/** Of a file's content; begins with what git puts before it. */
+export function createEtagHash({ etag, size }: RemoteFile): Hash {
   if (etag.length === SHA256_HEX_LENGTH) return createHash('sha256');
   return createHash('sha1').update(`blob ${size}\0`);
 }
@@ -168,6 +169,17 @@ export function describeDiskFull(what: string, cause?: unknown): UserError {
   );
 }
 
+export function describeDamage({ name }: RemoteFile): TransientHubError {
+  return new TransientHubError(
+    'download_failed',
+    `${quote(name)} arrived damaged: its content hash is wrong.`,
+    {
+      param: name,
+      suggestions: ['Run the same command again.', 'Set HF_ENDPOINT to use another mirror if this repeats.'],
+    },
+  );
+}
+
 async function fill(partial: Partial, file: RemoteFile, options: TransferOptions): Promise<void> {
   await takeUp(partial, file, options);
   await retry(options.retry, options.signal, async (onArrival) => {
@@ -179,17 +191,7 @@ async function fill(partial: Partial, file: RemoteFile, options: TransferOptions
     } catch (error) {
       throw explainTransferFailure(error, file, options);
     }
-    throw new TransientHubError(
-      'download_failed',
-      `${quote(file.name)} arrived damaged: its content hash is wrong.`,
-      {
-        param: file.name,
-        suggestions: [
-          'Run the same command again.',
-          'Set HF_ENDPOINT to use another mirror if this repeats.',
-        ],
-      },
-    );
+    throw describeDamage(file);
   });
 }
 

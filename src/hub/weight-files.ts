@@ -1,8 +1,9 @@
-import { readdir, realpath, stat } from 'node:fs/promises';
+import { readdir, realpath } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { UnsupportedError, UserError } from '../errors.js';
 import { listNames, quote } from './quote.js';
 import { describeJson, isJsonObject, parseStrictJsonObject } from './strict-json.js';
+import type { ModelSource } from './model-source.js';
 import { readSmallFile } from './weight-file.js';
 
 export const SINGLE_FILE = 'model.safetensors';
@@ -98,39 +99,17 @@ function describeMissingWeights(label: string, names: readonly string[]): UserEr
 }
 
 /**
- * Which files hold the weights of a folder whose entries are (or will be) `names`; messages call it `label`.
+ * Which files hold the weights of a model; messages call it `label`.
  *
  * @throws UserError `invalid_checkpoint`; UnsupportedError `unsupported_model` for weights in other formats.
  */
-export async function findWeightFiles(
-  dir: string,
-  names: readonly string[],
-  label = dir,
-): Promise<WeightFiles> {
-  if (names.includes(SINGLE_FILE)) return { kind: 'single' };
-  if (names.includes(INDEX_FILE)) {
-    return { kind: 'sharded', index: await readWeightIndex(await resolveModelFile(dir, INDEX_FILE)) };
+export async function findWeightFiles(source: ModelSource, label: string): Promise<WeightFiles> {
+  if (source.names.includes(SINGLE_FILE)) return { kind: 'single' };
+  if (source.names.includes(INDEX_FILE)) {
+    const bytes = await source.readSmall(INDEX_FILE, MAX_INDEX_BYTES);
+    return { kind: 'sharded', index: parseWeightIndex(bytes, `${label}/${INDEX_FILE}`) };
   }
-  throw describeMissingWeights(label, names);
-}
-
-async function isFileThere(path: string): Promise<boolean> {
-  try {
-    return (await stat(path)).isFile();
-  } catch {
-    return false;
-  }
-}
-
-/** The files without which a snapshot cannot be served and that are not there; links must lead to a file. */
-export async function listMissingFiles(dir: string): Promise<readonly string[]> {
-  const missing = (await isFileThere(join(dir, 'config.json'))) ? [] : ['config.json'];
-  if (await isFileThere(join(dir, SINGLE_FILE))) return missing;
-  if (!(await isFileThere(join(dir, INDEX_FILE)))) return [...missing, SINGLE_FILE];
-  for (const shard of (await readWeightIndex(join(dir, INDEX_FILE))).shards) {
-    if (!(await isFileThere(join(dir, shard)))) missing.push(shard);
-  }
-  return missing;
+  throw describeMissingWeights(label, source.names);
 }
 
 /**

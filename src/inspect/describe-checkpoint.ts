@@ -30,11 +30,12 @@ export interface DescribeOptions {
 /** A weight that no layer is made of. */
 type OtherWeight = Pick<WeightSource, 'name' | 'shape' | 'byteLength'>;
 
+/** Folders whose graph is there already: of `fdq convert`, of onnxruntime-genai. */
+export type FolderKind = 'fdq' | 'genai';
+
 /** What checkpoints and converted folders know in different ways. */
 interface Extras {
-  readonly kind: 'checkpoint' | 'fdq';
-  /** Kinds of layers by name. */
-  readonly kinds: ReadonlyMap<string, string>;
+  readonly kind: 'checkpoint' | FolderKind;
   readonly others: readonly OtherWeight[];
   readonly alternatives: readonly Alternative[];
 }
@@ -44,27 +45,18 @@ export function describeCheckpoint(plan: CheckpointPlan, options: DescribeOption
   const tensors = new Set(plan.layers.map(({ tensor }) => tensor));
   return describePlan(plan, options, {
     kind: 'checkpoint',
-    kinds: new Map(
-      plan.plan.layers.flatMap(({ members, kind }) => members.map(({ name }) => [name, kind] as const)),
-    ),
     others: [...findSources(plan.floatGraph).values()].filter(({ name }) => !tensors.has(name)),
     alternatives: listAlternatives(plan, kvBytesPerToken(plan.decoder, plan.arithmetic.kv), options.memory),
   });
 }
 
-/** The report of a folder that `fdq convert` wrote. */
-export function describeFolder(plan: ServingPlan, options: DescribeOptions): InspectReport {
+/** The report of a folder that has its graph: what `fdq serve` would run. */
+export function describeFolder(kind: FolderKind, plan: ServingPlan, options: DescribeOptions): InspectReport {
   const nodes = new Map(plan.graph.nodes.map((node) => [node.name, node]));
   const layerNodes = plan.layers.flatMap(({ node }) => nodes.get(node) ?? []);
   const parts = new Set(layerNodes.flatMap(partsOf));
   return describePlan(plan, options, {
-    kind: 'fdq',
-    kinds: new Map(
-      plan.layers.map(({ name, node }) => [
-        name,
-        (nodes.get(node)?.opType ?? '').endsWith('Gather') ? 'embedding' : 'linear',
-      ]),
-    ),
+    kind,
     others: [...findSources(plan.graph).values()].filter(({ name }) => !parts.has(name)),
     alternatives: [],
   });
@@ -79,7 +71,7 @@ function partsOf({ opType, inputs }: GraphNode): readonly string[] {
 
 function describePlan(plan: ServingPlan, options: DescribeOptions, extras: Extras): InspectReport {
   const { checkpoint, arithmetic, decoder } = plan;
-  const layers = describeLayers(plan, options, extras.kinds);
+  const layers = describeLayers(plan, options);
   const perToken = kvBytesPerToken(decoder, arithmetic.kv);
   const layerBytes = uniqueTensors(layers).reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);
   const others: WeightGroup = {
@@ -148,18 +140,14 @@ export function totalsOf(
   };
 }
 
-function describeLayers(
-  plan: ServingPlan,
-  { isa, errors }: DescribeOptions,
-  kinds: ReadonlyMap<string, string>,
-): readonly LayerRow[] {
+function describeLayers(plan: ServingPlan, { isa, errors }: DescribeOptions): readonly LayerRow[] {
   const nodes = new Map(plan.graph.nodes.map((node) => [node.name, node]));
   return plan.layers.map((layer) => {
     const sums = layer.scheme === 'none' ? undefined : errors?.get(layer.tensor);
     return {
       name: layer.name,
       tensor: layer.tensor,
-      kind: kinds.get(layer.name) ?? 'linear',
+      kind: layer.kind ?? 'linear',
       shape: layer.shape,
       storedType: layer.storedType,
       scheme: layer.scheme,

@@ -1,15 +1,19 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { BugError, UserError } from '../errors.js';
-import { openCheckpoint, verifyUnchanged } from '../hub/checkpoint.js';
-import { locateModel, type LocateOptions } from '../hub/locate.js';
+import { BugError, UnsupportedError, UserError } from '../errors.js';
+import { openCheckpoint, readCheckpoint, verifyUnchanged, type Checkpoint } from '../hub/checkpoint.js';
+import { findModel, locateModel, type LocatedModel, type LocateOptions } from '../hub/locate.js';
+import { openRemoteModel } from '../hub/remote-source.js';
 import type { QuantizationFlags } from '../load/apply-quantization.js';
 import type { DtypeChoice } from '../load/arithmetic.js';
 import { isFdqFolder } from '../load/folder/open-folder.js';
 import { planFdqFolder } from '../load/folder/plan-folder.js';
+import { isGenaiFolder } from '../load/genai/genai-config.js';
+import { planGenaiFolder } from '../load/genai/plan-genai.js';
 import { planCheckpoint, type CheckpointPlan, type PlanOptions } from '../load/plan.js';
 import { explainLayer, type LayerExplanation } from '../quant/explain.js';
 import { resolveScheme } from '../quant/registry.js';
+import type { IsaName } from '../runtime/addon.js';
 import { chooseIsa, loadRuntime } from '../runtime/load-addon.js';
 import { availableMemoryBytes } from '../runtime/machine.js';
 import type { AutoLimits, AutoResult } from './auto.js';
@@ -50,42 +54,71 @@ export interface Inspection {
 }
 
 /**
- * Describes a model from its headers; weights are read only to be measured, one at a time.
+ * Describes a model from its headers; weights are read only to be measured, one at a time. Of a checkpoint on the hub
+ * that is not in the cache the headers alone are fetched, and nothing is kept, unless weights are to be read.
  * @throws UserError `model_not_found`, `invalid_checkpoint`, `unsupported_model` and what planning throws;
  *   `usage` for measuring what has no original weights
  */
 export async function inspectModel(options: InspectOptions): Promise<Inspection> {
-  if (options.model.endsWith('.json')) return readOnly(options, await openReport(options.model));
+  const { model, measure, auto, locate = {} } = options;
+  if (model.endsWith('.json')) return readOnly(options, await openReport(model));
   const { addon } = loadRuntime();
   const isa = chooseIsa(addon, options.isa);
-  if (options.model.endsWith('.onnx')) {
-    const file = path.resolve(options.model);
-    return readOnly(
-      options,
-      describeOnnx(await openOnnx(file), { reference: options.model, path: file }, isa),
-    );
+  if (model.endsWith('.onnx')) return inspectOnnx(options, path.resolve(model), isa);
+  if (!measure && auto === undefined) {
+    const found = await findModel(model, locate);
+    if (found.source !== 'hub') return inspectFolder(options, found, isa);
+    const remote = await openRemoteModel(found.repo, found.settings, { ...locate, reference: model });
+    if (remote.isCheckpoint) {
+      return inspectCheckpoint(options, await readCheckpoint(remote.location, remote.source));
+    }
   }
-  const located = await locateModel(options.model, options.locate ?? {});
-  const names = await readdir(located.dir);
-  if (await isFdqFolder(located.dir)) {
-    const { quantization, dtype } = options;
-    const plan = await planFdqFolder(located, { ...quantization, dtype }, isa);
-    const { errors } = plan;
-    const known = errors === undefined ? {} : { errors };
-    return readOnly(options, describeFolder(plan, { isa, memory: measureMachine(options), ...known }));
-  }
-  const onnx = await findOnnxFile(located.dir, names);
-  if (onnx !== undefined) {
-    const model = { reference: options.model, path: onnx };
-    return readOnly(options, describeOnnx(await openOnnx(onnx), model, isa));
-  }
-  return inspectCheckpoint(options, await openCheckpoint(located));
+  return inspectFolder(options, await locateModel(model, locate), isa);
 }
 
-async function inspectCheckpoint(
+async function inspectFolder(
   options: InspectOptions,
-  checkpoint: Awaited<ReturnType<typeof openCheckpoint>>,
+  located: LocatedModel,
+  isa: IsaName,
 ): Promise<Inspection> {
+  const { quantization, dtype } = options;
+  const request = { ...quantization, dtype };
+  const describe = { isa, memory: measureMachine(options) };
+  if (await isFdqFolder(located.dir)) {
+    const plan = await planFdqFolder(located, request, isa);
+    const { errors } = plan;
+    const known = errors === undefined ? {} : { errors };
+    return readOnly(options, describeFolder('fdq', plan, { ...describe, ...known }));
+  }
+  let refusal: string | undefined;
+  if (await isGenaiFolder(located.dir)) {
+    try {
+      return readOnly(
+        options,
+        describeFolder('genai', await planGenaiFolder(located, request, isa), describe),
+      );
+    } catch (error) {
+      if (!(error instanceof UnsupportedError)) throw error;
+      refusal = `fdq serve would not run this model. ${error.message}`;
+    }
+  }
+  const onnx = await findOnnxFile(located.dir, await readdir(located.dir));
+  if (onnx === undefined) return inspectCheckpoint(options, await openCheckpoint(located));
+  return inspectOnnx(options, onnx, isa, refusal);
+}
+
+async function inspectOnnx(
+  options: InspectOptions,
+  file: string,
+  isa: IsaName,
+  warning?: string,
+): Promise<Inspection> {
+  const report = describeOnnx(await openOnnx(file), { reference: options.model, path: file }, isa);
+  const warnings = warning === undefined ? report.warnings : [...report.warnings, warning];
+  return readOnly(options, { ...report, warnings });
+}
+
+async function inspectCheckpoint(options: InspectOptions, checkpoint: Checkpoint): Promise<Inspection> {
   const { addon } = loadRuntime();
   const isa = chooseIsa(addon, options.isa);
   const { auto: limits, quantization, dtype, onProgress, signal, memory } = options;

@@ -26,7 +26,7 @@ export interface ModelFacts {
   /** Folder or file. */
   readonly path: string;
   /** `checkpoint`: safetensors; `fdq`: a folder fdq wrote; `onnx`: any other ONNX model. */
-  readonly kind: 'checkpoint' | 'fdq' | 'onnx';
+  readonly kind: 'checkpoint' | 'fdq' | 'genai' | 'onnx';
   /** Hugging Face class name, or what an ONNX model says made it. */
   readonly architecture: string | null;
   readonly revision: string | null;

@@ -51,7 +51,9 @@ export function applyQuantization(
   const plan = makePlan({ graph, ...request, requantize: flags.requantize === true });
   const rewritten = quantizeGraph(graph, plan, { compute: arithmetic.compute });
   const chosen = withAttentionCompute(rewritten.graph, arithmetic.compute);
-  return { ...rewritten, graph: chosen, scheme: request.name, plan };
+  const kinds = new Map(plan.layers.flatMap(({ members, kind }) => members.map(({ name }) => [name, kind])));
+  const layers = rewritten.layers.map((layer) => ({ ...layer, kind: kinds.get(layer.name) }));
+  return { graph: chosen, layers, scheme: request.name, plan };
 }
 
 /** Attention multiplies in the type in which the inputs of linear layers travel. */

@@ -3,17 +3,20 @@ import { findEmbeddings } from './embeddings.js';
 import { findLinearLayers } from './linear-layers.js';
 import type { LayerMember, LinearLayer } from './linear-layers.js';
 
-/** What a matrix is for, which decides about its scheme where no rule names it. */
-export type LayerKind =
-  | 'linear'
-  | 'expert'
-  | 'embedding'
-  | 'lm_head'
+export const LAYER_KINDS = [
+  'linear',
+  'expert',
+  'embedding',
+  'lm_head',
   /** One tensor that is both. */
-  | 'tied embedding'
-  | 'router'
-  | 'shared-expert gate'
-  | 'norm';
+  'tied embedding',
+  'router',
+  'shared-expert gate',
+  'norm',
+] as const;
+
+/** What a matrix is for, which decides about its scheme where no rule names it. */
+export type LayerKind = (typeof LAYER_KINDS)[number];
 
 /** A linear layer or an embedding table: what a plan decides about. */
 export interface PlanLayer {
@@ -69,6 +72,10 @@ export function findPlanLayers(graph: Graph): readonly PlanLayer[] {
 }
 
 function kindOf({ members, names }: LinearLayer): LayerKind {
-  const all = [...members.map(({ name }) => name), ...names];
-  return KINDS.find(({ pattern }) => all.some((name) => pattern.test(name)))?.kind ?? 'linear';
+  return kindOfNames([...members.map(({ name }) => name), ...names]);
+}
+
+/** What the names of a linear layer say that it is for. */
+export function kindOfNames(names: readonly string[]): LayerKind {
+  return KINDS.find(({ pattern }) => names.some((name) => pattern.test(name)))?.kind ?? 'linear';
 }

@@ -1,4 +1,5 @@
 import type { DataType } from '../graph/ir.js';
+import type { LayerKind } from './plan-layers.js';
 
 /** What became of one weight matrix of a checkpoint. */
 export interface LayerReport {
@@ -6,6 +7,8 @@ export interface LayerReport {
   readonly name: string;
   /** The checkpoint's tensor. */
   readonly tensor: string;
+  /** What the matrix is for; absent: linear. */
+  readonly kind?: LayerKind | undefined;
   /** Graph node that computes the layer. */
   readonly node: string;
   /** [n, k] */

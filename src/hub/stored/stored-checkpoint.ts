@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { UserError } from '../../errors.js';
 import type { StoredFormat, StoredWeight } from '../../graph/ir.js';
+import type { ModelSource, WeightReader } from '../model-source.js';
 import { quote } from '../quote.js';
 import type { TensorInfo } from '../safetensors.js';
-import { openWeightFile, readExactly } from '../weight-file.js';
 import type { FileIdentity } from '../weight-file.js';
 import type { QuantizationConfig } from './quantization-config.js';
 import { nameStoredScheme } from './scheme-name.js';
@@ -21,6 +21,14 @@ export interface StoredTensors {
   readonly warnings: readonly string[];
 }
 
+/** The weight files, and what opens them. */
+interface WeightPlaces {
+  readonly files: readonly FileIdentity[];
+  readonly source: ModelSource;
+}
+
+/** Tensors read at the same time. */
+const VALUE_READERS = 8;
 /** Tensors read for their values are at most this large: the groups of a million columns. */
 const MAX_VALUE_BYTES = 1 << 23;
 const FLOAT_TYPES = ['BF16', 'F16', 'F32'] as const;
@@ -35,10 +43,10 @@ const KV_SCALE = /\.(?:[kv]_scale|kv_scale|[kv]_zero_point|[kv]_proj\.output_sca
 export async function readStoredTensors(
   { method, reader }: QuantizationConfig,
   tensors: ReadonlyMap<string, TensorInfo>,
-  files: readonly FileIdentity[],
+  { files, source }: WeightPlaces,
 ): Promise<StoredTensors> {
   const modules = groupByModule(tensors);
-  await readValues(modules, { suffixes: reader.valueSuffixes, files });
+  await readValues(modules, reader.valueSuffixes, { files, source });
   const matrices = [...modules.values()].flatMap((module) => {
     const matrix = reader.describe(module);
     return matrix === undefined ? [] : [{ module, matrix }];
@@ -92,7 +100,8 @@ function groupByModule(tensors: ReadonlyMap<string, TensorInfo>): ReadonlyMap<st
 
 async function readValues(
   modules: ReadonlyMap<string, StoredModule>,
-  { suffixes, files }: { readonly suffixes: readonly string[]; readonly files: readonly FileIdentity[] },
+  suffixes: readonly string[],
+  { files, source }: WeightPlaces,
 ): Promise<void> {
   const wanted = [...modules.values()].flatMap((module) =>
     suffixes.flatMap((suffix) => {
@@ -103,33 +112,34 @@ async function readValues(
   for (const identity of files) {
     const inFile = wanted.filter(({ tensor }) => tensor.file === identity.path);
     if (inFile.length === 0) continue;
-    const handle = await openWeightFile(identity.path, identity);
+    const reader = await source.reopen(identity);
     try {
-      for (const { module, suffix, tensor } of inFile) {
-        if (tensor.byteLength > MAX_VALUE_BYTES) {
-          throw new UserError(
-            'invalid_checkpoint',
-            `Expected at most ${MAX_VALUE_BYTES} bytes in tensor ${quote(tensor.name)} but it has ${tensor.byteLength}.`,
-            { param: tensor.name, suggestions: ['The checkpoint is damaged: get it again.'] },
-          );
-        }
-        const bytes = new Uint8Array(tensor.byteLength);
-        if (!(await readExactly(handle, bytes, tensor.offset))) {
-          throw new UserError(
-            'invalid_checkpoint',
-            `${quote(tensor.name)} was truncated while fdq read it.`,
-            {
-              param: tensor.name,
-              suggestions: ['Wait until nothing writes to the model folder any more, then start again.'],
-            },
-          );
-        }
-        module.setValue(suffix, bytes);
+      while (inFile.length > 0) {
+        const batch = inFile.splice(0, VALUE_READERS).map(async ({ module, suffix, tensor }) => {
+          module.setValue(suffix, await readValue(reader, tensor));
+        });
+        await Promise.all(batch);
       }
     } finally {
-      await handle.close();
+      await reader.close();
     }
   }
+}
+
+async function readValue(reader: WeightReader, tensor: TensorInfo): Promise<Uint8Array> {
+  if (tensor.byteLength > MAX_VALUE_BYTES) {
+    throw new UserError(
+      'invalid_checkpoint',
+      `Expected at most ${MAX_VALUE_BYTES} bytes in tensor ${quote(tensor.name)} but it has ${tensor.byteLength}.`,
+      { param: tensor.name, suggestions: ['The checkpoint is damaged: get it again.'] },
+    );
+  }
+  const bytes = new Uint8Array(tensor.byteLength);
+  if (await reader.read(bytes, tensor.offset)) return bytes;
+  throw new UserError('invalid_checkpoint', `${quote(tensor.name)} was truncated while fdq read it.`, {
+    param: tensor.name,
+    suggestions: ['Wait until nothing writes to the model folder any more, then start again.'],
+  });
 }
 
 /** Equal formats become one object, by which layers that can be fused are found. */

@@ -4,16 +4,11 @@ import path from 'node:path';
 import process from 'node:process';
 import { UserError } from '../../errors.js';
 import { readSmallFile, type FileIdentity } from '../../hub/weight-file.js';
-import {
-  MANIFEST_FILE,
-  MAX_MANIFEST_BYTES,
-  parseCacheManifest,
-  type CacheManifest,
-} from '../folder/manifest.js';
+import { MAX_MANIFEST_BYTES, parseCacheManifest, type CacheManifest } from '../folder/manifest.js';
 import { removeAbandoned } from '../folder/staged-folder.js';
 import { identifyWeights } from '../folder/open-folder.js';
 import { findDamagedTensor } from '../folder/verify-tensors.js';
-import { WEIGHTS_FILE } from '../folder/weights-file.js';
+import { MANIFEST_FILE, WEIGHTS_FILE } from '../../hub/layout.js';
 import { writeFailure } from '../folder/write-problems.js';
 
 /** Folder of quantized weights inside the cache folder of fdq. */

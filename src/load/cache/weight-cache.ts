@@ -8,7 +8,6 @@ import { FDQ_VERSION } from '../../version.js';
 import {
   FORMAT_VERSION,
   LAYOUT_VERSION,
-  MANIFEST_FILE,
   ROUNDING_CONTRACT,
   serializeManifest,
   type CacheManifest,
@@ -16,7 +15,8 @@ import {
 import { mapTensor } from '../folder/open-folder.js';
 import { StagedFolder } from '../folder/staged-folder.js';
 import { findDamagedTensor } from '../folder/verify-tensors.js';
-import { layOutTensors, WEIGHTS_FILE, WeightsFile } from '../folder/weights-file.js';
+import { MANIFEST_FILE, WEIGHTS_FILE } from '../../hub/layout.js';
+import { layOutTensors, WeightsFile } from '../folder/weights-file.js';
 import { cachedInitializers, cacheKey } from './cache-key.js';
 import { CacheFolder, type OpenedEntry } from './cache-folder.js';
 

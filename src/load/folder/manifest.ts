@@ -2,14 +2,15 @@ import { z } from 'zod';
 import { UserError } from '../../errors.js';
 import { DATA_TYPE_NAMES, findByteLength } from '../../graph/data-types.js';
 import type { DataType } from '../../graph/ir.js';
+import { WEIGHTS_FILE } from '../../hub/layout.js';
 import { parseStrictJsonObject } from '../../hub/strict-json.js';
 import type { DecoderInfo } from '../../models/architecture.js';
 import type { ErrorSums } from '../weight-meter.js';
+import { LAYER_KINDS } from '../../quant/plan-layers.js';
 import type { LayerReport } from '../../quant/report.js';
 import type { QuantizationFlags } from '../apply-quantization.js';
-import { TENSOR_ALIGNMENT, WEIGHTS_FILE, type WrittenTensor } from './weights-file.js';
+import { TENSOR_ALIGNMENT, type WrittenTensor } from './weights-file.js';
 
-export const MANIFEST_FILE = 'fdq.json';
 /** Version of fdq.json itself. */
 export const FORMAT_VERSION = 1;
 /** Version of the panel layouts of custom-ops/include/fdq/formats.h. */
@@ -89,6 +90,7 @@ const WEIGHTS = {
 const LAYER = z.looseObject({
   name: z.string(),
   tensor: z.string(),
+  kind: z.enum(LAYER_KINDS).optional(),
   node: z.string(),
   shape: z.array(count),
   storedType: dataType,

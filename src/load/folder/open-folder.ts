@@ -2,13 +2,13 @@ import path from 'node:path';
 import { UserError } from '../../errors.js';
 import type { Graph, Initializer } from '../../graph/ir.js';
 import { parseModel } from '../../graph/onnx.js';
+import { findLayout, GRAPH_FILE, MANIFEST_FILE, WEIGHTS_FILE } from '../../hub/layout.js';
 import { listFolder, resolveModelFile } from '../../hub/weight-files.js';
 import { identify, openWeightFile, readSmallFile, type FileIdentity } from '../../hub/weight-file.js';
-import { MANIFEST_FILE, MAX_MANIFEST_BYTES, parseModelManifest, type ModelManifest } from './manifest.js';
+import { MAX_MANIFEST_BYTES, parseModelManifest, type ModelManifest } from './manifest.js';
 import { checkDecoderGraph } from './check-graph.js';
-import { WEIGHTS_FILE, type TensorPlace } from './weights-file.js';
+import type { TensorPlace } from './weights-file.js';
 
-export const GRAPH_FILE = 'model.onnx';
 const MAX_GRAPH_BYTES = 256 * 1024 * 1024;
 
 /** A folder that `fdq convert` wrote, every size and place in it proven; no weight is read. */
@@ -22,7 +22,7 @@ export interface FdqFolder {
 
 /** Whether `fdq convert` wrote the folder. */
 export async function isFdqFolder(dir: string): Promise<boolean> {
-  return (await listFolder(dir)).includes(MANIFEST_FILE);
+  return findLayout(await listFolder(dir)) === 'fdq';
 }
 
 /**

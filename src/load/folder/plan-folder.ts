@@ -1,6 +1,7 @@
 import { UserError } from '../../errors.js';
 import type { Graph } from '../../graph/ir.js';
 import { readConfig, readGenerationFile, type CheckpointLocation } from '../../hub/checkpoint.js';
+import { createFolderSource } from '../../hub/model-source.js';
 import { listFolder } from '../../hub/weight-files.js';
 import { FDQ_DOMAIN } from '../../models/blocks/context.js';
 import type { IsaName } from '../../runtime/addon.js';
@@ -30,12 +31,12 @@ export async function planFdqFolder(
     kv: asked === 'auto' ? made : asked,
     isa,
   });
-  const names = await listFolder(dir);
+  const source = createFolderSource(dir, await listFolder(dir));
   return {
     checkpoint: {
       ...location,
-      config: await readConfig(dir, names),
-      generationConfig: await readGenerationFile(dir, names),
+      config: await readConfig(source, dir),
+      generationConfig: await readGenerationFile(source),
       tensors: new Map(),
       totalBytes: weights.size,
       files: [weights],

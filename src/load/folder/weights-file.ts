@@ -5,7 +5,6 @@ import { byteLengthOf } from '../../graph/data-types.js';
 import type { DataType, Initializer } from '../../graph/ir.js';
 import { writeFailure } from './write-problems.js';
 
-export const WEIGHTS_FILE = 'weights.bin';
 /** Tensors start on a page, so that each can be mapped by itself. */
 export const TENSOR_ALIGNMENT = 4096;
 /** Bytes hashed and written at a time: hashing them keeps the JS thread for well under a millisecond. */

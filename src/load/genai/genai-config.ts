@@ -1,11 +1,9 @@
-import { listFolder, resolveModelFile } from '../../hub/weight-files.js';
-import { readSmallFile } from '../../hub/weight-file.js';
-import { describeJson, isJsonObject, parseStrictJsonObject } from '../../hub/strict-json.js';
+import { decoderFileOf, findLayout, readGenaiJson } from '../../hub/layout.js';
+import { createFolderSource } from '../../hub/model-source.js';
+import { describeJson, isJsonObject } from '../../hub/strict-json.js';
+import { listFolder } from '../../hub/weight-files.js';
 import { refuseConfig, refuseModel } from './problems.js';
 
-export const GENAI_CONFIG_FILE = 'genai_config.json';
-const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
-const MAX_CONFIG_DEPTH = 32;
 /** Far above any model; keeps products of sizes exact. */
 const MAX_SIZE = 2 ** 31 - 1;
 const SAMPLING_KEYS = ['temperature', 'top_k', 'top_p', 'min_p'] as const;
@@ -39,16 +37,12 @@ export interface GenaiConfig {
 
 /** Whether a folder holds a model of onnxruntime-genai and no safetensors, which would be served instead. */
 export async function isGenaiFolder(dir: string): Promise<boolean> {
-  const names = await listFolder(dir);
-  return names.includes(GENAI_CONFIG_FILE) && !names.some((name) => name.endsWith('.safetensors'));
+  return findLayout(await listFolder(dir)) === 'genai';
 }
 
 /** @throws UserError `invalid_checkpoint` naming the key, UnsupportedError for models that are not one decoder */
 export async function readGenaiConfig(dir: string): Promise<GenaiConfig> {
-  const bytes = await readSmallFile(await resolveModelFile(dir, GENAI_CONFIG_FILE), MAX_CONFIG_BYTES);
-  return parseGenaiConfig(
-    parseStrictJsonObject(bytes, { what: GENAI_CONFIG_FILE, maxDepth: MAX_CONFIG_DEPTH }),
-  );
+  return parseGenaiConfig(await readGenaiJson(createFolderSource(dir, await listFolder(dir))));
 }
 
 /** @throws as `readGenaiConfig` */
@@ -65,7 +59,7 @@ export function parseGenaiConfig(json: Json): GenaiConfig {
   const numHeads = sizeAt(decoder, 'num_attention_heads', path);
   return {
     type: textAt(model, 'type', 'decoder'),
-    filename: fileNameOf(decoder),
+    filename: decoderFileOf(json),
     vocabSize: sizeAt(model, 'vocab_size', 'model.'),
     contextLength: sizeAt(model, 'context_length', 'model.'),
     hiddenSize: sizeAt(decoder, 'hidden_size', path),
@@ -95,16 +89,6 @@ function windowOf(decoder: Json): number | undefined {
   const sliding = decoder['sliding_window'];
   const size = isJsonObject(sliding) ? sliding['window_size'] : undefined;
   return typeof size === 'number' && size > 0 ? size : undefined;
-}
-
-function fileNameOf(decoder: Json): string {
-  const name = textAt(decoder, 'filename', 'model.onnx');
-  if (!/^[^/\\\p{Cc}]+\.onnx$/u.test(name)) {
-    throw refuseConfig(
-      `model.decoder.filename is ${describeJson(name)}, not an .onnx file of the same folder`,
-    );
-  }
-  return name;
 }
 
 function objectAt(json: Json, key: string, path: string): Json {

@@ -1,6 +1,7 @@
 import { intAttribute } from '../../graph/builder.js';
 import type { GraphNode, Initializer, WeightSource } from '../../graph/ir.js';
 import { byteLengthOf, elementTypeOf } from '../../graph/data-types.js';
+import { kindOfNames } from '../../quant/plan-layers.js';
 import {
   addRows,
   findConstant,
@@ -208,9 +209,11 @@ function reportStored(
   const bytes = constants.reduce((sum, { dataType, shape }) => sum + byteLengthOf(dataType, shape), 0);
   const zeroPoints = constants[2] === undefined ? '' : ':asymmetric';
   const tensor = parts[0] as string;
+  const name = layerNameOf(node, tensor);
   draft.stored.push({
-    name: layerNameOf(node, tensor),
+    name,
     tensor,
+    kind: node.opType.startsWith('Gather') ? 'embedding' : kindOfNames([name]),
     node: node.name,
     shape,
     storedType: constants[0]?.dataType ?? 'uint8',

@@ -1,8 +1,8 @@
-import path from 'node:path';
 import { UserError } from '../../errors.js';
 import type { Graph, Initializer } from '../../graph/ir.js';
 import { parseModel } from '../../graph/onnx.js';
 import { readGenerationFile, type Checkpoint, type CheckpointLocation } from '../../hub/checkpoint.js';
+import { createFolderSource } from '../../hub/model-source.js';
 import { identify, openWeightFile, readSmallFile, type FileIdentity } from '../../hub/weight-file.js';
 import { listFolder, resolveModelFile } from '../../hub/weight-files.js';
 import type { LayerReport } from '../../quant/report.js';
@@ -36,7 +36,7 @@ export async function planGenaiFolder(
   if (options.chooseQuantization !== undefined) throw refuseAuto(reference);
   const config = await readGenaiConfig(dir);
   const file = await resolveModelFile(dir, config.filename);
-  const parsed = parseModel(await readSmallFile(file, MAX_GRAPH_BYTES), { dir: path.dirname(file) });
+  const parsed = parseModel(await readSmallFile(file, MAX_GRAPH_BYTES), { dir });
   const { graph, info, stored } = packDecoder(parsed, config);
   const flags = flagsFor(reference, options, stored);
   const { kvCacheDtype } = requestOf(flags);
@@ -140,7 +140,8 @@ async function describeFolder(
   graph: Graph,
 ): Promise<Checkpoint> {
   const files = await identifyFiles(graph);
-  const generationFile = await readGenerationFile(location.dir, await listFolder(location.dir));
+  const { dir } = location;
+  const generationFile = await readGenerationFile(createFolderSource(dir, await listFolder(dir)));
   return {
     ...location,
     config: { eos_token_id: eosTokenIds },
