@@ -82,6 +82,7 @@ InvalidGroup repack_zeros(const StoredZeros& zeros, const uint8_t* source, int8_
   const int64_t per_word = 32 / bits;
   const int64_t line = ceil_div(zeros.n, per_word);
   const uint32_t mask = (1u << bits) - 1;
+  const uint32_t ones = bits == 4 ? 0x11111111u : 0x01010101u;
   if (target != nullptr)
     std::fill(target, target + num_panels(zeros.n) * kPanelRows * zeros.groups, int8_t{0});
   for (int64_t row = 0; row < zeros.n; ++row) {
@@ -92,8 +93,9 @@ InvalidGroup repack_zeros(const StoredZeros& zeros, const uint8_t* source, int8_
       const int64_t at = by_rows ? row / per_word * zeros.groups + group : group * line + row / per_word;
       uint32_t word;
       std::memcpy(&word, source + 4 * at, sizeof word);
-      const uint32_t stored = (word >> shift) + (zeros.minus_one ? 1 : 0);
-      const int zero = static_cast<int>(stored & mask) - (1 << (bits - 1));
+      // Writers subtract from whole words: a zero point of 0 borrows from the one after it.
+      if (zeros.minus_one) word += ones;
+      const int zero = static_cast<int>((word >> shift) & mask) - (1 << (bits - 1));
       if (target != nullptr) {
         target[panel_index(row, group, zeros.groups)] = static_cast<int8_t>(zero);
       } else if (zero != 0) {

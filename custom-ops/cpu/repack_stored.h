@@ -76,7 +76,7 @@ enum class ZeroLayout { kGptq, kAwq, kPackedRows };
 struct StoredZeros {
   WeightFormat format;  // kInt8 or kInt4
   ZeroLayout layout;
-  bool minus_one;  // stored is the zero point minus one, modulo 2^bits
+  bool minus_one;  // stored is the word of zero points minus one in every place, modulo 2^32
   int64_t n, groups;
 };
 

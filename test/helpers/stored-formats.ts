@@ -190,13 +190,9 @@ export function gptqCase(name: string, scheme: string, options: GptqOptions): St
         bits,
         place: (row, column) => [(column * n) / perWord + Math.floor(row / perWord), row % perWord],
       };
-      // Version 1 stores zero points minus one, in as many bits: 0 becomes the largest code.
-      const stored = pack(
-        n,
-        groups,
-        zeroPlaces,
-        (row, at) => zeros[row * groups + at]! - (version === 1 ? 1 : 0),
-      );
+      const stored = pack(n, groups, zeroPlaces, (row, at) => zeros[row * groups + at]!);
+      // Version 1 is version 2 minus one in every place, subtracted from whole words: a 0 borrows from the next place.
+      if (version === 1) stored.forEach((word, at) => (stored[at] = word - (bits === 4 ? 0x11111111 : 0x01010101)));
       return {
         weights: groupedWeights(drawn),
         tensors: {

@@ -19,8 +19,13 @@ interface GptqConfig {
 }
 
 /**
- * GPTQ as AutoGPTQ, GPTQModel and transformers write it: int32 words along k, `qzeros` minus one in version 1
- * (modulo 2^bits, so that 15 means 0), `g_idx` with the group of each column. https://arxiv.org/abs/2210.17323
+ * GPTQ as AutoGPTQ, GPTQModel and transformers write it: int32 words along k, `qzeros` minus one in version 1,
+ * `g_idx` with the group of each column. https://arxiv.org/abs/2210.17323
+ *
+ * A zero point of 0 minus one: GPTQModel (utils/model.py, convert_gptq_v1_to_v2_format_module and its inverse) adds and
+ * subtracts 0x11111111 as whole words, so that 15 means 0 and has borrowed from the next; fdq does the same. Where no 0
+ * is stored every reader agrees. Where one is, AutoGPTQ's qlinear_cuda_old and exllamav2 mask each zero point by itself
+ * and vLLM's q_gemm.cu takes 16.
  */
 export const gptq: StoredMethod = {
   name: 'gptq',
