@@ -5,6 +5,7 @@
 #include "addon/memory.h"
 #include "addon/napi_util.h"
 #include "addon/repack.h"
+#include "addon/restore.h"
 #include "addon/score.h"
 #include "addon/session_object.h"
 #include "addon/weights.h"
@@ -50,6 +51,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("repackWeight", Napi::Function::New<repack_weight>(env, "repackWeight"));
   exports.Set("scoreLogits", Napi::Function::New<score_logits>(env, "scoreLogits"));
   exports.Set("compressLogits", Napi::Function::New<compress_logits>(env, "compressLogits"));
+  exports.Set("restoreWeight", Napi::Function::New<restore_weight>(env, "restoreWeight"));
   exports.Set("createSession", Napi::Function::New<SessionObject::create>(env, "createSession"));
   exports.Set("runLinear", Napi::Function::New<run_linear_job>(env, "runLinear"));
   exports.Set("measureReadBandwidth", Napi::Function::New<measure_read_bandwidth>(env, "measureReadBandwidth"));

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "cpu/number_formats.h"
+#include "cpu/code_values.h"
 
 namespace fdq {
 namespace {
@@ -23,7 +23,7 @@ struct Values {
     const int count = 1 << 8 / codes_per_byte(format);
     std::vector<float> sorted;
     for (int code = 0; code < count; ++code) {
-      const float value = value_of(format, static_cast<uint8_t>(code));
+      const float value = code_to_float(format, static_cast<uint8_t>(code));
       of[static_cast<size_t>(code)] = value;
       // int8 leaves out the most negative integer, e4m3 has two NaN. int4 has -8 where scales are searched,
       // and needs no code beyond -7 where they are not.
@@ -34,23 +34,6 @@ struct Values {
     const size_t last = sorted.size() - 1;
     above = sorted[last] + (static_cast<double>(sorted[last]) - sorted[last - 1]) / 2;
     below = sorted[0] - (static_cast<double>(sorted[1]) - sorted[0]) / 2;
-  }
-
-  static float value_of(WeightFormat format, uint8_t code) {
-    switch (format) {
-      case WeightFormat::kInt8:
-        return static_cast<int8_t>(code);
-      case WeightFormat::kInt4:
-        return static_cast<float>(nibble_to_int(code));
-      case WeightFormat::kInt2:
-        return int2_to_float(code);
-      case WeightFormat::kNF4:
-        return kNF4Values[code];
-      case WeightFormat::kE2M1:
-        return e2m1_to_float(code);
-      default:
-        return e4m3_to_float(code);
-    }
   }
 };
 

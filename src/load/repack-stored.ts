@@ -1,7 +1,6 @@
 import { BugError, UserError } from '../errors.js';
 import type { StoredPart, StoredWeight, WeightSource } from '../graph/ir.js';
-import { memberSlices, unpackPanels } from '../quant/packed-layout.js';
-import { schemeOfStored } from '../quant/stored-scheme.js';
+import { memberSlices } from '../quant/packed-layout.js';
 import type { NativeAddon, RepackJob, RepackResult, StoredPartName } from '../runtime/addon.js';
 import { unreadable } from './read-problems.js';
 
@@ -60,8 +59,8 @@ export async function repackStored(addon: NativeAddon, request: RepackRequest): 
 }
 
 /**
- * The float32 values [n, k] of a stored weight, to be quantized to another scheme. Takes the memory of all of them and
- * of the codes twice.
+ * The float32 values [n, k] of a stored weight, to be quantized to another scheme: `dequantize` of its scheme. Takes the
+ * memory of all of them and of the codes.
  * @throws UserError as `repackStored`
  */
 export async function restoreStored(
@@ -80,9 +79,22 @@ export async function restoreStored(
     ...(native.asymmetric === true ? { zeroPoints: new Int8Array(slice.zeroPointCount) } : {}),
   };
   await repackStored(addon, { ...request, target });
-  const { weight: codes, ...parts } = target;
-  const canonical = unpackPanels({ n, k, native }, { codes, ...parts });
-  return schemeOfStored(source.stored).dequantize(source, canonical);
+  const { format, groupN, groupK, block } = native;
+  const { columnOrder } = source.stored.format;
+  const values = new Float32Array(n * k);
+  await addon.restoreWeight({
+    n,
+    k,
+    format,
+    groupN,
+    groupK,
+    ...(block === undefined ? {} : { block }),
+    ...(columnOrder === undefined ? {} : { columnOrder }),
+    ...target,
+    target: values,
+    threads: request.threads,
+  });
+  return values;
 }
 
 function partsOf({ parts }: StoredWeight): readonly StoredPart[] {

@@ -242,6 +242,18 @@ export interface CompareJob extends Pick<
   readonly blockScales?: Uint8Array;
 }
 
+/** Panels whose float32 values [n, k] are wanted: ((code - zero point) * block scale) * scale, rounded once. */
+export interface RestoreJob extends Omit<CompareJob, 'source' | 'dataType' | 'format' | 'groupN'> {
+  readonly format: RepackJob['format'];
+  readonly groupN: RepackJob['groupN'];
+  /** Shaped like the scales of rows. */
+  readonly zeroPoints?: Int8Array;
+  /** [k]: where each column of the codes goes. */
+  readonly columnOrder?: Int32Array;
+  /** [n, k] */
+  readonly target: Float32Array;
+}
+
 /** Sums over every original w and the r that kernels restore; the same for any number of threads. */
 export interface WeightError {
   readonly status: 'ok';
@@ -314,6 +326,8 @@ export interface NativeAddon {
   repackWeight(job: RepackJob): Promise<RepackResult>;
   scoreLogits(job: ScoreJob): Promise<Scores>;
   compressLogits(job: CompressJob): Promise<void>;
+  /** What packed weights stand for, on `threads` threads. */
+  restoreWeight(job: RestoreJob): Promise<void>;
   createSession(options: SessionOptions): Promise<NativeSession>;
   /** Runs one linear layer without a session, for contract tests and benchmarks. */
   runLinear(job: LinearJob): Promise<Float32Array>;

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../../src/errors.js';
 import { openWeightFile } from '../../src/hub/weight-file.js';
-import { repackStored } from '../../src/load/repack-stored.js';
+import { repackStored, restoreStored } from '../../src/load/repack-stored.js';
 import { memberSlices, unpackPanels } from '../../src/quant/packed-layout.js';
 import { schemeOfStored } from '../../src/quant/stored-scheme.js';
-import type { RepackJob } from '../../src/runtime/addon.js';
+import type { RepackJob, RestoreJob } from '../../src/runtime/addon.js';
 import { openAddon } from '../helpers/addon.js';
 import { STORED_CASES } from '../helpers/stored-cases.js';
 import { createRandom, INPUT_SCALE } from '../helpers/stored-formats.js';
@@ -36,6 +36,16 @@ async function repackedWeights(source: StoredSource, threads: number): Promise<F
   return schemeOfStored(source.stored).dequantize(source, canonical);
 }
 
+/** The floats that the addon restores. */
+async function restoredWeights(source: StoredSource, threads: number): Promise<Float32Array> {
+  const handle = await openWeightFile(source.file);
+  try {
+    return await restoreStored(addon, { source, threads, fdOf: () => handle.fd });
+  } finally {
+    await handle.close();
+  }
+}
+
 /** Rows and columns that fill panels, groups and tiles, or not. */
 const SHAPES = [
   [1, 1],
@@ -57,6 +67,8 @@ describe.each(STORED_CASES.map((stored) => [stored.name, stored] as const))('%s'
     for (const threads of [1, 3]) {
       const values = await repackedWeights(source, threads);
       expect(Buffer.compare(Buffer.from(values.buffer), Buffer.from(sample.weights.buffer))).toBe(0);
+      const restored = await restoredWeights(source, threads);
+      expect(Buffer.compare(Buffer.from(restored.buffer), Buffer.from(values.buffer))).toBe(0);
     }
   });
 
@@ -187,6 +199,58 @@ describe('a stored weight', () => {
       code: 'invalid_checkpoint',
       message: expect.stringContaining('the system reported error') as string,
     });
+  });
+});
+
+describe('gptq version 1', () => {
+  // Zero points of rows 0 to 7 in a word, and that word minus 0x11111111 by hand.
+  it.each([
+    [[8, 8, 8, 8, 8, 8, 8, 8], 0x77777777],
+    [[0, 5, 1, 15, 7, 8, 1, 2], 0x1076e03f],
+    [[0, 0, 0, 0, 0, 0, 0, 0], 0xeeeeeeef],
+  ])('zero points %j are stored as a word less ones', async (zeros, word) => {
+    const stored = storedCase('gptq v1, 4 bits, zero points');
+    const { tensors } = stored.write(8, 64, createRandom(1));
+    const data = Uint8Array.from([0, 8, 16, 24].map((shift) => (word >>> shift) & 0xff));
+    const source = sampleWeight(
+      await openSample({ ...stored, tensors: { ...tensors, qzeros: { ...tensors['qzeros']!, data } } }),
+    );
+    const target = {
+      weight: new Uint8Array((16 * 64) / 2),
+      scales: new Float32Array(16),
+      zeroPoints: new Int8Array(16),
+    };
+    const handle = await openWeightFile(source.file);
+    await repackStored(addon, { source, target, threads: 1, fdOf: () => handle.fd });
+    await handle.close();
+    expect([...target.zeroPoints.subarray(0, 8)].map((zero) => zero + 8)).toEqual(zeros);
+  });
+});
+
+describe('restoreWeight checks what would corrupt memory', () => {
+  const job: RestoreJob = {
+    n: 16,
+    k: 64,
+    format: 'int4',
+    groupN: 1,
+    groupK: 32,
+    weight: new Uint8Array(512),
+    scales: new Float32Array(32),
+    target: new Float32Array(16 * 64),
+    threads: 1,
+  };
+
+  it.each<[string, Partial<RestoreJob>, RegExp]>([
+    ['too small a weight', { weight: new Uint8Array(511) }, /exactly the size/],
+    ['too few scales', { scales: new Float32Array(16) }, /exactly the size/],
+    ['too small a target', { target: new Float32Array(16 * 63) }, /n \* k floats/],
+    ['too few zero points', { zeroPoints: new Int8Array(31) }, /shaped like the scales/],
+    ['a column twice', { columnOrder: new Int32Array(64) }, /every column once/],
+    ['a column out of range', { columnOrder: new Int32Array(64).fill(64) }, /every column once/],
+    ['too few columns', { columnOrder: Int32Array.of(0, 1) }, /k entries/],
+    ['no rows', { n: 0 }, /out of range/],
+  ])('%s', (_, changes, message) => {
+    expect(() => addon.restoreWeight({ ...job, ...changes })).toThrow(message);
   });
 });
 
