@@ -8,7 +8,7 @@ import { listInitializers } from '../graph/scopes.js';
 import { readSmallFile } from '../hub/weight-file.js';
 import { resolveModelFile } from '../hub/weight-files.js';
 import { requestOf } from '../load/apply-quantization.js';
-import { StagedFolder } from '../load/folder/staged-folder.js';
+import { SHARED_MODES, StagedFolder } from '../load/folder/staged-folder.js';
 import { layOutTensors } from '../load/folder/weights-file.js';
 import { GENAI_FILE } from '../hub/layout.js';
 import { isGenaiFolder, readGenaiConfig } from '../load/genai/genai-config.js';
@@ -64,7 +64,7 @@ export async function convertGraph(
     force: options.force,
     source: path.dirname(input.file),
   });
-  const staged = await StagedFolder.create(target);
+  const staged = await StagedFolder.create(target, SHARED_MODES);
   try {
     const { job, layers } = await planGraph(input, options, { observer, dir: staged.dir, target });
     const probe = options.verify ? await probeModel(job.source, input.file, load.threads) : undefined;

@@ -3,7 +3,7 @@ import { openCheckpoint } from '../hub/checkpoint.js';
 import { locateModel } from '../hub/locate.js';
 import { isFdqFolder } from '../load/folder/open-folder.js';
 import { isGenaiFolder } from '../load/genai/genai-config.js';
-import { StagedFolder } from '../load/folder/staged-folder.js';
+import { SHARED_MODES, StagedFolder } from '../load/folder/staged-folder.js';
 import type { LoadOptions } from '../load/load-model.js';
 import { planCheckpoint } from '../load/plan.js';
 import { requestOf } from '../load/apply-quantization.js';
@@ -85,7 +85,7 @@ export async function convert(options: ConvertOptions, observer: ConvertObserver
   await checkFreeSpace(target, writer.estimateBytes(plan));
   observer.phase('plan', 'done');
 
-  const staged = await StagedFolder.create(target);
+  const staged = await StagedFolder.create(target, SHARED_MODES);
   try {
     observer.phase('write', 'start');
     const job = { plan, runtime, threads: load.threads, dir: staged.dir, signal };

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { serializeModel } from '../graph/onnx.js';
-import type { Graph, Initializer, WeightSource } from '../graph/ir.js';
+import type { Graph, Initializer } from '../graph/ir.js';
 import type { Checkpoint } from '../hub/checkpoint.js';
 import { GRAPH_FILE, MANIFEST_FILE, WEIGHTS_FILE } from '../hub/layout.js';
 import { openWeightFile, readExactly } from '../hub/weight-file.js';
@@ -15,12 +15,12 @@ import {
   type ModelManifest,
   type SourceFile,
 } from '../load/folder/manifest.js';
+import { SHARED_MODES } from '../load/folder/staged-folder.js';
 import { layOutTensors, WeightsFile, type WrittenTensor } from '../load/folder/weights-file.js';
 import { writeFailure } from '../load/folder/write-problems.js';
 import type { CheckpointPlan } from '../load/plan.js';
-import { WeightMeter, type ErrorSums } from '../load/weight-meter.js';
-import { resolveScheme } from '../quant/registry.js';
 import { FDQ_VERSION } from '../version.js';
+import { LayerMeter } from './layer-meter.js';
 import { produceWeights } from './produce-weights.js';
 import { verifyFdq } from './verify-fdq.js';
 import type { ConvertJob, FormatWriter, WriteReport } from './writer.js';
@@ -42,7 +42,8 @@ async function write(job: ConvertJob): Promise<WriteReport> {
   const { plan, dir } = job;
   const layout = layOutTensors(plan.graph.initializers.values());
   const totalBytes = layout.tensors.reduce((sum, { bytes }) => sum + bytes, 0);
-  const file = await WeightsFile.create(path.join(dir, WEIGHTS_FILE), layout);
+  const file = await WeightsFile.create(path.join(dir, WEIGHTS_FILE), layout, SHARED_MODES.file);
+  const meter = new LayerMeter(job);
   let written: readonly WrittenTensor[];
   try {
     let doneBytes = 0;
@@ -51,6 +52,7 @@ async function write(job: ConvertJob): Promise<WriteReport> {
       checkpoint: plan.checkpoint,
       threads: job.threads,
       signal: job.signal,
+      inspect: (layer, parts) => meter.measure(layer, parts),
       write: async ({ name }, bytes) => {
         await file.write(name, bytes);
         doneBytes += bytes.byteLength;
@@ -60,11 +62,14 @@ async function write(job: ConvertJob): Promise<WriteReport> {
     written = file.finish();
   } finally {
     await file.close();
+    await meter.close();
   }
   const model = serializeModel(withWeightsIn(plan.graph, dir, written), { dir });
   await writeText(path.join(dir, GRAPH_FILE), model);
-  const errors = await measureErrors(job);
-  const manifest = { ...(await describeModel(plan, { bytes: layout.bytes, tensors: written })), errors };
+  const manifest = {
+    ...(await describeModel(plan, { bytes: layout.bytes, tensors: written })),
+    errors: meter.errors,
+  };
   await writeText(path.join(dir, MANIFEST_FILE), serializeManifest(manifest));
   return { weightBytes: totalBytes };
 }
@@ -107,41 +112,6 @@ async function describeModel(
     layers: plan.layers,
     weights: { file: WEIGHTS_FILE, ...weights },
   };
-}
-
-/** What quantizing lost, tensor by tensor, of those that are floats in the checkpoint. */
-async function measureErrors({
-  plan,
-  runtime,
-  threads,
-  signal,
-}: ConvertJob): Promise<Record<string, ErrorSums>> {
-  const { files } = plan.checkpoint;
-  const sources = new Map<string, WeightSource>();
-  for (const { data } of plan.floatGraph.initializers.values()) {
-    if (data.kind === 'weight') for (const member of data.members) sources.set(member.name, member);
-  }
-  const meter = new WeightMeter({
-    addon: runtime.addon,
-    threads,
-    open: (file) =>
-      openWeightFile(
-        file,
-        files.find((identity) => identity.path === file),
-      ),
-  });
-  const errors: Record<string, ErrorSums> = {};
-  try {
-    for (const { tensor, scheme } of plan.layers) {
-      signal.throwIfAborted();
-      const source = sources.get(tensor);
-      if (scheme === 'none' || source === undefined || source.stored !== undefined) continue;
-      errors[tensor] = await meter.measure(source, resolveScheme(scheme));
-    }
-  } finally {
-    await meter.close();
-  }
-  return errors;
 }
 
 /** Name, size and digest of the header, which starts with its own length. */

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { BugError } from '../errors.js';
 import type { Graph, Initializer } from '../graph/ir.js';
 import { serializeModel } from '../graph/onnx.js';
+import { SHARED_MODES } from '../load/folder/staged-folder.js';
 import { layOutTensors, WeightsFile, type WeightsLayout } from '../load/folder/weights-file.js';
 import { writeFailure } from '../load/folder/write-problems.js';
 import { describeForGenai } from './onnx/genai-config.js';
@@ -32,7 +33,7 @@ async function write(job: ConvertJob): Promise<WriteReport> {
   const { plan, dir } = job;
   const lowered = lowerGraph(plan.graph, plan.decoder);
   const layout = layOut(lowered);
-  const file = await WeightsFile.create(path.join(dir, DATA_FILE), layout);
+  const file = await WeightsFile.create(path.join(dir, DATA_FILE), layout, SHARED_MODES.file);
   try {
     await writeTensors(job, lowered, file);
     file.finish();

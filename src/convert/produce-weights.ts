@@ -1,7 +1,7 @@
-import type { Graph, Initializer, QuantizedLayer, WeightSource } from '../graph/ir.js';
+import type { Graph, Initializer, QuantizedLayer, QuantizedPart, WeightSource } from '../graph/ir.js';
 import { verifyUnchanged, type Checkpoint } from '../hub/checkpoint.js';
 import { openWeightFile } from '../hub/weight-file.js';
-import { isMapped, streamWeights } from '../load/stream-weights.js';
+import { isMapped, streamWeights, type LayerParts } from '../load/stream-weights.js';
 import { unreadable } from '../load/read-problems.js';
 import type { NativeAddon } from '../runtime/addon.js';
 import { BufferPool } from './buffer-pool.js';
@@ -21,6 +21,8 @@ export interface WeightSink {
    * Initializers come in any order, several at a time.
    */
   readonly write: (initializer: Initializer, bytes: Uint8Array) => Promise<void>;
+  /** Told of every quantized layer when its parts are complete, before they are written. */
+  readonly inspect?: (layer: QuantizedLayer, parts: LayerParts) => Promise<void>;
 }
 
 /** Initializers that one pass over some tensors fills. */
@@ -88,6 +90,13 @@ async function produceUnit(graph: Graph, unit: Unit, sink: WeightSink, pool: Buf
       signal: sink.signal,
     },
   );
+  if (first.data.kind === 'quantized' && sink.inspect !== undefined) {
+    const parts = initializers.flatMap(({ data }, index): [QuantizedPart, ArrayBuffer][] => {
+      const memory = results[index]?.memory;
+      return data.kind === 'quantized' && memory !== undefined ? [[data.part, memory]] : [];
+    });
+    await sink.inspect(first.data.layer, Object.fromEntries(parts));
+  }
   for (const [index, { memory, byteOffset, byteLength }] of results.entries()) {
     await sink.write(initializers[index] as Initializer, new Uint8Array(memory, byteOffset, byteLength));
     pool.giveBack(memory);

@@ -42,7 +42,7 @@ interface Task {
   readonly run: (fdOf: FdOf) => Promise<void>;
 }
 
-type LayerParts = Partial<Record<QuantizedPart, ArrayBuffer>>;
+export type LayerParts = Partial<Record<QuantizedPart, ArrayBuffer>>;
 type WeightData = Extract<Initializer['data'], { kind: 'weight' }>;
 
 /**
@@ -249,7 +249,11 @@ function refuseFloats({ name }: WeightSource, { scheme, method }: StoredWeight):
 }
 
 /** Where the parts of one member go; a part that the format does not have is empty or absent. */
-function memberParts(layer: QuantizedLayer, parts: LayerParts, slice: MemberSlice): RepackJob['target'] {
+export function memberParts(
+  layer: QuantizedLayer,
+  parts: LayerParts,
+  slice: MemberSlice,
+): RepackJob['target'] {
   const place = (part: QuantizedPart): ArrayBuffer => {
     const memory = parts[part];
     if (memory === undefined) throw new BugError(`${layer.node} (${layer.scheme}) lacks its ${part}`);

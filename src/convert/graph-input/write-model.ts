@@ -44,7 +44,7 @@ export async function writeModel(job: GraphJob): Promise<number> {
   }
   const produced = [...quantized.initializers.values()].filter(({ name }) => bySource.has(name));
   const dataFile = path.join(dir, `${modelFile}.data`);
-  const data = await WeightsFile.create(dataFile, layout);
+  const data = await WeightsFile.create(dataFile, layout, SHARED_MODES.file);
   try {
     let doneBytes = 0;
     const files = await identifyFiles(source, job.inlineFile);

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { BugError } from '../../errors.js';
+import { SHARED_MODES } from '../../load/folder/staged-folder.js';
 import { WeightsFile, type WeightsLayout } from '../../load/folder/weights-file.js';
 import type { OutputTensor } from './plan-tensors.js';
 
@@ -110,7 +111,7 @@ export class ShardFiles {
     const files: WeightsFile[] = [];
     const fileOf = new Map<string, WeightsFile>();
     for (const { file: name, header, layout } of shards) {
-      const file = await WeightsFile.create(path.join(dir, name), layout);
+      const file = await WeightsFile.create(path.join(dir, name), layout, SHARED_MODES.file);
       files.push(file);
       for (const tensor of layout.tensors) fileOf.set(tensor.name, file);
       await file.write(HEADER, header);

@@ -13,7 +13,7 @@ import {
   type CacheManifest,
 } from '../folder/manifest.js';
 import { mapTensor } from '../folder/open-folder.js';
-import { StagedFolder } from '../folder/staged-folder.js';
+import { PRIVATE_MODES, StagedFolder } from '../folder/staged-folder.js';
 import { findDamagedTensor } from '../folder/verify-tensors.js';
 import { MANIFEST_FILE, WEIGHTS_FILE } from '../../hub/layout.js';
 import { layOutTensors, WeightsFile } from '../folder/weights-file.js';
@@ -120,14 +120,16 @@ export class WeightCache {
     if (!(await folder.makeRoom(layout.bytes, this.#settings.maxBytes))) {
       return `The quantized weights (${layout.bytes} bytes) do not fit into the cache.`;
     }
-    const staged = await StagedFolder.create(folder.entryDir(this.#key));
+    const staged = await StagedFolder.create(folder.entryDir(this.#key), PRIVATE_MODES);
     try {
       const memory = new Map(initializers.map((initializer) => [initializer.name, initializer]));
-      const file = await WeightsFile.create(path.join(staged.dir, WEIGHTS_FILE), layout);
+      const file = await WeightsFile.create(path.join(staged.dir, WEIGHTS_FILE), layout, PRIVATE_MODES.file);
       try {
         for (const { name } of cached) await file.write(name, bytesOf(memory, name), () => giveWay(pace));
         const manifest = this.#manifest({ bytes: layout.bytes, tensors: file.finish() });
-        await writeFile(path.join(staged.dir, MANIFEST_FILE), serializeManifest(manifest), { mode: 0o600 });
+        await writeFile(path.join(staged.dir, MANIFEST_FILE), serializeManifest(manifest), {
+          mode: PRIVATE_MODES.file,
+        });
       } finally {
         await file.close();
       }

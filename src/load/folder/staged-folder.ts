@@ -8,6 +8,17 @@ import { writeFailure } from './write-problems.js';
 /** A leftover of another machine cannot be asked whether its writer lives; after this long nobody does. */
 const ABANDONED_AFTER_MS = 24 * 3600 * 1000;
 const OLD = '-old';
+/** Who may read what is written, less what the umask takes. */
+export interface Modes {
+  readonly folder: number;
+  readonly file: number;
+}
+
+/** What only its writer needs. */
+export const PRIVATE_MODES: Modes = { folder: 0o700, file: 0o600 };
+/** What is meant for others, as programs write files. */
+export const SHARED_MODES: Modes = { folder: 0o777, file: 0o666 };
+
 /** The target's name, and who stages it. */
 const STAGED_NAME = /^\.(.+)\.partial-([0-9a-f]{8}-\d+-[0-9a-f]{8}(?:-old)?)$/;
 const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
@@ -30,7 +41,7 @@ export class StagedFolder {
    * @param target absolute; its parent must exist
    * @throws UserError `write_failed`
    */
-  static async create(target: string): Promise<StagedFolder> {
+  static async create(target: string, modes: Modes): Promise<StagedFolder> {
     const parent = path.dirname(target);
     const base = path.basename(target);
     const dir = path.join(
@@ -39,7 +50,7 @@ export class StagedFolder {
     );
     try {
       await removeAbandoned(parent, base);
-      await mkdir(dir, { mode: 0o700 });
+      await mkdir(dir, { mode: modes.folder });
     } catch (error) {
       throw writeFailure(target, error);
     }

@@ -66,12 +66,13 @@ export class WeightsFile {
 
   /**
    * Creates the file with its final size; the space is taken as it is written.
+   * @param mode of the file, less what the umask takes
    * @throws UserError `write_failed`
    */
-  static async create(path: string, layout: WeightsLayout): Promise<WeightsFile> {
+  static async create(path: string, layout: WeightsLayout, mode: number): Promise<WeightsFile> {
     let handle: FileHandle | undefined;
     try {
-      handle = await open(path, 'wx', 0o600);
+      handle = await open(path, 'wx', mode);
       await handle.truncate(layout.bytes);
       return new WeightsFile(path, handle, layout);
     } catch (error) {

@@ -4,11 +4,13 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
+import process from 'node:process';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { checkFreeSpace } from '../../../src/convert/target.js';
 import { verifyFdq } from '../../../src/convert/verify-fdq.js';
@@ -26,6 +28,21 @@ beforeEach(async () => {
 });
 
 describe('convert', () => {
+  it.each(['fdq', 'safetensors', 'onnx'] as const)(
+    'writes %s with the modes of the umask',
+    async (format) => {
+      const before = process.umask(0o027);
+      try {
+        await convertFixture('llama_tied', dir, 'wint8', { format });
+      } finally {
+        process.umask(before);
+      }
+      const modeOf = (file: string): number => statSync(file).mode & 0o777;
+      expect(modeOf(out)).toBe(0o750);
+      expect(readdirSync(out).filter((name) => modeOf(path.join(out, name)) !== 0o640)).toEqual([]);
+    },
+  );
+
   it('copies configuration, tokenizer and chat templates, links as files', async () => {
     const model = path.join(dir, 'snapshots', 'model');
     cpSync(fixtureFolder('llama_tied'), model, { recursive: true });

@@ -1,19 +1,28 @@
 import { createHash } from 'node:crypto';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../../../../src/errors.js';
-import { StagedFolder } from '../../../../src/load/folder/staged-folder.js';
+import { PRIVATE_MODES, SHARED_MODES, StagedFolder } from '../../../../src/load/folder/staged-folder.js';
+import { WeightsFile } from '../../../../src/load/folder/weights-file.js';
 import { writeFailure } from '../../../../src/load/folder/write-problems.js';
 import { createTempDir } from '../../../helpers/temp-dir.js';
 
 const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
 
 async function stage(target: string): Promise<StagedFolder> {
-  const staged = await StagedFolder.create(target);
+  const staged = await StagedFolder.create(target, PRIVATE_MODES);
   writeFileSync(path.join(staged.dir, 'file'), 'new');
   return staged;
 }
@@ -41,6 +50,28 @@ describe('StagedFolder', () => {
     expect(await (await stage(target)).publish({ replace: true })).toBe(true);
     expect(readFileSync(path.join(target, 'file'), 'utf8')).toBe('new');
     expect(readdirSync(parent)).toEqual(['out']);
+  });
+
+  it.each([
+    [PRIVATE_MODES, 0o700, 0o600],
+    [SHARED_MODES, 0o750, 0o640],
+  ])('has the modes %j, less the umask', async (modes, folder, file) => {
+    const target = path.join(await createTempDir(), 'out');
+    const before = process.umask(0o027);
+    try {
+      const staged = await StagedFolder.create(target, modes);
+      const weights = await WeightsFile.create(
+        path.join(staged.dir, 'w'),
+        { tensors: [], bytes: 0 },
+        modes.file,
+      );
+      await weights.close();
+      await staged.publish({ replace: false });
+    } finally {
+      process.umask(before);
+    }
+    expect(statSync(target).mode & 0o777).toBe(folder);
+    expect(statSync(path.join(target, 'w')).mode & 0o777).toBe(file);
   });
 
   it('leaves nothing when it is discarded, also after it was published', async () => {
@@ -74,14 +105,18 @@ describe('StagedFolder', () => {
 
   it('names what is wrong with the place', async () => {
     const parent = await createTempDir();
-    await expect(StagedFolder.create(path.join(parent, 'absent', 'out'))).rejects.toMatchObject({
+    await expect(
+      StagedFolder.create(path.join(parent, 'absent', 'out'), PRIVATE_MODES),
+    ).rejects.toMatchObject({
       code: 'write_failed',
       message: expect.stringContaining('parent folder does not exist') as string,
     });
     writeFileSync(path.join(parent, 'plain'), '');
-    await expect(StagedFolder.create(path.join(parent, 'plain', 'out'))).rejects.toMatchObject({
-      message: expect.stringContaining('not a folder') as string,
-    });
+    await expect(StagedFolder.create(path.join(parent, 'plain', 'out'), PRIVATE_MODES)).rejects.toMatchObject(
+      {
+        message: expect.stringContaining('not a folder') as string,
+      },
+    );
   });
 });
 
