@@ -52,7 +52,10 @@ function describeCompressed(modules: readonly StoredModule[], ignore: readonly s
       weights: layout.weights,
       input_activations: layout.inputs,
       output_activations: null,
-      ...(isMixed ? { format: layout.format } : {}),
+      // compressed-tensors takes int4 with rounded inputs for int-quantized where the group does not say otherwise.
+      ...(isMixed || (layout.format === 'pack-quantized' && layout.inputs !== null)
+        ? { format: layout.format }
+        : {}),
     };
     return [`group_${index}`, group] as const;
   });
