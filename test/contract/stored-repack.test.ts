@@ -7,7 +7,8 @@ import { schemeOfStored } from '../../src/quant/stored-scheme.js';
 import type { RepackJob, RestoreJob } from '../../src/runtime/addon.js';
 import { openAddon } from '../helpers/addon.js';
 import { STORED_CASES } from '../helpers/stored-cases.js';
-import { createRandom, INPUT_SCALE } from '../helpers/stored-formats.js';
+import { INPUT_SCALE } from '../helpers/stored-bytes.js';
+import { createRandom } from '../helpers/stored-formats.js';
 import { openSample, sampleWeight, SAMPLE_MODULE, storedCase } from '../helpers/stored-sample.js';
 import type { StoredSource } from '../helpers/stored-sample.js';
 

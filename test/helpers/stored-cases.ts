@@ -1,5 +1,6 @@
 /** One case for each way a checkpoint may store its weights. */
-import { awqCase, bytesCase, compressed, gptqCase, nvfp4Case, packedCase } from './stored-formats.js';
+import { bytesCase, nvfp4Case } from './stored-bytes.js';
+import { awqCase, compressed, gptqCase, packedCase } from './stored-formats.js';
 import type { StoredCase } from './stored-formats.js';
 
 const TOKEN = { num_bits: 8, symmetric: true, strategy: 'token', dynamic: true };
