@@ -4,7 +4,7 @@ import { parseGate } from '../../src/bench/gate/options.js';
 import type { Verdict } from '../../src/bench/report.js';
 import type { LoadedModel } from '../../src/load/load-model.js';
 import { ENVIRONMENT } from '../helpers/bench-report.js';
-import { DEMO } from '../helpers/demo-quality.js';
+import { DEMO } from '../helpers/demo-model.js';
 import { blockRange, loadFolder } from '../helpers/fixture-model.js';
 import { packStep } from '../helpers/step-batch.js';
 

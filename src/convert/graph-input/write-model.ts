@@ -5,6 +5,7 @@ import { serializeModel } from '../../graph/onnx.js';
 import { listInitializers, mapInitializers } from '../../graph/scopes.js';
 import type { FileIdentity } from '../../hub/checkpoint.js';
 import { identify, openWeightFile } from '../../hub/weight-file.js';
+import { SHARED_MODES } from '../../load/folder/staged-folder.js';
 import { layOutTensors, WeightsFile, type WeightsLayout } from '../../load/folder/weights-file.js';
 import { writeFailure } from '../../load/folder/write-problems.js';
 import { loadRuntime } from '../../runtime/load-addon.js';
