@@ -1,6 +1,6 @@
 /** How a figure is printed. */
 export type MetricUnit =
-  'tok/s' | 'req/s' | 'ms' | 's' | 'bytes' | 'share' | 'nats' | 'count' | 'none' | 'dB';
+  'tok/s' | 'req/s' | 'ms' | 's' | 'bytes' | 'bytes/s' | 'share' | 'nats' | 'count' | 'none' | 'dB';
 
 export interface MetricInfo {
   readonly id: string;
@@ -26,7 +26,7 @@ export const METRICS: readonly MetricInfo[] = [
   row('prefill', 'Prompt speed', ['tok/s', 'higher', 'noisy'], ['pp', 'prompt']),
   row('decode', 'Decode speed, all sequences', ['tok/s', 'higher', 'noisy'], ['tg', 'generation']),
   row('bandwidth_share', 'Decode, share of read bandwidth', ['share', 'higher', 'noisy']),
-  row('read_bandwidth', 'Read bandwidth of the machine (bytes a second)', ['bytes', 'neither', 'noisy']),
+  row('read_bandwidth', 'Read bandwidth of the machine', ['bytes/s', 'neither', 'noisy']),
   row('ttft', 'Time to first token, mean', ['ms', 'lower', 'noisy']),
   row('ttft_p50', 'Time to first token, median', ['ms', 'lower', 'noisy']),
   row('ttft_p99', 'Time to first token, 99th percentile', ['ms', 'lower', 'noisy']),

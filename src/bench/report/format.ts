@@ -24,7 +24,7 @@ export function findFigure(scenario: Scenario, id: string): Metric | undefined {
 /** The unit as it stands in a heading; empty where the figure brings its own, or has none. */
 export function unitLabel(unit: MetricUnit): string {
   if (unit === 'share') return '%';
-  return unit === 'bytes' || unit === 'none' || unit === 'count' ? '' : unit;
+  return unit === 'bytes' || unit === 'bytes/s' || unit === 'none' || unit === 'count' ? '' : unit;
 }
 
 /**
@@ -36,6 +36,8 @@ export function formatFigure(unit: MetricUnit, value: number, like = value): str
   switch (unit) {
     case 'bytes':
       return formatBytes(value);
+    case 'bytes/s':
+      return `${formatBytes(value)}/s`;
     case 'share':
       return fixed(value * 100, 2);
     case 'tok/s':

@@ -126,7 +126,8 @@ describe('the end of a bench command', () => {
     await run({ values: { 'save-baseline': file } });
     const before = await readFile(file, 'utf8');
     const worse = qualityReport();
-    const values = { baseline: file, 'save-baseline': file, 'fail-if': ['kl > 0.05'] };
+    const conditions = ['perplexity > +1%', 'kl > 0.05'];
+    const values = { baseline: file, 'save-baseline': file, 'fail-if': conditions };
     const failed = await run({ report: { ...worse, partial: true }, values });
     expect(failed.code).toBe(4);
     expect(failed.stderr).toContain('is kept as it was');
