@@ -57,11 +57,13 @@ const TARGET_FLAGS = {
   'served-model-name': {
     kind: 'text',
     group: 'SERVER',
+    takesFirst: true,
     summary: 'Name of the model in requests; default: --model with --url, else the first of /v1/models.',
   },
   'api-key': {
     kind: 'text',
     group: 'SERVER',
+    takesFirst: true,
     secret: true,
     summary: 'Key that is sent as a bearer token.',
   },

@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { LineCounter, isMap, isScalar, isSeq, parseDocument, type Node, type Pair, type Scalar } from 'yaml';
 import { UserError } from '../errors.js';
+import { findConfigKey, isConfigKey, listConfigKeys } from './config-keys.js';
 import type { FlagRow, FlagTable } from './flag-row.js';
 import { nearest } from './nearest.js';
 
@@ -20,7 +21,8 @@ export function locateConfigFile(named: string | undefined, configDir: string): 
 }
 
 /**
- * Reads a YAML or JSON file (JSON is YAML) whose keys are long flag names, with `-` or `_`.
+ * Reads a YAML or JSON file (JSON is YAML) whose keys are long flag names, with `-` or `_`. Keys that only other
+ * commands have are passed over.
  * @throws UserError `invalid_config` naming file and line
  */
 export function readConfigFile(file: string, table: FlagTable): readonly ConfigEntry[] {
@@ -37,7 +39,7 @@ export function readConfigFile(file: string, table: FlagTable): readonly ConfigE
   if (!isMap(document.contents)) {
     throw invalid(file, 1, 'the file is not a list of `flag: value` lines', 'Write lines like `port: 8000`.');
   }
-  return document.contents.items.map((pair) => readEntry(pair, { file, table, lineOf }));
+  return document.contents.items.flatMap((pair) => readEntry(pair, { file, table, lineOf }) ?? []);
 }
 
 interface Reading {
@@ -46,28 +48,22 @@ interface Reading {
   readonly lineOf: (node: unknown) => number;
 }
 
-function readEntry(pair: Pair, { file, table, lineOf }: Reading): ConfigEntry {
+function readEntry(pair: Pair, { file, table, lineOf }: Reading): ConfigEntry | undefined {
   const line = lineOf(pair.key);
   const key = isScalar(pair.key) ? String(pair.key.value) : '';
   const name = key.replaceAll('_', '-');
-  const [flag, row] = findRow(name, table) ?? [];
-  if (flag === undefined || row === undefined || row.commandLineOnly === true || flag === 'config') {
-    const settable = Object.keys(table).filter(
-      (known) => table[known]?.commandLineOnly !== true && known !== 'config',
-    );
-    const guess = nearest(name, settable);
-    throw invalid(
-      file,
-      line,
-      `unknown key ${JSON.stringify(key)}`,
-      guess === undefined ? 'Keys are the long flag names of fdq serve --help.' : `Did you mean ${guess}?`,
-    );
+  const [flag, row] = findConfigKey(name, table) ?? [];
+  if (flag !== undefined && row !== undefined) {
+    return { flag, line, values: readValues(pair.value, row, { file, line, flag }) };
   }
-  return { flag, line, values: readValues(pair.value, row, { file, line, flag }) };
-}
-
-function findRow(name: string, table: FlagTable): readonly [string, FlagRow] | undefined {
-  return Object.entries(table).find(([flag, row]) => flag === name || row.aliases?.includes(name) === true);
+  if (isConfigKey(name)) return undefined;
+  const guess = nearest(name, listConfigKeys(table));
+  throw invalid(
+    file,
+    line,
+    `unknown key ${JSON.stringify(key)}`,
+    guess === undefined ? 'Keys are the long flag names of fdq serve --help.' : `Did you mean ${guess}?`,
+  );
 }
 
 function readValues(
@@ -81,8 +77,10 @@ function readValues(
   }
   if (isMap(value) && row.kind === 'json') return [JSON.stringify(value.toJSON())];
   if (isMap(value) && at.flag === 'quantization') return [JSON.stringify(value.toJSON())];
-  if (isSeq(value) && row.kind === 'list' && value.items.every((item) => isScalar(item))) {
-    return value.items.map((item) => (isScalar(item) ? scalarText(item) : ''));
+  const isList = row.kind === 'list' || row.takesFirst === true;
+  if (isSeq(value) && isList && value.items.every((item) => isScalar(item))) {
+    const texts = value.items.map((item) => (isScalar(item) ? scalarText(item) : ''));
+    return row.kind === 'list' ? texts : texts.slice(0, 1);
   }
   const wanted = row.kind === 'list' ? 'a list of values' : row.kind === 'json' ? 'a mapping' : 'one value';
   throw invalid(at.file, at.line, `${at.flag} is not ${wanted}`, `Give ${at.flag} ${wanted}.`);

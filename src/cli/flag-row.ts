@@ -45,6 +45,8 @@ export interface FlagRow {
   readonly nameKeys?: readonly string[];
   /** A list that takes every word up to the next flag. */
   readonly greedy?: boolean;
+  /** Of a list in the environment or the config file, which is one for another command, the first counts. */
+  readonly takesFirst?: boolean;
   /** Never printed. */
   readonly secret?: boolean;
   /** An action of the command line alone: no environment variable, no config file key. */

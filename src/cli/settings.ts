@@ -28,7 +28,8 @@ export type Settings<T extends FlagTable> = { readonly [K in keyof T]: Setting }
 export function resolveSettings<T extends FlagTable>(table: T, sources: SettingSources): Settings<T> {
   const { flags, environment, configDir } = sources;
   const named = configFlag(flags) ?? environment[environmentName('config')];
-  const file = locateConfigFile(named, configDir);
+  // A command without settings, such as fdq version, answers whatever the file holds.
+  const file = Object.keys(table).length === 0 ? undefined : locateConfigFile(named, configDir);
   const entries = file === undefined ? [] : readConfigFile(file, table);
   const resolve = (name: string, row: FlagRow): Setting => {
     const candidate =
@@ -95,7 +96,8 @@ function fromEnvironment(
   if (text === undefined || text === '') return undefined;
   // A JSON object has commas of its own.
   const isList = row.kind === 'list' && !text.trimStart().startsWith('{');
-  const texts = isList ? text.split(',').map((item) => item.trim()) : [text];
+  const items = isList || row.takesFirst === true ? text.split(',').map((item) => item.trim()) : [text];
+  const texts = row.takesFirst === true ? items.slice(0, 1) : items;
   return { texts, origin: { kind: 'environment', variable } };
 }
 

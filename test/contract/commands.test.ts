@@ -1,5 +1,6 @@
 import { Config } from '@oclif/core';
 import { describe, expect, it } from 'vitest';
+import { isConfigKey } from '../../src/cli/config-keys.js';
 import { environmentName, type FlagRow } from '../../src/cli/flag-row.js';
 import { SERVE_FLAGS } from '../../src/cli/flags.js';
 import { REFUSED_FLAGS } from '../../src/cli/refused-flags.js';
@@ -27,6 +28,18 @@ describe('commands, flags, aliases and environment names', () => {
         ),
       }));
     await expect(`${JSON.stringify(commands, null, 2)}\n`).toMatchFileSnapshot('./commands.snapshot.json');
+  });
+});
+
+describe('the config file', () => {
+  it('may set what any command has', async () => {
+    const { commands } = await Config.load(ROOT);
+    const flags = commands
+      .filter(({ pluginName }) => pluginName === 'fdq')
+      .flatMap((command) => Object.values(command.flags))
+      .filter(({ name, env }) => env !== undefined && name !== 'config');
+    expect(flags.map(({ name }) => name).filter((name) => !isConfigKey(name))).toEqual([]);
+    expect(flags).not.toEqual([]);
   });
 });
 

@@ -2,7 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { BENCH_SERVE_FLAGS } from '../../../src/cli/bench-serve-flags.js';
 import { SERVE_FLAGS } from '../../../src/cli/flags.js';
+import { INSPECT_FLAGS } from '../../../src/cli/inspect-flags.js';
 import { toServeOptions, type ServeOptions } from '../../../src/cli/serve-options.js';
 import {
   ignoredFlagWarnings,
@@ -75,6 +77,45 @@ describe('resolveSettings', () => {
   ])('refuses the file %j', (text, message) => {
     writeFileSync(path.join(folder, 'config.yaml'), text);
     expect(() => resolve({})).toThrow(message);
+  });
+
+  it('passes over keys that only other commands have, in either spelling and whatever their value', () => {
+    writeFileSync(
+      path.join(folder, 'config.yaml'),
+      'port: [1, 2]\nmax_num_seqs: 3\nnum-prompts: 9\ndataset-name: {}\nquantization: wint8\n',
+    );
+    const settings = resolveSettings(INSPECT_FLAGS, { flags: {}, environment: {}, configDir: folder });
+    expect(settings.quantization.value).toBe('wint8');
+    expect(Object.keys(settings)).not.toContain('port');
+  });
+
+  it.each([
+    ['prot: 1', 'prot', 'Did you mean port?'],
+    ['num-promts: 1', 'num-promts', 'Did you mean num-prompts?'],
+    ['measure: true', 'measure', undefined],
+  ])('refuses %j, a key that no command has', (text, key, suggestion) => {
+    writeFileSync(path.join(folder, 'config.yaml'), `quantization: wint8\n${text}\n`);
+    const read = (): unknown =>
+      resolveSettings(INSPECT_FLAGS, { flags: {}, environment: {}, configDir: folder });
+    expect(read).toThrow(`Line 2 of ${path.join(folder, 'config.yaml')}: unknown key "${key}".`);
+    if (suggestion !== undefined) {
+      expect(read).toThrow(expect.objectContaining({ suggestions: [suggestion] }) as Error);
+    }
+  });
+
+  it("takes the first of another command's list where one value is meant", () => {
+    writeFileSync(path.join(folder, 'config.yaml'), 'served-model-name: [qwen, small]\n');
+    const environment = { FDQ_API_KEY: 'first, second' };
+    const settings = resolveSettings(BENCH_SERVE_FLAGS, { flags: {}, environment, configDir: folder });
+    expect(settings['served-model-name'].value).toBe('qwen');
+    expect(settings['api-key'].value).toBe('first');
+    writeFileSync(path.join(folder, 'config.yaml'), 'model: [a, b]\n');
+    expect(() => resolve({})).toThrow('model is not one value');
+  });
+
+  it('reads no file for a command without settings', () => {
+    writeFileSync(path.join(folder, 'config.yaml'), '- broken');
+    expect(resolveSettings({}, { flags: {}, environment: {}, configDir: folder })).toEqual({});
   });
 
   it('takes an empty file for no settings', () => {
