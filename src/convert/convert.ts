@@ -80,8 +80,8 @@ export async function convert(options: ConvertOptions, observer: ConvertObserver
   const runtime = loadRuntime();
   const isa = chooseIsa(runtime.addon, load.isa);
   const plan = await planCheckpoint(await openCheckpoint(located), offline, isa);
-  for (const warning of plan.warnings) observer.warn(warning);
   writer.check(plan);
+  for (const warning of [...plan.warnings, ...(writer.warnings?.(plan) ?? [])]) observer.warn(warning);
   await checkFreeSpace(target, writer.estimateBytes(plan));
   observer.phase('plan', 'done');
 

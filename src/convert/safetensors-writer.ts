@@ -21,9 +21,19 @@ export const safetensorsWriter: FormatWriter = {
   summary: 'a checkpoint that other engines load: compressed-tensors, or fp8 for block_wise_fp8',
   estimateBytes: (plan) => layOutShards(planTensors(plan).tensors).fileBytes + TEXT_BYTES,
   check: (plan) => void planTensors(plan),
+  warnings: (plan) => warnAbout(planTensors(plan)),
   write,
   verify,
 };
+
+/** By vLLM 0.33's CompressedTensorsW4A4Fp4: it keeps the largest divisor of the matrices it fuses, for all of them. */
+function warnAbout({ modules }: OutputPlan): readonly string[] {
+  if (!modules.some(({ layout }) => layout.format === 'nvfp4-pack-quantized')) return [];
+  return [
+    'nvfp4: every matrix has a tensor scale of its own, but vLLM fuses q, k and v, and gate and up, and takes one ' +
+      'scale for all of them: it would compute other numbers. Engines that keep the matrices apart do not.',
+  ];
+}
 
 async function write(job: ConvertJob): Promise<WriteReport> {
   const { plan, dir } = job;

@@ -40,6 +40,8 @@ export interface FormatWriter {
    * @throws UnsupportedError
    */
   check(plan: CheckpointPlan): void;
+  /** What the user has to know of such an output, before anything is written. */
+  warnings?(plan: CheckpointPlan): readonly string[];
   /**
    * Writes every file but config.json, generation_config.json and those of the tokenizer, which the frame copies
    * unless the writer wrote its own.

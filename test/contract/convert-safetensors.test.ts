@@ -225,7 +225,35 @@ describe('fdq convert --format safetensors', () => {
       },
     });
     expect(verified).toMatch(/^\d+ logits are equal$/);
-    expect(configOf(path.join(dir, 'out')).quantization_config.ignore).toEqual([]);
+    const { ignore, config_groups: groups } = configOf(path.join(dir, 'out')).quantization_config;
+    expect(ignore).toEqual([]);
+    // vLLM's head is no Linear.
+    expect(groups['group_0']?.targets).toEqual(['Linear', 'lm_head']);
+  });
+
+  it.each(['w4a8', 'w4a8:g64', 'w4afp8', 'w4afp8:g128'])(
+    'names the format in the group of %s, which engines would else take for int-quantized',
+    async (name) => {
+      const { output } = await convertFixture('qwen3', dir, name, { format: 'safetensors' });
+      const { format, config_groups: groups } = configOf(output).quantization_config;
+      expect(format).toBe('pack-quantized');
+      expect(Object.values(groups).map((group) => group.format)).toEqual(['pack-quantized']);
+      expect(groups['group_0']?.input_activations).toMatchObject({ num_bits: 8, strategy: 'token' });
+    },
+  );
+
+  it('warns that vLLM fuses what nvfp4 scales apart, and of nothing else', async () => {
+    const warningsOf = async (name: string, output: string): Promise<readonly string[]> => {
+      const warnings: string[] = [];
+      await convertFixture('qwen3', dir, name, {
+        format: 'safetensors',
+        output: path.join(dir, output),
+        warn: (line) => warnings.push(line),
+      });
+      return warnings;
+    };
+    expect(await warningsOf('nvfp4', 'a')).toEqual([expect.stringContaining('tensor scale of its own')]);
+    expect(await warningsOf('w8a8', 'b')).toEqual([]);
   });
 
   it('refuses groups that do not divide a layer, and quantized embeddings', async () => {

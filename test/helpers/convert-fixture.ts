@@ -7,14 +7,15 @@ import {
 } from '../../src/convert/convert.js';
 import { fixtureFolder, fixtureOptions } from './fixture-model.js';
 
-const silent: ConvertObserver = { phase: () => undefined, warn: () => undefined };
+/** Options of a conversion, and who hears its warnings. */
+type Changes = Partial<ConvertOptions & Pick<ConvertObserver, 'warn'>>;
 
 /** Converts a model folder to `<folder>/out`, or wherever `changes` says. */
 export function convertFolder(
   model: string,
   folder: string,
   quantization: string | undefined,
-  changes: Partial<ConvertOptions> = {},
+  { warn = () => undefined, ...changes }: Changes = {},
 ): Promise<ConvertReport> {
   const load = { ...fixtureOptions(model), ...(quantization === undefined ? {} : { quantization }) };
   const options: ConvertOptions = {
@@ -26,14 +27,14 @@ export function convertFolder(
     signal: new AbortController().signal,
     ...changes,
   };
-  return convert(options, silent);
+  return convert(options, { phase: () => undefined, warn });
 }
 
 export function convertFixture(
   name: string,
   folder: string,
   quantization: string | undefined,
-  changes: Partial<ConvertOptions> = {},
+  changes: Changes = {},
 ): Promise<ConvertReport> {
   return convertFolder(fixtureFolder(name), folder, quantization, changes);
 }

@@ -10,8 +10,16 @@ export function describeConfig({ checkpoint, plan }: CheckpointPlan, output: Out
   const ignore = ignoredModules(plan.layers, output.modules);
   return {
     ...config,
-    quantization_config: output.isBlockFp8 ? describeFp8(ignore) : describeCompressed(output.modules, ignore),
+    quantization_config: output.isBlockFp8
+      ? describeFp8(ignore)
+      : describeCompressed(output.modules, { ignore, heads: headsOf(plan.layers) }),
   };
+}
+
+/** Names of output heads that are not tied to the embeddings. */
+function headsOf(layers: CheckpointPlan['plan']['layers']): ReadonlySet<string> {
+  const heads = layers.filter(({ kind }) => kind === 'lm_head');
+  return new Set(heads.flatMap(({ members }) => members.map(({ name }) => name)));
 }
 
 /** Linear layers that stay as they are; a tied lm_head is one too, under a name that no tensor has. */
@@ -38,8 +46,14 @@ function describeFp8(ignore: readonly string[]): Json {
   };
 }
 
-/** One group for each scheme: of every linear layer where there is one scheme, else of the layers by name. */
-function describeCompressed(modules: readonly StoredModule[], ignore: readonly string[]): Json {
+/** What a config says beside its groups, and of output heads. */
+interface Surroundings {
+  readonly ignore: readonly string[];
+  readonly heads: ReadonlySet<string>;
+}
+
+/** One group for each scheme. */
+function describeCompressed(modules: readonly StoredModule[], { ignore, heads }: Surroundings): Json {
   const schemes = new Map<string, StoredModule[]>();
   for (const module of modules) schemes.set(module.scheme, [...(schemes.get(module.scheme) ?? []), module]);
   const formats = new Set(modules.map(({ layout }) => layout.format));
@@ -48,7 +62,7 @@ function describeCompressed(modules: readonly StoredModule[], ignore: readonly s
   const groups = [...schemes.values()].map((members, index) => {
     const { layout } = members[0] as StoredModule;
     const group = {
-      targets: schemes.size === 1 ? ['Linear'] : members.map(({ name }) => name),
+      targets: targetsOf(members, schemes.size === 1 ? heads : undefined),
       weights: layout.weights,
       input_activations: layout.inputs,
       output_activations: null,
@@ -66,4 +80,17 @@ function describeCompressed(modules: readonly StoredModule[], ignore: readonly s
     config_groups: Object.fromEntries(groups),
     ignore,
   };
+}
+
+/**
+ * Of the only group every linear layer, else layers by name. vLLM's output head is of another class than Linear, and
+ * is found by its name alone.
+ * @param heads given for the only group
+ */
+function targetsOf(
+  members: readonly StoredModule[],
+  heads: ReadonlySet<string> | undefined,
+): readonly string[] {
+  const names = members.map(({ name }) => name);
+  return heads === undefined ? names : ['Linear', ...names.filter((name) => heads.has(name))];
 }
