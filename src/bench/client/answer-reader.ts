@@ -1,18 +1,8 @@
 import { createParser, type EventSourceParser } from 'eventsource-parser';
 import type { Failure, RequestRecord } from './record.js';
 
-/** What an event of a streamed answer holds, as far as the client reads it; every part may be missing. */
-interface StreamEvent {
-  readonly error?: unknown;
-  readonly choices?: StreamChoice[];
-  readonly usage?: { readonly prompt_tokens?: unknown; readonly completion_tokens?: unknown } | null;
-}
-
-interface StreamChoice {
-  readonly text?: string | null;
-  readonly delta?: Readonly<Record<'content' | 'reasoning_content' | 'reasoning', string | null | undefined>>;
-  readonly finish_reason?: string | null;
-}
+/** An object of a streamed answer. Any server may have written it: every part may be missing, or something else. */
+type Fields = Readonly<Record<string, unknown>>;
 
 export type Answer = Pick<RequestRecord, 'chunksMs' | 'endMs' | 'text' | 'usage'> & {
   readonly failure: Failure | undefined;
@@ -70,18 +60,18 @@ export class AnswerReader {
     const event = parseEvent(data);
     if (event === undefined) {
       this.#failure = { kind: 'invalid_stream', message: `An event is not JSON: ${data.slice(0, 200)}` };
-    } else if (event.error !== undefined && event.error !== null) {
-      this.#failure = { kind: 'stream_error', message: errorText(event.error) };
+    } else if (event['error'] !== undefined && event['error'] !== null) {
+      this.#failure = { kind: 'stream_error', message: errorText(event['error']) };
     } else {
-      this.#readChoices(event.choices);
-      this.#readUsage(event.usage);
+      this.#readChoices(event['choices']);
+      this.#readUsage(fieldsOf(event['usage']));
     }
   }
 
-  #readChoices(choices: StreamEvent['choices']): void {
-    for (const choice of Array.isArray(choices) ? choices : []) {
+  #readChoices(choices: unknown): void {
+    for (const choice of (Array.isArray(choices) ? choices : []).map(fieldsOf)) {
       const text = textOf(choice);
-      const isLast = typeof choice.finish_reason === 'string';
+      const isLast = typeof choice['finish_reason'] === 'string';
       if (text !== '') {
         this.#chunksMs.push(this.#nowMs);
         this.#texts.push(text);
@@ -91,26 +81,33 @@ export class AnswerReader {
     }
   }
 
-  #readUsage(usage: StreamEvent['usage']): void {
-    const output = usage?.completion_tokens;
-    if (typeof output !== 'number') return;
-    const input = usage?.prompt_tokens;
-    this.#usage = { inputTokens: typeof input === 'number' ? input : null, outputTokens: output };
+  #readUsage({ completion_tokens: output, prompt_tokens: input }: Fields): void {
+    if (isCount(output)) this.#usage = { inputTokens: isCount(input) ? input : null, outputTokens: output };
   }
 }
 
-function parseEvent(data: string): StreamEvent | undefined {
+function parseEvent(data: string): Fields | undefined {
   try {
     const value: unknown = JSON.parse(data);
-    return typeof value === 'object' && value !== null ? value : undefined;
+    return typeof value === 'object' && value !== null ? (value as Fields) : undefined;
   } catch {
     return undefined;
   }
 }
 
-function textOf({ text, delta }: StreamChoice): string {
+/** No fields of what is no object. */
+function fieldsOf(value: unknown): Fields {
+  return typeof value === 'object' && value !== null ? (value as Fields) : {};
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
+}
+
+function textOf({ text, delta }: Fields): string {
   if (typeof text === 'string') return text;
-  return `${delta?.reasoning_content ?? delta?.reasoning ?? ''}${delta?.content ?? ''}`;
+  const { reasoning_content: thought, reasoning, content } = fieldsOf(delta);
+  return [thought ?? reasoning, content].filter((part) => typeof part === 'string').join('');
 }
 
 /** The message of an error in OpenAI's shape, or the error as it is. */

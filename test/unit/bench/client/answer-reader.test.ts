@@ -78,9 +78,18 @@ describe('AnswerReader', () => {
     ['stream_error', completion('a') + event({ error: { message: 'out of memory', code: 500 } })],
     ['invalid_stream', event('{"choices": [')],
     ['invalid_stream', event('17')],
+    ['empty', event({ choices: [null, 7, 'a', { delta: 'a' }, { delta: { content: 5 } }, { text: [] }] })],
+    ['empty', event({ choices: { text: 'a' } })],
   ])('says %s', (kind, text) => {
     expect(read([1, text]).failure?.kind).toBe(kind);
   });
+
+  it.each([{ completion_tokens: -5 }, { completion_tokens: 1.5 }, { completion_tokens: 1e300 }, 7, null])(
+    'takes %j for no usage',
+    (usage) => {
+      expect(read([1, event({ choices: [], usage })]).usage).toBeNull();
+    },
+  );
 
   it('repeats the message of the server', () => {
     expect(read([1, event({ error: { message: 'out of memory' } })]).failure?.message).toBe('out of memory');
