@@ -10,8 +10,8 @@ import {
 import { WORKSPACE_BYTES } from '../../load/memory-plan.js';
 import { KV_BLOCK_SIZE, kvBytesPerToken } from '../../runtime/kv-layout.js';
 import { availableMemoryBytes } from '../../runtime/machine.js';
+import { labelScheme } from '../scheme-label.js';
 import type { QualityOptions } from './options.js';
-import { labelScheme } from './scheme-label.js';
 
 /** Tokens of a step: enough to keep the kernels busy, few enough for the activations of large models. */
 export const MAX_BATCHED_TOKENS = 1024;
@@ -46,7 +46,7 @@ export async function planScenarios(
       const request = { ...flags, kvCacheDtype, dtype: options.dtype };
       const run = await planRun(options, located, request, warn);
       const dtype = options.dtype === 'auto' ? '' : ` dtype=${options.dtype}`;
-      const label = labelScheme(run.plan.scheme, flags);
+      const label = labelScheme(run.plan, flags);
       const name = `${label} kv=${run.plan.arithmetic.kv}${dtype}`;
       // Other names may be another spelling of the same.
       if (!scenarios.some((other) => other.name === name)) scenarios.push({ ...run, scheme, label, name });

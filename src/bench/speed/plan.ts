@@ -1,17 +1,16 @@
-import { createHash } from 'node:crypto';
 import { FdqError, UserError } from '../../errors.js';
 import { locateModel, type LocatedModel } from '../../hub/locate.js';
 import { requestOf, type QuantizationFlags } from '../../load/apply-quantization.js';
 import { planLocated, type LoadOptions, type PlannedModel } from '../../load/load-model.js';
 import { KV_BLOCK_SIZE, kvBytesPerToken } from '../../runtime/kv-layout.js';
 import { digestCheckpoint } from '../checkpoint-digest.js';
+import { labelScheme } from '../scheme-label.js';
 import { blocksOf, expandCases, longestSequence } from './cases.js';
 import type { SpeedCase, SpeedOptions } from './options.js';
 import { streamedWeightBytes, type StreamedModel } from './streamed-bytes.js';
 
 /** Steps take at least this many tokens, as in `fdq serve`. */
 const BATCHED_TOKENS = 512;
-const NAME_DIGITS = 8;
 
 /** What can be sent to another process. */
 export type SpeedLoadOptions = Omit<LoadOptions, 'chooseQuantization' | 'cache' | 'signal'>;
@@ -148,7 +147,7 @@ function describeModel(
   const { arithmetic, decoder, memory, weightBytes, checkpoint } = planned;
   const { load, digest } = chosen;
   const { threads } = load;
-  const quantization = labelOf(planned.scheme, options, chosen.scheme);
+  const quantization = labelScheme(planned, quantizationOf(options, chosen.scheme));
   const dtype = options.dtype === 'auto' ? '' : ` dtype=${options.dtype}`;
   return {
     name: `${quantization} kv=${arithmetic.kv}${dtype} t=${threads}`,
@@ -170,16 +169,4 @@ function describeModel(
       max_num_batched_tokens: memory.maxBatchedTokens,
     },
   };
-}
-
-/** A name says it all; of an object the name is followed by its digest, which tells it from others. */
-function labelOf(name: string, options: SpeedOptions, scheme: string | undefined): string {
-  const { quantizationConfig, quantizeLmHead, quantizeEmbeddings } = options.quantization;
-  const objects = [scheme?.startsWith('{') === true ? scheme : undefined, quantizationConfig];
-  const texts = objects.filter((object) => object !== undefined).map((object) => JSON.stringify(object));
-  const digest =
-    texts.length === 0
-      ? ''
-      : `#${createHash('sha256').update(texts.join()).digest('hex').slice(0, NAME_DIGITS)}`;
-  return `${name}${digest}${quantizeLmHead === true ? '+lm_head' : ''}${quantizeEmbeddings === true ? '+embeddings' : ''}`;
 }
