@@ -96,9 +96,16 @@ function fromEnvironment(
   if (text === undefined || text === '') return undefined;
   // A JSON object has commas of its own.
   const isList = row.kind === 'list' && !text.trimStart().startsWith('{');
-  const items = isList || row.takesFirst === true ? text.split(',').map((item) => item.trim()) : [text];
+  const items = isList || row.takesFirst === true ? splitList(text) : [text];
   const texts = row.takesFirst === true ? items.slice(0, 1) : items;
   return { texts, origin: { kind: 'environment', variable } };
+}
+
+function splitList(text: string): readonly string[] {
+  return text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
 }
 
 function fromFile(entry: ConfigEntry | undefined, file: string): Candidate | undefined {
@@ -112,7 +119,12 @@ function fromDefault(row: FlagRow): Candidate {
 
 function convertAll(row: FlagRow, setting: string, texts: readonly string[] | undefined): unknown {
   if (texts === undefined) return undefined;
-  if (row.kind === 'list') return texts.filter((text) => text !== '');
+  if (row.kind === 'list') {
+    // An empty key is no key, which serving to others refuses.
+    const given = row.secret === true ? texts.filter((text) => text !== '') : texts;
+    if (given.includes('')) throw emptyValue(setting);
+    return given;
+  }
   if (row.kind === 'json') {
     return mergeJsonObjects(
       texts.map((text) => parseJsonObject(text, setting)),
@@ -127,6 +139,14 @@ function convertAll(row: FlagRow, setting: string, texts: readonly string[] | un
     });
   }
   return convertValue(row, setting, text);
+}
+
+/** Most likely a shell variable that is not set: a condition that is left out must not go unnoticed. */
+function emptyValue(setting: string): UserError {
+  return new UserError('usage', `Expected a value for ${setting} but received an empty one.`, {
+    param: setting,
+    suggestions: [`Give ${setting} a value, or leave it out.`],
+  });
 }
 
 /** The settings as a config file that sets them, each with where its value came from. Secrets are hidden. */

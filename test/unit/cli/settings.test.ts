@@ -58,6 +58,17 @@ describe('resolveSettings', () => {
     expect(settings.port.value).toBe(8000);
   });
 
+  it('refuses an empty value of a list, which an unset shell variable leaves behind', () => {
+    const empty = 'but received an empty one';
+    expect(() => resolve({ 'served-model-name': [''] })).toThrow(
+      `Expected a value for --served-model-name ${empty}`,
+    );
+    const file = path.join(folder, 'empty.yaml');
+    writeFileSync(file, 'served-model-name: [a, ""]');
+    expect(() => resolve({ config: file })).toThrow(empty);
+    expect(resolve({}, { FDQ_SERVED_MODEL_NAME: 'a,,b,' })['served-model-name'].value).toEqual(['a', 'b']);
+  });
+
   it('names the variable that is wrong', () => {
     expect(() => resolve({}, { FDQ_PORT: 'abc' })).toThrow('Expected FDQ_PORT (--port) to be a port');
     expect(() => resolve({}, { FDQ_OFFLINE: 'perhaps' })).toThrow('FDQ_OFFLINE (--offline)');
