@@ -53,6 +53,11 @@ const ERRORS = {
 
 export type ErrorCode = keyof typeof ERRORS;
 
+/** Of a code that another process printed. */
+export function isErrorCode(text: string): text is ErrorCode {
+  return Object.hasOwn(ERRORS, text);
+}
+
 export interface ErrorDetails {
   /** The offending flag, request field path, tensor or file. */
   readonly param?: string;

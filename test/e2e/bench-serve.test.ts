@@ -210,6 +210,19 @@ describe('fdq bench serve --url', () => {
     expect(gone.stderr).toContain('Code: server_unreachable');
   });
 
+  it.each([
+    ['model_not_found', 3, 'There is no model folder "/nowhere"', ['--model', '/nowhere']],
+    ['unknown_scheme', 2, 'but received "int-3"', ['--model', DEMO, '-q', 'int-3']],
+  ])('ends with the error of the server it starts: %s', async (code, exitCode, message, args) => {
+    const result = await bench(...args, ...SMALL, '--json');
+    expect(result.code).toBe(exitCode);
+    const { error } = JSON.parse(result.stdout) as {
+      error: { code: string; message: string; suggestions: string[] };
+    };
+    expect(error).toMatchObject({ code, message: expect.stringContaining(message) as string });
+    expect(error.suggestions).not.toEqual([]);
+  });
+
   it('reports what it measured when Ctrl-C ends it', async () => {
     let interrupt = (): void => undefined;
     const held: FakeCall[] = [];

@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
-import { UserError } from '../../errors.js';
+import { stripVTControlCharacters } from 'node:util';
+import { isErrorCode, UserError } from '../../errors.js';
 
 export interface ChildServerOptions {
   /** bin/run.js of the fdq to run. */
@@ -26,6 +27,8 @@ export interface ChildServer {
 
 const STOP_MS = 10_000;
 const KEPT_LINES = 20;
+const ERROR = 'Error: ';
+const CODE = 'Code: ';
 
 /** Ends the server when the channel to this process closes, however this process ended. */
 const EXIT_WITH_PARENT = `data:text/javascript,${encodeURIComponent(
@@ -34,7 +37,7 @@ const EXIT_WITH_PARENT = `data:text/javascript,${encodeURIComponent(
 
 /**
  * Runs `fdq serve` on a free port of this machine until it is ready. It does not survive this process.
- * @throws UserError `server_unreachable` with what the server printed when it ends before it is ready
+ * @throws UserError that the server ends with before it is ready, else `server_unreachable` with what it printed
  */
 export async function startChildServer(options: ChildServerOptions): Promise<ChildServer> {
   const { bin, settings, environment, signal } = options;
@@ -91,11 +94,25 @@ async function readyUrl(
 }
 
 function startFailed(lines: readonly string[], end: string | number | null): UserError {
-  return new UserError(
-    'server_unreachable',
-    `fdq serve ended with ${end ?? 'no code'} before it was ready:\n${lines.map((line) => `  ${line}`).join('\n')}`,
-    { param: 'model', suggestions: ['Start it by itself to see more: fdq serve with the same flags.'] },
+  return (
+    readError(lines.map(stripVTControlCharacters)) ??
+    new UserError(
+      'server_unreachable',
+      `fdq serve ended with ${end ?? 'no code'} before it was ready:\n${lines.map((line) => `  ${line}`).join('\n')}`,
+      { param: 'model', suggestions: ['Start it by itself to see more: fdq serve with the same flags.'] },
+    )
   );
+}
+
+/** The error that `fdq serve` printed: the flags it is about are those of this command, and so is the exit code. */
+function readError(lines: readonly string[]): UserError | undefined {
+  const from = lines.findLastIndex((line) => line.startsWith(ERROR));
+  const to = lines.findLastIndex((line) => line.startsWith(CODE));
+  const code = lines[to]?.slice(CODE.length) ?? '';
+  if (from < 0 || to < from || !isErrorCode(code)) return undefined;
+  return new UserError(code, lines.slice(from, to).join('\n').slice(ERROR.length), {
+    suggestions: lines.slice(to + 1).flatMap((line) => /^(?:Try: | {2}- )(.+)$/.exec(line)?.[1] ?? []),
+  });
 }
 
 async function stopChild(child: ChildProcess): Promise<void> {
