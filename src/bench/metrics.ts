@@ -1,3 +1,5 @@
+import type { BenchKind } from './report.js';
+
 /** How a figure is printed. */
 export type MetricUnit =
   'tok/s' | 'req/s' | 'ms' | 's' | 'bytes' | 'bytes/s' | 'share' | 'nats' | 'count' | 'none' | 'dB';
@@ -66,6 +68,22 @@ export const METRICS: readonly MetricInfo[] = [
   row('layer_frobenius', 'Relative error of the weights', ['share', 'lower', 'exact'], ['frobenius']),
   row('layer_sqnr_min', 'Worst layer, signal to noise', ['dB', 'higher', 'exact'], ['sqnr']),
 ];
+
+const SPEED =
+  'prefill decode bandwidth_share read_bandwidth ttft itl_p50 itl_p90 itl_p99 load load_locate load_plan';
+const MEMORY = 'load_quantize load_build load_warm_up peak_rss weight_bytes kv_bytes_per_token';
+const QUALITY = 'weight_bytes perplexity nll kl kl_p99 top1 accuracy layer_frobenius layer_sqnr_min';
+const LATENCY =
+  'ttft ttft_p50 ttft_p99 tpot tpot_p99 itl_p50 itl_p90 itl_p99 e2el e2el_p99 e2el_queued e2el_queued_p99';
+const LOAD = 'queue queue_p99 client_lag_p99 request_throughput output_throughput total_token_throughput';
+const REQUESTS = 'request_goodput error_rate retries';
+
+/** Ids that a report of each command may hold. */
+export const MEASURED: Readonly<Record<BenchKind, readonly string[]>> = {
+  speed: `${SPEED} ${MEMORY}`.split(' '),
+  serve: `${LATENCY} ${LOAD} ${REQUESTS}`.split(' '),
+  quality: QUALITY.split(' '),
+};
 
 /** By id or alias; undefined for none. */
 export function findMetric(name: string): MetricInfo | undefined {

@@ -6,14 +6,22 @@ import { readGithubStep, type GithubStep } from '../cli/ci.js';
 import { printableLine } from '../cli/render.js';
 import { FdqError, UserError } from '../errors.js';
 import { saveBaseline } from './gate/baseline-file.js';
+import type { GateCondition } from './gate/conditions.js';
 import { evaluateGate, gateWarnings } from './gate/evaluate.js';
 import { parseGate, type GateOptions, type GateValues } from './gate/options.js';
+import { MEASURED } from './metrics.js';
 import type { BenchKind, BenchReport } from './report.js';
 import { summarizeGate } from './report/format.js';
 import { renderHtml } from './report/html/page.js';
 import { renderAnnotations, renderOutputs, renderStepSummary } from './report/github.js';
 import { planReporters, type ReportPlan } from './report/reporters.js';
 import { checkWritable, writeFileWhole } from './write-file.js';
+
+const COMMANDS: Readonly<Record<BenchKind, string>> = {
+  speed: 'fdq bench',
+  serve: 'fdq bench serve',
+  quality: 'fdq bench quality',
+};
 
 /** Values of BENCH_REPORT_FLAGS and BENCH_GATE_FLAGS. */
 export interface OutputValues extends GateValues {
@@ -34,8 +42,8 @@ export interface BenchOutput {
 }
 
 /**
- * @throws UserError `usage` for wrong reporters and conditions and for files that cannot be written, and what
- * parseGate throws about the baseline
+ * @throws UserError `usage` for wrong reporters and conditions and for files that cannot be written or are named
+ * twice, and what parseGate throws about the baseline
  */
 export function openBenchOutput(command: BaseCommand, values: OutputValues, kind: BenchKind): BenchOutput {
   const github = readGithubStep();
@@ -45,9 +53,12 @@ export function openBenchOutput(command: BaseCommand, values: OutputValues, kind
     isActions: github.isActions,
   });
   const gate = parseGate(values, kind);
-  for (const { file } of plan.files) checkWritable(file, '--reporter');
-  if (html !== undefined) checkWritable(html, '--html');
-  if (gate.saveBaseline !== null) checkWritable(gate.saveBaseline, '--save-baseline');
+  for (const condition of gate.conditions) checkMeasured(condition, kind);
+  checkFiles([
+    ...plan.files.map(({ file }) => ['--reporter', file] as const),
+    ['--html', html],
+    ['--save-baseline', gate.saveBaseline ?? undefined],
+  ]);
   return {
     gate,
     finish: (report, interrupted) =>
@@ -55,6 +66,43 @@ export function openBenchOutput(command: BaseCommand, values: OutputValues, kind
         ? finishBench(command, decide(report, gate), { plan, github, html, gate })
         : endInterrupted(command, report, { ending: { plan, github, html, gate }, exitCode: interrupted }),
   };
+}
+
+function checkFiles(files: readonly (readonly [flag: string, file: string | undefined])[]): void {
+  const seen = new Map<string, string>();
+  for (const [flag, file] of files) {
+    if (file === undefined) continue;
+    checkWritable(file, flag);
+    const first = seen.get(path.resolve(file));
+    if (first !== undefined) {
+      throw new UserError(
+        'usage',
+        `Expected ${flag} and ${first} to write files of their own but both name ${file}.`,
+        {
+          param: flag,
+          suggestions: ['Give one of them another file.'],
+        },
+      );
+    }
+    seen.set(path.resolve(file), flag);
+  }
+}
+
+/** A figure that this command never has would be inconclusive after all was measured. */
+function checkMeasured({ metric: { id }, text }: GateCondition, kind: BenchKind): void {
+  if (MEASURED[kind].includes(id)) return;
+  const others = (Object.keys(COMMANDS) as BenchKind[]).filter((other) => MEASURED[other].includes(id));
+  throw new UserError(
+    'usage',
+    `${COMMANDS[kind]} does not measure ${id}, which ${JSON.stringify(text)} is about.`,
+    {
+      param: '--fail-if',
+      suggestions: [
+        `It is measured by ${others.map((other) => COMMANDS[other]).join(' and ')}.`,
+        `Measured here: ${MEASURED[kind].join(', ')}.`,
+      ],
+    },
+  );
 }
 
 function decide(report: BenchReport, options: GateOptions): BenchReport {

@@ -4,6 +4,7 @@ import process from 'node:process';
 import { Config, Errors } from '@oclif/core';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { openBenchOutput, type OutputValues } from '../../../src/bench/output.js';
+import { MEASURED, METRICS } from '../../../src/bench/metrics.js';
 import type { BenchReport, GateResult } from '../../../src/bench/report.js';
 import { BaseCommand } from '../../../src/cli/base-command.js';
 import { ROOT } from '../../helpers/cli.js';
@@ -74,6 +75,29 @@ function gate(verdict: GateResult['verdict']): GateResult {
 }
 
 describe('the end of a bench command', () => {
+  it.each([
+    [
+      { 'fail-if': ['decode < 30'] },
+      'fdq bench quality does not measure decode, which "decode < 30" is about.',
+    ],
+    [
+      { html: 'a', 'save-baseline': './a' },
+      'Expected --save-baseline and --html to write files of their own',
+    ],
+    [{ html: 'a', reporter: ['csv:a'] }, 'Expected --html and --reporter to write files of their own'],
+  ])('refuses %j before anything is measured', async (values, message) => {
+    const meanwhile = vi.fn(() => Promise.resolve());
+    const { code, stderr } = await run({ values, meanwhile });
+    expect(code).toBe(2);
+    expect(stderr).toContain(message);
+    expect(meanwhile).not.toHaveBeenCalled();
+  });
+
+  it('knows for every figure which commands measure it', () => {
+    const measured = new Set(Object.values(MEASURED).flat());
+    expect([...measured].sort()).toEqual(METRICS.map(({ id }) => id).sort());
+  });
+
   it('prints a table, and nothing on stderr but warnings', async () => {
     const report = { ...qualityReport(), warnings: ['Few tokens.'] };
     const { code, stdout, stderr } = await run({ report });
