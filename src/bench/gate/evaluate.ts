@@ -28,9 +28,7 @@ const NOT_POSITIVE = 'Only positive figures have a relative change with an inter
 export interface Evidence {
   /** Of --baseline-command. */
   readonly paired?: PairedRounds;
-  /** How often the report is looked at before it is accepted as it is; default: this once. */
-  readonly looks?: number;
-  /** How often intervals of a scenario may miss, instead of what `looks` leaves of 5 %. */
+  /** How often intervals of a scenario may miss; default: 5 %, as it is looked at this once. */
   readonly alphaOf?: (scenario: string) => number;
 }
 
@@ -53,7 +51,7 @@ export function evaluateGate(
 export function judge(
   report: BenchReport,
   options: GateOptions,
-  { paired, looks = 1, alphaOf = (): number => ALPHA / looks }: Evidence = {},
+  { paired, alphaOf = (): number => ALPHA }: Evidence = {},
 ): readonly Judgement[] {
   const otherMachine =
     options.baseline === null || options.allowOtherMachine

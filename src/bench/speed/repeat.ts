@@ -1,5 +1,5 @@
-import { evaluateGate, judge } from '../gate/evaluate.js';
-import { scheduleLooks } from '../gate/look-schedule.js';
+import { ALPHA, evaluateGate, judge, type Evidence } from '../gate/evaluate.js';
+import { OpenLooks } from '../gate/look-schedule.js';
 import type { GateOptions } from '../gate/options.js';
 import type { BenchReport, GateResult } from '../report.js';
 
@@ -14,6 +14,13 @@ export interface Repeater {
   decide(report: BenchReport): GateResult | null;
 }
 
+/** Of one scenario. */
+interface Seen {
+  readonly looks: OpenLooks;
+  /** Repetitions so far. */
+  rounds: number;
+}
+
 /**
  * @param repetitions before the first look
  * @param clock monotonic milliseconds; the time budget is what repetitions beyond those take
@@ -25,25 +32,41 @@ export function createRepeater(
 ): Repeater {
   const { timeBudgetMs, max } = gate.rounds;
   const mayRepeat = gate.conditions.length > 0 && timeBudgetMs > 0 && repetitions > 1;
-  const looks = mayRepeat
-    ? scheduleLooks({ min: repetitions, max: Math.max(repetitions, max) })
-    : [repetitions];
+  const scenarios = new Map<string, Seen>();
   let leftMs = timeBudgetMs;
   let askedAt: number | undefined;
+  const seen = (scenario: string): Seen => {
+    const known = scenarios.get(scenario) ?? { looks: new OpenLooks(), rounds: 0 };
+    scenarios.set(scenario, known);
+    return known;
+  };
+  const evidence: Evidence = mayRepeat ? { alphaOf: (scenario) => seen(scenario).looks.alpha(ALPHA) } : {};
   const isOpen = (report: BenchReport): boolean =>
-    judge(report, gate, { looks: looks.length }).some(
+    judge(report, gate, evidence).some(
       (judgement) =>
         judgement.isOpen && report.scenarios.some(({ name }) => name === judgement.check.scenario),
     );
+  const look = (report: BenchReport, rounds: number): boolean => {
+    const due = report.scenarios
+      .map(({ name }) => seen(name).looks)
+      .filter((looks) => looks.isDue(rounds, repetitions));
+    for (const looks of due) looks.take(rounds);
+    return due.length === 0 || isOpen(report);
+  };
   return {
     wantsMore: (report, rounds) => {
       const now = clock();
       if (askedAt !== undefined) leftMs -= now - askedAt;
-      const isOver = leftMs <= 0 || rounds >= (looks.at(-1) ?? 0);
-      const wants = !isOver && (!looks.includes(rounds) || isOpen(report));
+      for (const { name } of report.scenarios) seen(name).rounds = rounds;
+      const isOver = !mayRepeat || leftMs <= 0 || rounds >= Math.max(repetitions, max);
+      const wants = !isOver && look(report, rounds);
       askedAt = wants ? now : undefined;
       return wants;
     },
-    decide: (report) => evaluateGate(report, gate, { looks: looks.length }),
+    decide: (report) => {
+      // Where time or repetitions ended it, this is one more look.
+      for (const { looks, rounds } of scenarios.values()) looks.take(rounds);
+      return evaluateGate(report, gate, evidence);
+    },
   };
 }

@@ -1,8 +1,12 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseGate } from '../../../../src/bench/gate/options.js';
 import { BENCH_SCHEMA, type BenchReport } from '../../../../src/bench/report.js';
 import { createRepeater } from '../../../../src/bench/speed/repeat.js';
 import { toMetric } from '../../../../src/bench/summarize.js';
+import { ENVIRONMENT } from '../../../helpers/bench-report.js';
+import { createTempDir } from '../../../helpers/temp-dir.js';
 
 function reportOf(decode: readonly number[]): BenchReport {
   return {
@@ -34,9 +38,29 @@ describe('createRepeater', () => {
     expect(repeater.decide(reportOf(NOISY))?.verdict).toBe('inconclusive');
   });
 
-  it('stops at the last look', () => {
+  it('stops after the most rounds', () => {
     const repeater = createRepeater(gate('1m'), 5, () => 0);
     expect(repeater.wantsMore(reportOf(NOISY), 40)).toBe(false);
+  });
+
+  it('can tell from the first five repetitions, however many more it might take', async () => {
+    const baseline = path.join(await createTempDir(), 'baseline.json');
+    writeFileSync(baseline, JSON.stringify({ ...reportOf(CLEAR), environment: ENVIRONMENT }));
+    const values = { 'fail-if': ['decode < -5%'], baseline, 'time-budget': '2m', 'max-rounds': 400 };
+    const repeater = createRepeater(parseGate(values, 'speed'), 5, () => 0);
+    const slower = { ...reportOf(CLEAR.map((speed) => speed * 0.8)), environment: ENVIRONMENT };
+    expect(repeater.wantsMore(slower, 5)).toBe(false);
+    expect(repeater.decide(slower)?.verdict).toBe('fail');
+  });
+
+  it('counts the looks at each scenario, and the last as one more', () => {
+    const repeater = createRepeater(gate('1m'), 5, () => 0);
+    // Its interval of 97.5 %, the first look's share, is above 100; that of 99.2 %, the second's, is not.
+    const close = reportOf([100.4, 101, 101.5, 102, 101.1]);
+    expect(createRepeater(gate('1m'), 5, () => 0).wantsMore(close, 5)).toBe(false);
+    expect(repeater.wantsMore(reportOf(NOISY), 5)).toBe(true);
+    expect(repeater.wantsMore(close, 6)).toBe(true);
+    expect(repeater.decide(close)?.verdict).toBe('inconclusive');
   });
 
   it('spends its time on repetitions that were not asked for', () => {
