@@ -6,22 +6,14 @@ import { readGithubStep, type GithubStep } from '../cli/ci.js';
 import { printableLine } from '../cli/render.js';
 import { FdqError, UserError } from '../errors.js';
 import { saveBaseline } from './gate/baseline-file.js';
-import type { GateCondition } from './gate/conditions.js';
 import { evaluateGate, gateWarnings } from './gate/evaluate.js';
 import { parseGate, type GateOptions, type GateValues } from './gate/options.js';
-import { MEASURED } from './metrics.js';
 import type { BenchKind, BenchReport } from './report.js';
 import { summarizeGate } from './report/format.js';
 import { renderHtml } from './report/html/page.js';
 import { renderAnnotations, renderOutputs, renderStepSummary } from './report/github.js';
 import { planReporters, type ReportPlan } from './report/reporters.js';
 import { checkWritable, writeFileWhole } from './write-file.js';
-
-const COMMANDS: Readonly<Record<BenchKind, string>> = {
-  speed: 'fdq bench',
-  serve: 'fdq bench serve',
-  quality: 'fdq bench quality',
-};
 
 /** Values of BENCH_REPORT_FLAGS and BENCH_GATE_FLAGS. */
 export interface OutputValues extends GateValues {
@@ -53,7 +45,6 @@ export function openBenchOutput(command: BaseCommand, values: OutputValues, kind
     isActions: github.isActions,
   });
   const gate = parseGate(values, kind);
-  for (const condition of gate.conditions) checkMeasured(condition, kind);
   checkFiles([
     ...plan.files.map(({ file }) => ['--reporter', file] as const),
     ['--html', html],
@@ -86,23 +77,6 @@ function checkFiles(files: readonly (readonly [flag: string, file: string | unde
     }
     seen.set(path.resolve(file), flag);
   }
-}
-
-/** A figure that this command never has would be inconclusive after all was measured. */
-function checkMeasured({ metric: { id }, text }: GateCondition, kind: BenchKind): void {
-  if (MEASURED[kind].includes(id)) return;
-  const others = (Object.keys(COMMANDS) as BenchKind[]).filter((other) => MEASURED[other].includes(id));
-  throw new UserError(
-    'usage',
-    `${COMMANDS[kind]} does not measure ${id}, which ${JSON.stringify(text)} is about.`,
-    {
-      param: '--fail-if',
-      suggestions: [
-        `It is measured by ${others.map((other) => COMMANDS[other]).join(' and ')}.`,
-        `Measured here: ${MEASURED[kind].join(', ')}.`,
-      ],
-    },
-  );
 }
 
 function decide(report: BenchReport, options: GateOptions): BenchReport {

@@ -16,6 +16,13 @@ export const BENCH_SCHEMA = 'fdq-bench/1';
 
 export type BenchKind = 'speed' | 'serve' | 'quality';
 
+/** Which command measures a kind. */
+export const BENCH_COMMANDS: Readonly<Record<BenchKind, string>> = {
+  speed: 'fdq bench',
+  serve: 'fdq bench serve',
+  quality: 'fdq bench quality',
+};
+
 /** What a figure depends on besides the scenario. */
 export interface Environment {
   /** ISO 8601, UTC. */

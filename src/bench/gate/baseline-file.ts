@@ -3,14 +3,8 @@ import { rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import process from 'node:process';
 import { UserError } from '../../errors.js';
-import { BENCH_SCHEMA, type BenchKind, type BenchReport } from '../report.js';
+import { BENCH_COMMANDS, BENCH_SCHEMA, type BenchKind, type BenchReport } from '../report.js';
 import { reportSchema } from './report-schema.js';
-
-const COMMANDS: Readonly<Record<BenchKind, string>> = {
-  speed: 'fdq bench',
-  serve: 'fdq bench serve',
-  quality: 'fdq bench quality',
-};
 
 /**
  * A report that --save-baseline, --json or the reporter `json` wrote, with the envelope of --json or without it.
@@ -29,7 +23,10 @@ export function readBaseline(file: string, kind: BenchKind): BenchReport {
     throw invalid(file, `${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`);
   }
   if (parsed.data.kind !== kind) {
-    throw invalid(file, `it was written by ${COMMANDS[parsed.data.kind]} and not by ${COMMANDS[kind]}`);
+    throw invalid(
+      file,
+      `it was written by ${BENCH_COMMANDS[parsed.data.kind]} and not by ${BENCH_COMMANDS[kind]}`,
+    );
   }
   return parsed.data as unknown as BenchReport;
 }

@@ -1,6 +1,6 @@
 import { UserError } from '../../errors.js';
 import { parseQuantity } from '../../inspect/quantities.js';
-import type { BenchKind, BenchReport } from '../report.js';
+import { BENCH_COMMANDS, type BenchKind, type BenchReport } from '../report.js';
 import { readBaseline } from './baseline-file.js';
 import { parseGateCondition, type GateCondition } from './conditions.js';
 import { splitCommand } from './split-command.js';
@@ -54,6 +54,7 @@ const DURATION_UNITS = { ms: 1, s: 1e3, sec: 1e3, m: 60e3, min: 60e3, h: 3600e3 
  */
 export function parseGate(values: GateValues, kind: BenchKind): GateOptions {
   const conditions = (values['fail-if'] ?? []).map((text) => parseGateCondition(text));
+  for (const condition of conditions) requireMeasured(condition, kind);
   const { baseline: file, 'baseline-command': command, 'save-baseline': saveBaseline } = values;
   if (file !== undefined && command !== undefined) {
     throw usage('--baseline-command', 'Expected --baseline or --baseline-command but received both.', [
@@ -99,6 +100,17 @@ export function checkScenarios(options: GateOptions, names: readonly string[]): 
       ],
     );
   }
+}
+
+/** What a command never measures it could never decide about. */
+function requireMeasured({ text, metric }: GateCondition, kind: BenchKind): void {
+  if (metric.kinds.includes(kind)) return;
+  const commands = metric.kinds.map((other) => BENCH_COMMANDS[other]);
+  throw usage(
+    '--fail-if',
+    `${BENCH_COMMANDS[kind]} does not measure ${metric.id}, which ${JSON.stringify(text)} is about.`,
+    [`${metric.id} is measured by ${commands.join(' and ')}.`],
+  );
 }
 
 /** A reference that nothing is held against would look like a check that passes. */

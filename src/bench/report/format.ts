@@ -7,7 +7,9 @@ export const DASH = '–';
 
 /** What METRICS says of an id. A figure that it does not know is shown all the same. */
 export function metricInfo(id: string): MetricInfo {
-  return findMetric(id) ?? { id, aliases: [], title: id, unit: 'none', better: 'neither', noisy: true };
+  return (
+    findMetric(id) ?? { id, aliases: [], kinds: [], title: id, unit: 'none', better: 'neither', noisy: true }
+  );
 }
 
 /** Ids of the metrics of some scenario, in the order of METRICS. */

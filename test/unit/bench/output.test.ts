@@ -4,7 +4,6 @@ import process from 'node:process';
 import { Config, Errors } from '@oclif/core';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { openBenchOutput, type OutputValues } from '../../../src/bench/output.js';
-import { MEASURED, METRICS } from '../../../src/bench/metrics.js';
 import type { BenchReport, GateResult } from '../../../src/bench/report.js';
 import { BaseCommand } from '../../../src/cli/base-command.js';
 import { ROOT } from '../../helpers/cli.js';
@@ -91,11 +90,6 @@ describe('the end of a bench command', () => {
     expect(code).toBe(2);
     expect(stderr).toContain(message);
     expect(meanwhile).not.toHaveBeenCalled();
-  });
-
-  it('knows for every figure which commands measure it', () => {
-    const measured = new Set(Object.values(MEASURED).flat());
-    expect([...measured].sort()).toEqual(METRICS.map(({ id }) => id).sort());
   });
 
   it('prints a table, and nothing on stderr but warnings', async () => {

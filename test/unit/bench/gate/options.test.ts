@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { checkScenarios, parseGate } from '../../../../src/bench/gate/options.js';
+import { METRICS } from '../../../../src/bench/metrics.js';
 import { reportOf } from '../../../helpers/bench-report.js';
 import { createTempDir } from '../../../helpers/temp-dir.js';
 
@@ -73,6 +74,33 @@ describe('parseGate', () => {
   ])('refuses %j with %j', (conditions, values, message) => {
     const withFile = 'baseline' in values ? { ...values, baseline: file } : values;
     expect(() => parseGate({ ...withFile, 'fail-if': conditions }, 'speed')).toThrow(message);
+  });
+
+  it.each([
+    ['kl > 0.02', 'speed', 'fdq bench does not measure kl', 'kl is measured by fdq bench quality.'],
+    [
+      'ttft > 5',
+      'quality',
+      'fdq bench quality does not',
+      'ttft is measured by fdq bench and fdq bench serve.',
+    ],
+    ['load > 5', 'serve', 'fdq bench serve does not measure load', 'load is measured by fdq bench.'],
+  ] as const)('refuses %s where nothing measures it: %s', (condition, kind, message, suggestion) => {
+    expect(() => parseGate({ 'fail-if': [condition] }, kind)).toThrow(
+      expect.objectContaining({
+        code: 'usage',
+        message: expect.stringContaining(message) as unknown,
+        suggestions: [suggestion],
+      }),
+    );
+  });
+
+  it('takes what the command measures', () => {
+    for (const { id, kinds } of METRICS) {
+      for (const kind of kinds) {
+        expect(parseGate({ 'fail-if': [`${id} > 1`] }, kind).conditions).toHaveLength(1);
+      }
+    }
   });
 
   describe('checkScenarios', () => {
