@@ -2,12 +2,13 @@ import { UserError } from '../../errors.js';
 import { findMetric } from '../metrics.js';
 import { BENCH_SCHEMA, type BenchReport, type Environment, type Scenario } from '../report.js';
 import { toMetric } from '../summarize.js';
+import { allowedCores, coresOfLaunch } from './core-placement.js';
 import { ALPHA, evaluateGate, judge, type Evidence, type Judgement } from './evaluate.js';
 import { OpenLooks } from './look-schedule.js';
 import { checkScenarios, type GateOptions } from './options.js';
 import { createCoin } from './random-order.js';
 import { environmentSchema } from './report-schema.js';
-import { MIN_LAUNCHES } from './statistics.js';
+import { MIN_LAUNCHES, MIN_PAIRS_PER_LAUNCH } from './statistics.js';
 
 /** Figures of one round by metric id. */
 export type RoundMetrics = Readonly<Record<string, number>>;
@@ -18,6 +19,8 @@ export interface RoundSource {
   /** As the build describes it; those of other versions may do so differently. */
   readonly environment: unknown;
   measure(round: number, scenario: string, signal?: AbortSignal): Promise<RoundMetrics>;
+  /** Keeps all its threads on some cores. Absent: it has no threads of its own. */
+  place?(cores: readonly number[]): Promise<void>;
   close(): Promise<void>;
   /** Ends it at once. */
   kill(): Promise<void>;
@@ -31,8 +34,18 @@ export interface Sides {
 /** Starts both builds anew. */
 export type StartSides = (signal: AbortSignal | undefined) => Promise<Sides>;
 
+/** What is known of a scenario before it is measured. */
+export interface PlannedScenario {
+  readonly parameters: Scenario['parameters'];
+  readonly threads: number;
+}
+
 export interface CompareOptions {
   readonly gate: GateOptions;
+  /** By name. Scenarios that are not in it have no parameters, and run on whatever cores the system likes. */
+  readonly plan?: ReadonlyMap<string, PlannedScenario>;
+  /** Whole sentences for the report. */
+  readonly warnings?: readonly string[];
   /** Of the order of rounds. */
   readonly seed?: number;
   /** Monotonic milliseconds. */
@@ -55,7 +68,6 @@ export interface CompareProgress {
 /** A launch measures for as long as starting took, but leaves rounds for as many launches. */
 const ENOUGH_LAUNCHES = 12;
 const MEASURING_PER_STARTING = 1;
-const MIN_PAIRS_PER_LAUNCH = 8;
 /** Of the round that is asked for and not counted, for loading and warming up. */
 const WARM_UP = 0;
 
@@ -88,6 +100,9 @@ class Comparison {
   /** Pairs and looks of each scenario. */
   readonly #pairs = new Map<string, number>();
   readonly #looks = new Map<string, OpenLooks>();
+  readonly #warnings: string[];
+  readonly #cores = allowedCores();
+  #mayPlace = true;
   #environment: Environment | undefined;
   #launches = 0;
   #deadline = Infinity;
@@ -97,6 +112,7 @@ class Comparison {
     this.#options = options;
     this.#clock = options.clock ?? ((): number => performance.now());
     this.#coin = createCoin(options.seed ?? Date.now());
+    this.#warnings = [...(options.warnings ?? [])];
   }
 
   get hasFigures(): boolean {
@@ -137,8 +153,10 @@ class Comparison {
       schema: BENCH_SCHEMA,
       kind: 'speed',
       environment: this.#environment as Environment,
-      scenarios: [...this.#figures].flatMap(([name, figures]) => toScenario(name, figures)),
-      warnings: [],
+      scenarios: [...this.#figures].flatMap(([name, figures]) =>
+        toScenario(name, figures, this.#options.plan?.get(name)),
+      ),
+      warnings: this.#warnings,
       partial: false,
       gate: null,
     };
@@ -163,7 +181,7 @@ class Comparison {
   async #measureLaunch(sides: Sides, scenarios: readonly string[], began: number): Promise<void> {
     for (const scenario of scenarios) {
       const loading = this.#clock();
-      await this.#measurePair(sides, scenario, WARM_UP);
+      await this.#warmUp(sides, scenario);
       const startMs = this.#clock() - loading + (loading - began) / scenarios.length;
       const until = this.#clock() + startMs * MEASURING_PER_STARTING;
       const { least, most } = this.#pairsPerLaunch();
@@ -181,6 +199,31 @@ class Comparison {
         if (pair >= least && (pair >= most || this.#clock() >= until)) break;
         if (this.#clock() >= this.#deadline || pairs >= this.#options.gate.rounds.max) break;
       }
+    }
+  }
+
+  /** Both load at the same time, on all cores; then they get the same cores, and settle on them for a round. */
+  async #warmUp(sides: Sides, scenario: string): Promise<void> {
+    const { plan, signal } = this.#options;
+    const threads = plan?.get(scenario)?.threads ?? Infinity;
+    const cores = coresOfLaunch(this.#cores, threads, this.#launches);
+    await this.#place(sides, this.#cores);
+    await Promise.all([sides.now, sides.baseline].map((side) => side.measure(WARM_UP, scenario, signal)));
+    if (cores === undefined) return;
+    await this.#place(sides, cores);
+    await this.#measurePair(sides, scenario, WARM_UP);
+  }
+
+  async #place({ now, baseline }: Sides, cores: readonly number[]): Promise<void> {
+    if (!this.#mayPlace) return;
+    try {
+      await Promise.all([now.place?.(cores), baseline.place?.(cores)]);
+    } catch (error) {
+      this.#mayPlace = false;
+      const reason = error instanceof Error ? error.message.trim() : String(error);
+      this.#warnings.push(`Both builds could not be kept on the same cores, which makes noise: ${reason}`);
+      // Neither may be left with fewer cores than the other.
+      await Promise.allSettled([now.place?.(this.#cores), baseline.place?.(this.#cores)]);
     }
   }
 
@@ -263,7 +306,11 @@ interface Pair {
   readonly baseline: RoundMetrics;
 }
 
-function toScenario(name: string, figures: Figures): readonly Scenario[] {
+function toScenario(
+  name: string,
+  figures: Figures,
+  planned: PlannedScenario | undefined,
+): readonly Scenario[] {
   if (figures.size === 0) return [];
   const metrics = [...figures].map(([id, launches]) =>
     toMetric(
@@ -271,5 +318,5 @@ function toScenario(name: string, figures: Figures): readonly Scenario[] {
       launches.flatMap(({ now }) => now),
     ),
   );
-  return [{ name, parameters: {}, metrics }];
+  return [{ name, parameters: planned?.parameters ?? {}, metrics }];
 }

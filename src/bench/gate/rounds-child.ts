@@ -5,6 +5,7 @@ import type { Readable, Writable } from 'node:stream';
 import { z } from 'zod';
 import { UserError } from '../../errors.js';
 import type { RoundMetrics, RoundSource } from './compare-sides.js';
+import { placeSession } from './core-placement.js';
 
 /** A program and its arguments. */
 export interface Invocation {
@@ -57,7 +58,7 @@ export class RoundsChild implements RoundSource {
 
   private constructor(invocation: Invocation) {
     this.#invocation = invocation;
-    // In a group of its own: Ctrl-C in the terminal reaches this process alone, which then ends its children.
+    // In a session of its own: Ctrl-C in the terminal reaches this process alone, which then ends its children.
     this.#process = spawn(invocation.file, [...invocation.args, '--rounds-from-stdin'], {
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: true,
@@ -113,6 +114,12 @@ export class RoundsChild implements RoundSource {
     throw this.#error(
       `answered round ${answer.round} of ${JSON.stringify(answer.scenario)} instead of round ${round} of ${JSON.stringify(scenario)}`,
     );
+  }
+
+  /** @throws what placeSession throws */
+  async place(cores: readonly number[]): Promise<void> {
+    const { pid } = this.#process;
+    if (pid !== undefined) await placeSession(pid, cores);
   }
 
   /** Ends the process, at the latest after some seconds by force. */

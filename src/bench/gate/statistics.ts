@@ -108,19 +108,22 @@ export type Launch = readonly number[];
 
 /** Fewer do not tell what a process keeps for life from a change. */
 export const MIN_LAUNCHES = 3;
+/** Pairs below which the end of the time has cut a launch short: it does not tell what its processes keep. */
+export const MIN_PAIRS_PER_LAUNCH = 8;
 
 /**
  * The change between two builds that were measured in pairs, as a log ratio. Two intervals have to agree, so the wider
  * end counts on both sides: that of all pairs, which meets the noise of rounds, and that of the launches' centres. What
  * a process keeps for life (where its memory lies, which core it is put on) is the same in all pairs of a launch, and
- * only other launches average it out. Infinite of fewer than three launches.
+ * only other launches average it out. Infinite of fewer than three whole launches.
  * @param alpha how often the interval may miss
  */
 export function pairedShift(launches: readonly Launch[], alpha: number): Estimate {
   const { value, interval } = signedRankCentre(launches.flat(), alpha);
-  if (launches.length < MIN_LAUNCHES) return { value, interval: [-Infinity, Infinity] };
+  const whole = launches.filter(({ length }) => length >= MIN_PAIRS_PER_LAUNCH);
+  if (whole.length < MIN_LAUNCHES) return { value, interval: [-Infinity, Infinity] };
   const [low, high] = launchInterval(
-    launches.map((pairs) => signedRankCentre(pairs, alpha).value),
+    whole.map((pairs) => signedRankCentre(pairs, alpha).value),
     alpha,
   );
   return { value, interval: [Math.min(interval[0], low), Math.max(interval[1], high)] };

@@ -3,9 +3,10 @@ import { compareCommands, type ComparedBuilds } from '../gate/compare-commands.j
 import { checkScenarios, type GateOptions } from '../gate/options.js';
 import type { BenchReport } from '../report.js';
 import type { SpeedOptions } from './options.js';
-import { checkSpeedOptions } from './plan.js';
+import { planSpeed } from './plan.js';
 import { createRepeater } from './repeat.js';
 import { measureSpeed } from './run.js';
+import { scenarioName, scenarioParameters } from './scenario.js';
 
 /** Who is told, and who may end it. */
 export interface SpeedWatch {
@@ -32,18 +33,32 @@ export async function measureAndDecide(
   return report.partial ? report : { ...report, gate: repeater.decide(report) };
 }
 
-/** Measures this build and another one in turns; see compareCommands. */
+/**
+ * Measures this build and another one in turns; see compareCommands.
+ * @throws what planning and compareCommands throw
+ */
 export async function compareAndDecide(
   options: SpeedOptions,
   builds: ComparedBuilds,
   { gate, progress, signal }: SpeedWatch & { readonly gate: GateOptions },
 ): Promise<BenchReport> {
-  checkSpeedOptions(options);
+  const { models, cases, warnings } = await planSpeed(options);
+  const plan = new Map(
+    models.flatMap((model) =>
+      cases.map((what) => [
+        scenarioName(model, what),
+        { parameters: scenarioParameters(model, what), threads: model.threads },
+      ]),
+    ),
+  );
+  checkScenarios(gate, [...plan.keys()]);
   const name = `beside ${builds.baseline.text}`;
   progress.planned([name]);
   progress.begin(name);
   const report = await compareCommands(builds, {
     gate,
+    plan,
+    warnings,
     signal,
     onProgress: ({ scenario, pairs, open }) =>
       progress.update(name, `${scenario}: ${pairs} pairs of rounds, ${open} scenarios open`),

@@ -14,10 +14,23 @@ export interface CountedRound extends MeasuredRound {
   readonly readBandwidth: number;
 }
 
-const ITL_PERCENTILES = { itl_p50: 50, itl_p90: 90, itl_p99: 99 } as const;
+const ITL_PERCENTILES = { itl_p10: 10, itl_p50: 50, itl_p90: 90, itl_p99: 99 } as const;
 
 export function scenarioName(model: Pick<SpeedModel, 'name'>, what: SpeedCase): string {
   return `${model.name} ${caseName(what)}`;
+}
+
+export function scenarioParameters(
+  model: Pick<SpeedModel, 'parameters'>,
+  { promptTokens, steps, depth, sequences }: SpeedCase,
+): Scenario['parameters'] {
+  return {
+    ...model.parameters,
+    n_prompt: promptTokens,
+    n_gen: steps,
+    n_depth: depth,
+    batch_size: sequences,
+  };
 }
 
 /** @param rounds at least one */
@@ -34,13 +47,7 @@ export function toScenario(
   const ids = Object.keys(figures[0] ?? {});
   return {
     name: scenarioName(model, what),
-    parameters: {
-      ...model.parameters,
-      n_prompt: what.promptTokens,
-      n_gen: what.steps,
-      n_depth: what.depth,
-      batch_size: what.sequences,
-    },
+    parameters: scenarioParameters(model, what),
     metrics: [
       ...ids.map((id) => toMetric(id, figures.map((figure) => figure[id] as number))), // prettier-ignore
       ...loadMetrics(load),

@@ -121,6 +121,12 @@ describe('pairedShift', () => {
     expect(interval[1]).toBeCloseTo(0.1 + (4.303 * 0.05) / Math.sqrt(3), 3);
   });
 
+  it('does not learn from a launch that was cut short what launches differ by', () => {
+    const launches = [launch(0.1), launch(0.1), launch(0.1), [0.5]];
+    expect(pairedShift(launches, 0.05)).toEqual(signedRankCentre(launches.flat(), 0.05));
+    expect(pairedShift(launches.slice(1), 0.05).interval).toEqual([-Infinity, Infinity]);
+  });
+
   it('knows no interval of two launches', () => {
     expect(pairedShift([launch(0.1), launch(0.1)], 0.05).interval).toEqual([-Infinity, Infinity]);
   });
