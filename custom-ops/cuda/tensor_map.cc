@@ -59,6 +59,8 @@ CUtensorMapDataType data_type(MapElement element) {
       return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     case MapElement::kFloat16:
       return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    case MapElement::kWord:
+      return CU_TENSOR_MAP_DATA_TYPE_UINT32;
     default:
       return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
   }

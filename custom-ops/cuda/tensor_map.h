@@ -12,7 +12,7 @@ struct alignas(64) TensorMap {
   uint64_t opaque[16];
 };
 
-enum class MapElement { kByte, kBFloat16, kFloat16, kFloat32 };
+enum class MapElement { kByte, kBFloat16, kFloat16, kFloat32, kWord };  // kWord: 4 bytes of anything
 
 enum class Swizzle { kNone, k32, k64, k128 };
 
@@ -31,7 +31,8 @@ struct TensorMapSpec {
 Error make_tensor_map(const TensorMapSpec& spec, TensorMap* map);
 
 constexpr int map_element_bytes(MapElement element) {
-  return element == MapElement::kByte ? 1 : element == MapElement::kFloat32 ? 4 : 2;
+  if (element == MapElement::kByte) return 1;
+  return element == MapElement::kFloat32 || element == MapElement::kWord ? 4 : 2;
 }
 constexpr int swizzle_bytes(Swizzle swizzle) {
   return swizzle == Swizzle::kNone ? 0 : swizzle == Swizzle::k32 ? 32 : swizzle == Swizzle::k64 ? 64 : 128;

@@ -103,6 +103,13 @@ __device__ __forceinline__ uint32_t e4m3_to_bfloat16_pair(uint32_t codes) {
   return to_bfloat16_pair(first_float16(halves), second_float16(halves));
 }
 
+__device__ __forceinline__ uint32_t sub_float16_pair(uint32_t a, uint32_t b) {
+#ifdef FDQ_CUDA_EMULATE
+  return to_float16_pair(first_float16(a) - first_float16(b), second_float16(a) - second_float16(b));
+#else
+  return cuda::bit_cast<uint32_t>(__hsub2(cuda::bit_cast<__half2>(a), cuda::bit_cast<__half2>(b)));
+#endif
+}
 // a - b and a * b of pairs of bfloat16, rounded to nearest.
 __device__ __forceinline__ uint32_t sub_bfloat16_pair(uint32_t a, uint32_t b) {
 #ifdef FDQ_CUDA_EMULATE
@@ -156,24 +163,36 @@ __device__ __forceinline__ uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t 
 #endif
 }
 
-// The codes of one step of 16 k of layout kFragments as the A operand of m16n8k16 (bf16): one word of int4
-// codes, or two of int8. Exact.
-__device__ __forceinline__ void int4_to_fragment(uint32_t word, uint32_t (&a)[4]) {
-  constexpr uint32_t kOffset = 0x43084308u;    // 128 + 8 as bfloat16: the codes' sign bit is flipped
-  constexpr uint32_t kSubtract = 0x43084308u;  // 136
+// What int4_to_fragment subtracts from rows with this zero point, in -8 .. 119.
+template <bool kFloat16>
+__device__ __forceinline__ uint32_t int4_offset(int zero_point) {
+  const uint32_t offset = (kFloat16 ? 0x6408u : 0x4308u) + static_cast<uint32_t>(zero_point);
+  return offset << 16 | (offset & 0xffffu);
+}
+// The codes of one step of 16 k of layout kFragments as the A operand of m16n8k16, in float16 or bfloat16:
+// one word of int4 codes, or two of int8. Exact. `offsets`: int4_offset of rows g and g + 8.
+template <bool kFloat16>
+__device__ __forceinline__ void int4_to_fragment(uint32_t word, const uint32_t (&offsets)[2],
+                                                 uint32_t (&a)[4]) {
+  // 128 + 8 as bfloat16, 1024 + 8 as float16: the codes' sign bit is flipped.
+  constexpr uint32_t kRaise = kFloat16 ? 0x64086408u : 0x43084308u;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const uint32_t raised = and_xor(word >> (4 * i), 0x000f000fu, kOffset);
-    a[i] = sub_bfloat16_pair(raised, kSubtract);
+    const uint32_t raised = and_xor(word >> (4 * i), 0x000f000fu, kRaise);
+    a[i] = kFloat16 ? sub_float16_pair(raised, offsets[i % 2]) : sub_bfloat16_pair(raised, offsets[i % 2]);
   }
 }
+template <bool kFloat16>
 __device__ __forceinline__ void int8_to_fragment(uint32_t low, uint32_t high, uint32_t (&a)[4]) {
-  // 128 + the lower seven bits, less 128 or, where the sign bit is set, 256.
   const uint32_t words[4] = {low, low >> 8, high, high >> 8};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    a[i] = sub_bfloat16_pair(and_xor(words[i], 0x007f007fu, 0x43004300u),
-                             and_xor(words[i], 0x00800080u, 0x43004300u));
+    if constexpr (kFloat16) {  // 1024 + 128 + the code
+      a[i] = sub_float16_pair(and_xor(words[i], 0x00ff00ffu, 0x64806480u), 0x64806480u);
+    } else {  // 128 + the lower seven bits, less 128 or, where the sign bit is set, 256
+      a[i] = sub_bfloat16_pair(and_xor(words[i], 0x007f007fu, 0x43004300u),
+                               and_xor(words[i], 0x00800080u, 0x43004300u));
+    }
   }
 }
 

@@ -69,7 +69,7 @@ __device__ __forceinline__ void wgmma_pin(float (&d)[Count]) {
 // d = a b^T + (accumulate ? d : 0), for N = 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256:
 //   Wgmma<N>::e4m3(d, a, b, accumulate)       a, b: wgmma_operand
 //   Wgmma<N>::e4m3(d, registers, b, accumulate)
-//   Wgmma<N>::bfloat16(...)                   both forms
+//   Wgmma<N>::bfloat16(...), float16(...)     both forms
 template <int N>
 struct Wgmma;
 
@@ -88,6 +88,12 @@ struct Wgmma {
   }
   static void bfloat16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
     emu::wgmma(emu::MmaKind::kBFloat16, N, d, a, 0, b, accumulate);
+  }
+  static void float16(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate) {
+    emu::wgmma(emu::MmaKind::kFloat16, N, d, nullptr, a, b, accumulate);
+  }
+  static void float16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+    emu::wgmma(emu::MmaKind::kFloat16, N, d, a, 0, b, accumulate);
   }
 };
 
@@ -147,6 +153,10 @@ struct Wgmma {
     FDQ_WGMMA_FROM_SHARED(bfloat16, COUNT, "n" #N, "k16.f32.bf16.bf16", REGISTERS, ", 0, 0", P0, P1, P2,     \
                           __VA_ARGS__)                                                                       \
     FDQ_WGMMA_FROM_REGISTERS(bfloat16, COUNT, "n" #N, "k16.f32.bf16.bf16", REGISTERS, ", 0", P0, P1, P2, P3, \
+                             P4, P5, __VA_ARGS__)                                                            \
+    FDQ_WGMMA_FROM_SHARED(float16, COUNT, "n" #N, "k16.f32.f16.f16", REGISTERS, ", 0, 0", P0, P1, P2,        \
+                          __VA_ARGS__)                                                                       \
+    FDQ_WGMMA_FROM_REGISTERS(float16, COUNT, "n" #N, "k16.f32.f16.f16", REGISTERS, ", 0", P0, P1, P2, P3,    \
                              P4, P5, __VA_ARGS__)                                                            \
   };
 FDQ_WGMMA(8, 4, FDQ_P4, "%4", "%5", "%6", "%7", "%8", "%9", FDQ_D4(0))

@@ -88,14 +88,16 @@ struct Fp8LinearArgs {
   Kernel kernel = Kernel::kAuto;
 };
 
-// y = x dequantize(W)^T with int8 or int4 weights and bfloat16 or float16 x; W is (code - zero) * scale,
-// codes are multiplied as bfloat16 (exact), sums are float32.
+// y = x dequantize(W)^T with int8 or int4 weights; W is (code - zero) * scale. Codes less zero points, which
+// are -8 .. 119, are multiplied as numbers of x's type (exact), sums are float32 and are scaled a group at a
+// time. A token's result does not depend on the other tokens, as long as the same kernel runs, see
+// weight_only.cu.
 struct WeightOnlyArgs {
-  const void* x;  // [tokens, x_stride], 16-byte aligned rows where x_stride is a multiple of 8
-  ElementType x_element;
+  const void* x;          // [tokens, x_stride]; fast where x is 16-byte aligned and x_stride a multiple of 8
+  ElementType x_element;  // kBFloat16 or kFloat16
   int64_t tokens;
   int64_t x_stride;  // elements
-  Weight weight;     // kInt8 or kInt4
+  Weight weight;     // kInt8 or kInt4; scales and zero points 16-byte aligned
   const float* bias;
   void* y;
   ElementType y_element;
@@ -144,6 +146,8 @@ struct Api {
   Error (*repack_weight)(const RepackArgs& args, void* stream);
   Error (*fp8_linear)(const Fp8LinearArgs& args, void* stream);
   int64_t (*fp8_linear_workspace)(const Fp8LinearArgs& args);  // bytes
+  Error (*weight_only_linear)(const WeightOnlyArgs& args, void* stream);
+  int64_t (*weight_only_workspace)(const WeightOnlyArgs& args);  // bytes
 };
 
 // Implemented one file each in custom-ops/cuda.

@@ -471,19 +471,31 @@ void test_warps() {
   }
 }
 
+template <bool kFloat16>
+void check_fragments(uint32_t code) {
+  const auto first = [](uint32_t pair) { return kFloat16 ? first_float16(pair) : first_bfloat16(pair); };
+  const auto second = [](uint32_t pair) { return kFloat16 ? second_float16(pair) : second_bfloat16(pair); };
+  uint32_t a[4];
+  int8_to_fragment<kFloat16>(code | (255 - code) << 8 | code << 16, code << 24, a);
+  const float value = static_cast<int8_t>(code);
+  CHECK(first(a[0]) == value && second(a[0]) == value, "int8 %u", code);
+  CHECK(first(a[1]) == -1 - value && second(a[3]) == value, "int8 %u", code);
+  for (const int zero : {0, -8, 7, 119}) {
+    const uint32_t offsets[2] = {int4_offset<kFloat16>(zero), int4_offset<kFloat16>(0)};
+    int4_to_fragment<kFloat16>(code | (15 - code % 16) << 16 | code << 20, offsets, a);
+    const auto low = static_cast<float>(nibble_to_int(code));
+    const auto high = static_cast<float>(nibble_to_int(code >> 4)), z = static_cast<float>(zero);
+    CHECK(first(a[0]) == low - z, "int4 %u", code);
+    CHECK(second(a[0]) == static_cast<float>(nibble_to_int(15 - code % 16)) - z, "int4 %u", code);
+    CHECK(first(a[1]) == high && second(a[1]) == low, "int4 %u", code);
+    CHECK(second(a[2]) == high - z, "int4 %u", code);
+  }
+}
+
 void test_conversions() {
   for (uint32_t code = 0; code < 256; ++code) {
-    uint32_t a[4];
-    int8_to_fragment(code | (255 - code) << 8 | code << 16, code << 24, a);
-    const float value = static_cast<int8_t>(code);
-    CHECK(first_bfloat16(a[0]) == value && second_bfloat16(a[0]) == value, "int8 %u", code);
-    CHECK(first_bfloat16(a[1]) == -1 - value && second_bfloat16(a[3]) == value, "int8 %u", code);
-    int4_to_fragment(code | (15 - code % 16) << 16 | code << 20, a);
-    CHECK(first_bfloat16(a[0]) == static_cast<float>(nibble_to_int(code)), "int4 %u", code);
-    CHECK(second_bfloat16(a[0]) == static_cast<float>(nibble_to_int(15 - code % 16)), "int4 %u", code);
-    CHECK(first_bfloat16(a[1]) == static_cast<float>(nibble_to_int(code >> 4)), "int4 %u", code);
-    CHECK(second_bfloat16(a[1]) == static_cast<float>(nibble_to_int(code)), "int4 %u", code);
-    CHECK(second_bfloat16(a[2]) == static_cast<float>(nibble_to_int(code >> 4)), "int4 %u", code);
+    check_fragments<false>(code);
+    check_fragments<true>(code);
     if ((code & 0x7f) == 0x7f) continue;
     const uint32_t pair = e4m3_to_bfloat16_pair(code | 0x3800);
     CHECK(first_bfloat16(pair) == e4m3_to_float(static_cast<uint8_t>(code)), "e4m3 %u", code);

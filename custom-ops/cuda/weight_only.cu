@@ -1,0 +1,102 @@
+// y = x W^T with int8 or int4 weights: checks the arguments and chooses the kernel.
+#include "cuda/weight_only.cuh"
+
+namespace fdq::cuda {
+namespace {
+
+bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+Error check(const WeightOnlyArgs& args) {
+  const Weight& w = args.weight;
+  if (w.format != WeightFormat::kInt8 && w.format != WeightFormat::kInt4) {
+    return "weight_only_linear takes int8 or int4 weights";
+  }
+  if (args.x_element != ElementType::kBFloat16 && args.x_element != ElementType::kFloat16) {
+    return "weight_only_linear takes inputs of bfloat16 or float16";
+  }
+  if (args.tokens < 0 || w.n < 1 || w.k < 1 || args.x_stride < w.k || args.y_stride < w.n) {
+    return "weight_only_linear: impossible shape";
+  }
+  // Blocks of 64 tokens are counted in 16 bits.
+  if (args.tokens >= 65536 * 64 || w.n > INT32_MAX || w.k > INT32_MAX) {
+    return "weight_only_linear: more than 2^22 - 1 tokens, or 2^31 - 1 rows or columns";
+  }
+  const bool has_groups = w.group_k == kNarrowGroup || w.group_k % kChunkK == 0;  // 0: a scale a row
+  if (w.group_n != 1 || w.group_k < 0 || !has_groups) {
+    return "weight_only_linear: scales are of rows, or of groups of 32 or of a multiple of 64";
+  }
+  if (w.zero_points != nullptr && w.format != WeightFormat::kInt4) {
+    return "weight_only_linear: only int4 weights have zero points";
+  }
+  if (!is_aligned(w.codes) || !is_aligned(w.scales) || !is_aligned(w.zero_points)) {
+    return "weight_only_linear: codes, scales and zero points must be multiples of 16 bytes";
+  }
+  return nullptr;
+}
+
+// Tiles of the warpgroup kernel that leave a fifth of the multiprocessors' time or more unused are worse than
+// to read W once more for every 128 tokens.
+bool fills_waves(const WeightOnlyArgs& args, int multiprocessors) {
+  const int64_t tiles =
+      ceil_div(args.tokens, kWeightOnlyTileTokens) * ceil_div(args.weight.n, kWeightOnlyTileRows);
+  const int64_t waves = ceil_div(tiles, multiprocessors);
+  return 5 * tiles >= 4 * waves * multiprocessors;
+}
+
+}  // namespace
+
+WeightOnlyKernel choose_weight_only_kernel(const WeightOnlyArgs& args, const DeviceInfo& device) {
+  const bool has_wgmma = device.major == 9 && is_aligned(args.x) && args.x_stride % 8 == 0;
+  const bool can_stream = has_wgmma && args.tokens <= kWeightOnlyStreamedTokens;
+  switch (args.kernel) {
+    case Kernel::kStreaming:
+      return can_stream ? WeightOnlyKernel::kStreaming : WeightOnlyKernel::kNone;
+    case Kernel::kWarpgroup:
+      return has_wgmma ? WeightOnlyKernel::kWarpgroup : WeightOnlyKernel::kNone;
+    case Kernel::kMma:
+      return WeightOnlyKernel::kMma;
+    case Kernel::kAuto:
+      break;
+  }
+  if (!has_wgmma) return WeightOnlyKernel::kMma;
+  if (args.tokens <= kWeightOnlyFewTokens) return WeightOnlyKernel::kStreaming;
+  return can_stream && !fills_waves(args, device.multiprocessors) ? WeightOnlyKernel::kStreaming
+                                                                  : WeightOnlyKernel::kWarpgroup;
+}
+
+int64_t weight_only_workspace(const WeightOnlyArgs& args) {
+  DeviceInfo device{};
+  if (check(args) != nullptr || device_info(&device) != nullptr) return 0;
+  switch (choose_weight_only_kernel(args, device)) {
+    case WeightOnlyKernel::kStreaming:
+      return weight_only_streaming_workspace(args, device.multiprocessors);
+    case WeightOnlyKernel::kMma:
+      return weight_only_mma_workspace(args, device.multiprocessors);
+    default:
+      return 0;
+  }
+}
+
+Error weight_only_linear(const WeightOnlyArgs& args, void* stream) {
+  if (const Error error = check(args)) return error;
+  if (args.tokens == 0) return nullptr;
+  DeviceInfo device{};
+  if (const Error error = device_info(&device)) return error;
+  if (device.major < 8) return "weight_only_linear needs compute capability 8.0";
+  if (args.workspace_bytes < weight_only_workspace(args)) {
+    return "weight_only_linear: the workspace is too small";
+  }
+  switch (choose_weight_only_kernel(args, device)) {
+    case WeightOnlyKernel::kStreaming:
+      return weight_only_streaming(args, device.multiprocessors, stream);
+    case WeightOnlyKernel::kWarpgroup:
+      return weight_only_warpgroup(args, device.multiprocessors, stream);
+    case WeightOnlyKernel::kMma:
+      return weight_only_mma(args, device.multiprocessors, stream);
+    case WeightOnlyKernel::kNone:
+      break;
+  }
+  return "weight_only_linear: this kernel does not take so many tokens, or not this device or alignment";
+}
+
+}  // namespace fdq::cuda

@@ -1,0 +1,31 @@
+// The kernels that weight_only.cu chooses from. All take arguments that it has checked.
+#pragma once
+
+#include "cuda/device.cuh"
+
+namespace fdq::cuda {
+
+// Groups are of 32 k, or of chunks of 64 k: those of a step of all kernels.
+constexpr int kChunkK = 64;
+constexpr int kNarrowGroup = 32;
+
+// sm_90a. x, its rows and W's codes are 16-byte aligned.
+constexpr int64_t kWeightOnlyFewTokens = 64;        // up to here kAuto streams
+constexpr int64_t kWeightOnlyStreamedTokens = 512;  // the most that the streaming kernel takes
+Error weight_only_streaming(const WeightOnlyArgs& args, int multiprocessors, void* stream);
+int64_t weight_only_streaming_workspace(const WeightOnlyArgs& args, int multiprocessors);
+Error weight_only_warpgroup(const WeightOnlyArgs& args, int multiprocessors, void* stream);
+
+// sm_80 and later, any alignment of x.
+Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* stream);
+int64_t weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors);
+
+enum class WeightOnlyKernel { kNone, kStreaming, kWarpgroup, kMma };
+// kNone where the wanted kernel does not take so many tokens, or the device or x's alignment is not right.
+WeightOnlyKernel choose_weight_only_kernel(const WeightOnlyArgs& args, const DeviceInfo& device);
+
+// Tiles of the warpgroup kernel.
+constexpr int kWeightOnlyTileTokens = 128;
+constexpr int kWeightOnlyTileRows = 128;
+
+}  // namespace fdq::cuda

@@ -1,0 +1,54 @@
+// int8 and int4 codes of layout kFragments as the A operand of m16n8k16.
+#pragma once
+
+#include "cuda/ptx/convert.cuh"
+#include "cuda/ptx/memory.cuh"
+#include "cuda/ptx/warp.cuh"
+#include "cuda/weight_only.cuh"
+
+namespace fdq::cuda {
+
+// Bytes of a panel's chunk of 64 k, and of a lane in it.
+template <WeightFormat kFormat>
+constexpr int kChunkBytes = kFormat == WeightFormat::kInt4 ? 512 : 1024;
+constexpr int kLoadBytes = ptx::kWarp * static_cast<int>(sizeof(ptx::Quad));  // of a warp, 16 bytes a lane
+
+// The lane's steps `first` .. first + kSteps - 1 of 16 k, of the four of a chunk. `chunk` is where the lane's
+// bytes of the chunk begin, `zero_points` where those of the panel's 16 rows do, or null.
+template <WeightFormat kFormat, bool kFloat16, int kSteps>
+__device__ __forceinline__ void expand_steps(uint32_t (&a)[kSteps][4], const unsigned char* chunk, int first,
+                                             const int8_t* zero_points) {
+  if constexpr (kFormat == WeightFormat::kInt4) {
+    const int g = ptx::lane() / 4;
+    const uint32_t offsets[2] = {ptx::int4_offset<kFloat16>(zero_points == nullptr ? 0 : zero_points[g]),
+                                 ptx::int4_offset<kFloat16>(zero_points == nullptr ? 0 : zero_points[g + 8])};
+    const ptx::Quad codes = *reinterpret_cast<const ptx::Quad*>(chunk);
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      ptx::int4_to_fragment<kFloat16>(codes.word[first + i], offsets, a[i]);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kSteps; i += 2) {
+      const ptx::Quad codes = *reinterpret_cast<const ptx::Quad*>(chunk + (first + i) / 2 * kLoadBytes);
+      ptx::int8_to_fragment<kFloat16>(codes.word[0], codes.word[1], a[i]);
+      ptx::int8_to_fragment<kFloat16>(codes.word[2], codes.word[3], a[i + 1]);
+    }
+  }
+}
+
+// y[token, row], rounded; adds the bias.
+__device__ __forceinline__ void store_output(float value, int token, int row, const float* bias, void* y,
+                                             int64_t y_stride, ElementType element) {
+  if (bias != nullptr) value += bias[row];
+  const int64_t at = token * y_stride + row;
+  if (element == ElementType::kFloat32) {
+    static_cast<float*>(y)[at] = value;
+  } else {
+    const uint32_t pair = element == ElementType::kFloat16 ? ptx::to_float16_pair(value, 0.0f)
+                                                           : ptx::to_bfloat16_pair(value, 0.0f);
+    static_cast<uint16_t*>(y)[at] = static_cast<uint16_t>(pair);
+  }
+}
+
+}  // namespace fdq::cuda

@@ -1,0 +1,355 @@
+// y = x W^T with int8 or int4 weights by mma.sync: for the devices without wgmma, and for rows of x that TMA
+// cannot read. W's rows are the 16 rows of m16n8k16, its codes go from shared memory through registers as
+// they lie; tokens are the columns, up to 64 a block, and more are more blocks. Stages come by cp.async.
+//
+// Two warps share the k of 16 rows; up to 64 tokens blocks split it further where the rows of W are too few
+// to keep the memory busy. How depends on W and the device alone and sums are added in one order, so a
+// token's result does not depend on the others, for 1 .. 64 tokens and for 65 and more.
+#include "cuda/ptx/mma.cuh"
+#include "cuda/weight_only.cuh"
+#include "cuda/weight_only_fragments.cuh"
+
+namespace fdq::cuda {
+namespace {
+
+constexpr int kRowWarps = 4;
+constexpr int kRows = kRowWarps * kPanelRows;
+constexpr int kSplitWarps = 2;  // that share the k of a block
+constexpr int kThreads = kRowWarps * kSplitWarps * ptx::kWarp;
+constexpr int kBlockK = kSplitWarps * kChunkK;
+constexpr int kTileTokens = 8;
+constexpr int kMostTokens = 64;    // of a block
+constexpr int kPitch = kRows + 4;  // floats of a token in shared memory: lanes of a store hit other banks
+constexpr int kBlocksPerMultiprocessor = 2;
+constexpr int kLeastBlocksOfK = 4;  // of a split
+constexpr int kMostSplits = 16;
+
+template <WeightFormat kWeightFormat, bool kIsFloat16, int kTilesOfTokens>
+struct Shape {
+  static constexpr WeightFormat kFormat = kWeightFormat;
+  static constexpr bool kFloat16 = kIsFloat16;
+  static constexpr int kTiles = kTilesOfTokens;
+  static constexpr int kTokens = kTiles * kTileTokens;
+  static constexpr int kPanelBytes = kSplitWarps * kChunkBytes<kFormat>;
+  static constexpr int kCodeBytes = kRowWarps * kPanelBytes;
+  static constexpr int kXChunkBytes = kTokens * kChunkK * 2;  // rows of 128 bytes, swizzled
+  static constexpr int kXBytes = kSplitWarps * kXChunkBytes;
+  static constexpr int kStageBytes = kCodeBytes + kXBytes;
+  static constexpr int kStages = kTokens <= 16 ? 4 : 3;
+  static constexpr int kSumBytes = kSplitWarps * kTokens * kPitch * static_cast<int>(sizeof(float));
+  static constexpr int kTotal = kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes;
+};
+
+struct Parameters {
+  const uint16_t* x;
+  const unsigned char* codes;
+  const float* scales;
+  const int8_t* zero_points;
+  const float* bias;
+  void* y;
+  float* partial;      // [row tiles][splits][tokens][kRows], where splits > 1
+  uint32_t* counters;  // [row tiles], 0
+  int64_t x_stride, y_stride, panel_bytes;
+  int tokens, n, k, last_panel;
+  int groups, chunks_per_group;          // of 64 k; INT32_MAX: a scale a row; 0: groups of 32
+  int blocks, splits, blocks_per_split;  // of 128 k
+  bool is_aligned;                       // rows of x are multiples of 16 bytes
+  ElementType y_element;
+};
+
+template <typename S>
+__device__ __forceinline__ void copy_codes(unsigned char* stage, const Parameters& p, int first_panel,
+                                           int block) {
+  constexpr int kUnits = S::kPanelBytes / 16;
+#pragma unroll
+  for (int i = 0; i < S::kCodeBytes / 16 / kThreads; ++i) {
+    const int at = i * kThreads + static_cast<int>(threadIdx.x);
+    const int wanted = first_panel + at / kUnits;
+    const int64_t byte = static_cast<int64_t>(block) * S::kPanelBytes + at % kUnits * 16;
+    const bool is_inside = byte < p.panel_bytes;
+    ptx::cp_async_16(
+        stage + at * 16,
+        p.codes + (wanted < p.last_panel ? wanted : p.last_panel) * p.panel_bytes + (is_inside ? byte : 0),
+        is_inside ? 16 : 0);
+  }
+}
+
+template <typename S>
+__device__ __forceinline__ void copy_x(unsigned char* stage, const Parameters& p, int first_token,
+                                       int block) {
+  constexpr int kUnits = kChunkK * 2 / 16;  // of a row of a chunk
+#pragma unroll
+  for (int i = 0; i < S::kXBytes / 16 / kThreads; ++i) {
+    const int at = i * kThreads + static_cast<int>(threadIdx.x);
+    const int chunk = at / (S::kTokens * kUnits), row = at / kUnits % S::kTokens, unit = at % kUnits;
+    const int token = first_token + row, k = block * kBlockK + chunk * kChunkK + unit * 8;
+    unsigned char* to = stage + S::kCodeBytes + chunk * S::kXChunkBytes +
+                        ptx::swizzle_128(static_cast<uint32_t>(row * 128 + unit * 16));
+    const int left = token < p.tokens && k < p.k ? (p.k - k < 8 ? p.k - k : 8) : 0;
+    const uint16_t* from = p.x + (left > 0 ? token * p.x_stride + k : 0);
+    if (p.is_aligned) {
+      ptx::cp_async_16(to, from, left * 2);
+    } else {
+      ptx::Quad quad{};
+#pragma unroll
+      for (int e = 0; e < 8; ++e) {
+        if (e < left) quad.word[e / 2] |= static_cast<uint32_t>(from[e]) << e % 2 * 16;
+      }
+      *reinterpret_cast<ptx::Quad*>(to) = quad;
+    }
+  }
+}
+
+template <typename S>
+using Sums = float[S::kTiles][4];
+
+// Of rows g and g + 8.
+struct RowScales {
+  float upper, lower;
+};
+__device__ __forceinline__ int64_t group_at(const Parameters& p, int panel, int group) {
+  const int64_t last = p.groups - 1;
+  return ((panel < p.last_panel ? panel : p.last_panel) * static_cast<int64_t>(p.groups) +
+          (group < last ? group : last)) *
+         kPanelRows;
+}
+__device__ __forceinline__ RowScales load_scales(const Parameters& p, int panel, int group) {
+  const float* scales = p.scales + group_at(p, panel, group) + ptx::lane() / 4;
+  return {scales[0], scales[8]};
+}
+
+template <typename S>
+__device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const RowScales& scales) {
+#pragma unroll
+  for (int tile = 0; tile < S::kTiles; ++tile) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      sum[tile][i] += part[tile][i] * (i < 2 ? scales.upper : scales.lower);
+      part[tile][i] = 0.0f;
+    }
+  }
+}
+
+// Two steps of 16 k, `pair` of the chunk's two.
+template <typename S>
+__device__ __forceinline__ void multiply_pair(Sums<S>& part, const unsigned char* codes,
+                                              const unsigned char* x, int pair, const int8_t* zero_points) {
+  const int lane = ptx::lane();
+  uint32_t a[2][4];
+  expand_steps<S::kFormat, S::kFloat16, 2>(a, codes + lane * 16, 2 * pair, zero_points);
+#pragma unroll
+  for (int tile = 0; tile < S::kTiles; ++tile) {
+    uint32_t b[4];
+    const int row = tile * kTileTokens + lane % 8;
+    ptx::load_matrix_x4(b,
+                        x + ptx::swizzle_128(static_cast<uint32_t>(row * 128 + pair * 64 + lane / 8 * 16)));
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      const uint32_t columns[2] = {b[2 * step], b[2 * step + 1]};
+      if constexpr (S::kFloat16) {
+        ptx::mma_float16(part[tile], a[step], columns);
+      } else {
+        ptx::mma_bfloat16(part[tile], a[step], columns);
+      }
+    }
+  }
+}
+
+// The warp's chunk of a block that has arrived. `is_last`: no other follows.
+template <typename S>
+__device__ __forceinline__ void multiply_chunk(Sums<S>& sum, Sums<S>& part, const unsigned char* stage,
+                                               const Parameters& p, int panel, int chunk, bool is_last) {
+  const bool is_narrow = p.chunks_per_group == 0;
+  const int group = is_narrow ? 2 * chunk : chunk / p.chunks_per_group;
+  const bool ends = is_last || is_narrow || (chunk + kSplitWarps) / p.chunks_per_group != group;
+  const RowScales scales[2] = {load_scales(p, panel, group),
+                               load_scales(p, panel, is_narrow ? group + 1 : group)};
+  const int half = chunk % kSplitWarps;
+  const unsigned char* codes =
+      stage + ptx::warp() % kRowWarps * S::kPanelBytes + half * kChunkBytes<S::kFormat>;
+  const unsigned char* x = stage + S::kCodeBytes + half * S::kXChunkBytes;
+#pragma unroll
+  for (int pair = 0; pair < 2; ++pair) {
+    const int8_t* zero_points = p.zero_points == nullptr
+                                    ? nullptr
+                                    : p.zero_points + group_at(p, panel, is_narrow ? group + pair : group);
+    multiply_pair<S>(part, codes, x, pair, zero_points);
+    if (is_narrow || (ends && pair == 1)) promote<S>(sum, part, scales[pair]);
+  }
+}
+
+template <typename S>
+__device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, int panel, int first_token) {
+  unsigned char* shared = shared_memory();
+  const int begin = static_cast<int>(blockIdx.z) * p.blocks_per_split;
+  const int end = begin + p.blocks_per_split < p.blocks ? begin + p.blocks_per_split : p.blocks;
+  const auto copy = [&](int block) {
+    if (block < end) {
+      unsigned char* stage = shared + block % S::kStages * S::kStageBytes;
+      copy_codes<S>(stage, p, static_cast<int>(blockIdx.x) * kRowWarps, block);
+      copy_x<S>(stage, p, first_token, block);
+    }
+    ptx::cp_async_commit();  // an empty group past the end keeps their number
+  };
+  for (int block = begin; block < begin + S::kStages - 1; ++block) copy(block);
+  Sums<S> part = {};
+  for (int block = begin; block < end; ++block) {
+    ptx::cp_async_wait<S::kStages - 2>();
+    ptx::sync_block();
+    copy(block + S::kStages - 1);
+    multiply_chunk<S>(sum, part, shared + block % S::kStages * S::kStageBytes, p, panel,
+                      block * kSplitWarps + ptx::warp() / kRowWarps, block + 1 == end);
+  }
+  ptx::cp_async_wait<0>();
+  ptx::sync_block();
+}
+
+__device__ __forceinline__ float add_warps(const float* shared, int tokens, int token, int row) {
+  float total = 0.0f;
+#pragma unroll
+  for (int split = 0; split < kSplitWarps; ++split) total += shared[(split * tokens + token) * kPitch + row];
+  return total;
+}
+
+// Whether this block is the last of its rows to leave its partial sums.
+__device__ __forceinline__ bool is_last_split(const Parameters& p, uint32_t* shared) {
+  ptx::fence_global();
+  ptx::sync_block();
+  if (threadIdx.x == 0) {
+    const uint32_t before = ptx::atomic_add_acq_rel(p.counters + blockIdx.x, 1);
+    *shared = before == static_cast<uint32_t>(p.splits) - 1 ? 1u : 0u;
+    if (*shared != 0) p.counters[blockIdx.x] = 0;
+  }
+  ptx::sync_block();
+  return *shared != 0;
+}
+
+template <typename S>
+__global__ void __launch_bounds__(kThreads, S::kTokens <= 16 ? kBlocksPerMultiprocessor : 1)
+    weight_only_mma_kernel(const Parameters p) {
+  float* shared = reinterpret_cast<float*>(shared_memory());
+  const int warp_of_rows = ptx::warp() % kRowWarps, split_of_warp = ptx::warp() / kRowWarps;
+  const int first_row = static_cast<int>(blockIdx.x) * kRows;
+  const int base = static_cast<int>(blockIdx.y) * S::kTokens;
+  const int tokens = p.tokens - base < S::kTokens ? p.tokens - base : S::kTokens;
+  Sums<S> sum = {};
+  accumulate<S>(sum, p, static_cast<int>(blockIdx.x) * kRowWarps + warp_of_rows, base);
+
+  float* mine = shared + split_of_warp * S::kTokens * kPitch + warp_of_rows * kPanelRows;
+#pragma unroll
+  for (int tile = 0; tile < S::kTiles; ++tile) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      mine[(tile * kTileTokens + ptx::lane() % 4 * 2 + i % 2) * kPitch + ptx::lane() / 4 + i / 2 * 8] =
+          sum[tile][i];
+    }
+  }
+  ptx::sync_block();
+  const int row = static_cast<int>(threadIdx.x) % kRows;
+  const int first_token = static_cast<int>(threadIdx.x) / kRows;
+  constexpr int kStep = kThreads / kRows;
+  const auto store = [&](float value, int token) {
+    if (first_row + row < p.n) {
+      store_output(value, base + token, first_row + row, p.bias, p.y, p.y_stride, p.y_element);
+    }
+  };
+  if (p.splits == 1) {
+    for (int token = first_token; token < tokens; token += kStep) {
+      store(add_warps(shared, S::kTokens, token, row), token);
+    }
+    return;
+  }
+  const int64_t tile_size = static_cast<int64_t>(tokens) * kRows;
+  float* partial = p.partial + static_cast<int64_t>(blockIdx.x) * p.splits * tile_size;
+  for (int token = first_token; token < tokens; token += kStep) {
+    partial[blockIdx.z * tile_size + token * kRows + row] = add_warps(shared, S::kTokens, token, row);
+  }
+  if (!is_last_split(p, reinterpret_cast<uint32_t*>(shared))) return;
+  for (int token = first_token; token < tokens; token += kStep) {
+    float total = 0.0f;
+    for (int split = 0; split < p.splits; ++split) total += partial[split * tile_size + token * kRows + row];
+    store(total, token);
+  }
+}
+
+struct Split {
+  int splits, blocks_per_split;
+};
+Split choose_split(const Weight& w, int64_t tokens, int multiprocessors) {
+  const int64_t blocks = ceil_div(w.k, kBlockK);
+  int64_t splits =
+      tokens > kMostTokens ? 1 : ceil_div(kBlocksPerMultiprocessor * multiprocessors, ceil_div(w.n, kRows));
+  if (splits > blocks / kLeastBlocksOfK) splits = blocks / kLeastBlocksOfK;
+  if (splits > kMostSplits) splits = kMostSplits;
+  if (splits < 1) splits = 1;
+  const int64_t per_split = ceil_div(blocks, splits);
+  return {static_cast<int>(ceil_div(blocks, per_split)), static_cast<int>(per_split)};
+}
+
+int64_t counter_bytes(int64_t n) {
+  return round_up(ceil_div(n, kRows) * static_cast<int64_t>(sizeof(uint32_t)), 16);
+}
+
+template <typename S>
+Error launch_shape(const Parameters& p, void* stream) {
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>(ceil_div(p.n, kRows)),
+                    static_cast<unsigned>(ceil_div(p.tokens, S::kTokens)), static_cast<unsigned>(p.splits));
+  shape.block = dim3(kThreads);
+  shape.shared_bytes = S::kTotal;
+  return launch(weight_only_mma_kernel<S>, shape, stream, p);
+}
+
+template <WeightFormat kFormat, bool kFloat16>
+Error launch_tokens(const Parameters& p, void* stream) {
+  return p.tokens <= 16 ? launch_shape<Shape<kFormat, kFloat16, 2>>(p, stream)
+                        : launch_shape<Shape<kFormat, kFloat16, kMostTokens / kTileTokens>>(p, stream);
+}
+
+}  // namespace
+
+int64_t weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors) {
+  const Split split = choose_split(args.weight, args.tokens, multiprocessors);
+  if (split.splits == 1) return 0;
+  return counter_bytes(args.weight.n) + ceil_div(args.weight.n, kRows) * split.splits * args.tokens * kRows *
+                                            static_cast<int64_t>(sizeof(float));
+}
+
+Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* stream) {
+  const Weight& w = args.weight;
+  const Split split = choose_split(w, args.tokens, multiprocessors);
+  Parameters p{};
+  p.x = static_cast<const uint16_t*>(args.x);
+  p.codes = static_cast<const unsigned char*>(w.codes);
+  p.scales = w.scales;
+  p.zero_points = w.zero_points;
+  p.bias = args.bias;
+  p.y = args.y;
+  if (split.splits > 1) {
+    p.counters = static_cast<uint32_t*>(args.workspace);
+    p.partial = reinterpret_cast<float*>(static_cast<unsigned char*>(args.workspace) + counter_bytes(w.n));
+  }
+  p.x_stride = args.x_stride;
+  p.y_stride = args.y_stride;
+  p.panel_bytes = panel_bytes(w.format, w.k);
+  p.tokens = static_cast<int>(args.tokens);
+  p.n = static_cast<int>(w.n);
+  p.k = static_cast<int>(w.k);
+  p.last_panel = static_cast<int>(num_panels(w.n)) - 1;
+  p.groups = static_cast<int>(num_groups(w.k, w.group_k));
+  p.chunks_per_group = w.group_k == 0 ? INT32_MAX : w.group_k == kNarrowGroup ? 0 : w.group_k / kChunkK;
+  p.blocks = static_cast<int>(ceil_div(w.k, kBlockK));
+  p.splits = split.splits;
+  p.blocks_per_split = split.blocks_per_split;
+  p.is_aligned = reinterpret_cast<uintptr_t>(args.x) % 16 == 0 && args.x_stride % 8 == 0;
+  p.y_element = args.y_element;
+  const bool is_float16 = args.x_element == ElementType::kFloat16;
+  if (w.format == WeightFormat::kInt4) {
+    return is_float16 ? launch_tokens<WeightFormat::kInt4, true>(p, stream)
+                      : launch_tokens<WeightFormat::kInt4, false>(p, stream);
+  }
+  return is_float16 ? launch_tokens<WeightFormat::kInt8, true>(p, stream)
+                    : launch_tokens<WeightFormat::kInt8, false>(p, stream);
+}
+
+}  // namespace fdq::cuda

@@ -1,0 +1,231 @@
+// y = x W^T with int8 or int4 weights for few tokens, for Hopper (sm_90a): bound by the memory that W is read
+// from. One block a multiprocessor keeps 96 KB or more of W under way by TMA; with many tokens half of that.
+//
+// Blocks share the work evenly, down to one unit of k of a tile of rows (Stream-K, Osama et al. 2023): the
+// sums of a tile that several blocks have parts of are added in the order of k by the last of them. Which
+// block has what depends on W, the device and the kernel's width alone, so a token's result does not depend
+// on the others, and is the same for 1 .. 64 tokens, and for 65 and more.
+#include "cuda/weight_only.cuh"
+#include "cuda/weight_only_wgmma.cuh"
+
+namespace fdq::cuda {
+namespace {
+
+constexpr int kConsumerBarrier = 1;
+constexpr int kPartsOfBlock = 2;  // tiles that a block shares with others: its first and its last
+constexpr int kLeastUnits = 2;    // of a block, else sharing costs more than it gains
+constexpr int kReserved = 128;    // a flag
+
+struct Streaming {
+  WeightOnlyProduct product;
+  float* parts;        // [token tiles][blocks][kPartsOfBlock][kPartFloats]
+  uint32_t* counters;  // [token tiles][row tiles], 0
+  int all_units, units_per_block;
+};
+
+template <typename S>
+constexpr int64_t kPartFloats = static_cast<int64_t>(S::kSums) * S::kConsumerThreads;
+
+template <typename S>
+__device__ __forceinline__ void produce(WeightOnlyStages<S> stages, const WeightOnlyMaps& maps,
+                                        const Streaming& p, int begin, int end) {
+  const int token = static_cast<int>(blockIdx.y) * S::kTokens;
+  const uint64_t policy = gridDim.y == 1 ? ptx::kEvictFirst : ptx::kEvictNormal;
+  int panel = begin / p.product.units * S::kPanels, unit = begin % p.product.units;
+  for (int i = begin; i < end; ++i, stages.advance()) {
+    ptx::barrier_wait(stages.empty(), stages.phase ^ 1);
+    ptx::barrier_arrive_expect(stages.full(), p.product.unit_bytes);
+    copy_weight<S>(stages, maps, p.product, panel, unit, policy);
+#pragma unroll
+    for (int chunk = 0; chunk < S::kChunks; ++chunk) {
+      ptx::tma_load(stages.x() + chunk * S::kXBoxBytes, &maps.x, stages.full(), token,
+                    (unit * S::kChunks + chunk) * kChunkK, ptx::kEvictLast);
+    }
+    if (++unit == p.product.units) {
+      unit = 0;
+      panel += S::kPanels;
+    }
+  }
+}
+
+// Where a block keeps its part of a tile: the one that its work begins in, or the one that it ends in.
+template <typename S>
+__device__ __forceinline__ float* part_of(const Streaming& p, int block, int tile) {
+  const bool is_first = block * p.units_per_block / p.product.units == tile;
+  const int64_t index =
+      (static_cast<int64_t>(blockIdx.y) * gridDim.x + block) * kPartsOfBlock + (is_first ? 0 : 1);
+  return p.parts + index * kPartFloats<S> + threadIdx.x;
+}
+
+// Leaves this block's part; the last of the tile's blocks adds all of them into `sum` and returns true.
+template <typename S>
+__device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const Streaming& p,
+                                        uint32_t* flag) {
+  const int units = p.product.units;
+  const int first = tile * units / p.units_per_block;
+  const int last = ((tile + 1) * units - 1) / p.units_per_block;
+  float* mine = part_of<S>(p, static_cast<int>(blockIdx.x), tile);
+#pragma unroll
+  for (int i = 0; i < S::kSums; ++i) mine[i * S::kConsumerThreads] = sum[i];
+  ptx::fence_global();
+  ptx::named_barrier_sync(kConsumerBarrier, S::kConsumerThreads);
+  if (threadIdx.x == 0) {
+    uint32_t* counter = p.counters + blockIdx.y * (p.all_units / units) + tile;
+    *flag = ptx::atomic_add_acq_rel(counter, 1) == static_cast<uint32_t>(last - first) ? 1u : 0u;
+    if (*flag != 0) *counter = 0;
+  }
+  ptx::named_barrier_sync(kConsumerBarrier, S::kConsumerThreads);
+  const bool is_last = *flag != 0;
+  ptx::named_barrier_sync(kConsumerBarrier, S::kConsumerThreads);  // the flag may be written again
+  if (!is_last) return false;
+#pragma unroll
+  for (int i = 0; i < S::kSums; ++i) sum[i] = 0.0f;
+  for (int block = first; block <= last; ++block) {
+    const float* part = part_of<S>(p, block, tile);
+#pragma unroll
+    for (int i = 0; i < S::kSums; ++i) sum[i] += part[i * S::kConsumerThreads];
+  }
+  return true;
+}
+
+template <typename S>
+__device__ __forceinline__ void store(const float (&sum)[S::kSums], int tile, const WeightOnlyProduct& p) {
+  const int first_row = tile * S::kRows + ptx::warp() * kPanelRows + ptx::lane() / 4;
+  const int first_token = static_cast<int>(blockIdx.y) * S::kTokens + ptx::lane() % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < S::kSums; ++i) {
+    const int row = first_row + i / 2 % 2 * 8;
+    const int token = first_token + i / 4 * 8 + i % 2;
+    if (row >= p.n || token >= p.tokens) continue;
+    store_output(sum[i], token, row, p.bias, p.y, p.y_stride, p.y_element);
+  }
+}
+
+template <typename S>
+__device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Streaming& p, int begin, int end) {
+  auto* flag = reinterpret_cast<uint32_t*>(stages.base + S::kReservedAt);
+  const int units = p.product.units;
+  for (int i = begin; i < end;) {
+    const int tile = i / units;
+    const int tile_end = (tile + 1) * units;
+    const int stop = tile_end < end ? tile_end : end;
+    const bool is_whole = i == tile * units && stop == tile_end;
+    WeightOnlySums<S> sums;
+    sums.start(i - tile * units, p.product);
+    for (; i < stop; ++i, stages.advance()) {
+      ptx::barrier_wait(stages.full(), stages.phase);
+      multiply_unit<S>(sums, stages, p.product, i + 1 == stop);
+      ptx::sync_warp();
+      if (ptx::lane() == 0) ptx::barrier_arrive(stages.empty());
+    }
+    if (is_whole || combine<S>(sums.sum, tile, p, flag)) store<S>(sums.sum, tile, p.product);
+  }
+}
+
+template <typename S>
+__global__ void __launch_bounds__(S::kThreads, 1)
+    weight_only_streaming_kernel(const __grid_constant__ WeightOnlyMaps maps, const Streaming p) {
+  WeightOnlyStages<S> stages{shared_memory()};
+  if (threadIdx.x == 0) {
+    ptx::tma_prefetch_map(&maps.x);
+    ptx::tma_prefetch_map(&maps.codes);
+    ptx::tma_prefetch_map(&maps.scales);
+    stages.init(1);
+  }
+  ptx::sync_block();
+  const int begin = static_cast<int>(blockIdx.x) * p.units_per_block;
+  const int end = begin + p.units_per_block < p.all_units ? begin + p.units_per_block : p.all_units;
+  if (ptx::warp() / 4 == S::kConsumers) {
+    ptx::set_max_registers_down<S::kProducerRegisters>();
+    if (ptx::warp() % 4 == 0 && ptx::elect()) produce<S>(stages, maps, p, begin, end);
+  } else {
+    ptx::set_max_registers_up<S::kConsumerRegisters>();
+    consume<S>(stages, p, begin, end);
+  }
+}
+
+// Few tokens: int4 is bound by the warps that expand it, so there are four warpgroups of them. Many: what is
+// left of the registers are sums.
+template <WeightFormat kFormat, bool kFloat16, bool kNarrow, int kTokens>
+using Shape = WeightOnlyShape<kFormat, kFloat16, kNarrow, kTokens <= 64 ? 4 : 2, kTokens,
+                              kTokens <= 64 || kFormat == WeightFormat::kInt8 ? 2 : 1, kReserved>;
+
+struct Share {
+  int64_t tiles, all_units, per_block, blocks;
+};
+template <typename S>
+Share share_units(const Weight& w, int multiprocessors) {
+  const int64_t tiles = ceil_div(w.n, S::kRows);
+  const int64_t all = tiles * ceil_div(w.k, S::kUnitK);
+  int64_t per_block = ceil_div(all, multiprocessors);
+  if (per_block < kLeastUnits) per_block = kLeastUnits;
+  return {tiles, all, per_block, ceil_div(all, per_block)};
+}
+
+struct Plan {
+  int64_t counter_bytes, bytes;
+};
+template <typename S>
+Plan plan_workspace(const WeightOnlyArgs& args, int multiprocessors) {
+  const Share share = share_units<S>(args.weight, multiprocessors);
+  const int64_t token_tiles = ceil_div(args.tokens, S::kTokens);
+  const int64_t counters = round_up(token_tiles * share.tiles * static_cast<int64_t>(sizeof(uint32_t)), 16);
+  return {counters, counters + token_tiles * share.blocks * kPartsOfBlock * kPartFloats<S> *
+                                   static_cast<int64_t>(sizeof(float))};
+}
+
+template <typename S>
+Error launch_shape(const WeightOnlyArgs& args, int multiprocessors, void* stream) {
+  const Share share = share_units<S>(args.weight, multiprocessors);
+  Streaming p{};
+  p.counters = static_cast<uint32_t*>(args.workspace);
+  p.parts = reinterpret_cast<float*>(static_cast<unsigned char*>(args.workspace) +
+                                     plan_workspace<S>(args, multiprocessors).counter_bytes);
+  p.all_units = static_cast<int>(share.all_units);
+  p.units_per_block = static_cast<int>(share.per_block);
+  WeightOnlyMaps maps{};
+  if (const Error error = describe_weight_only<S>(args, S::kTokens, maps, p.product)) return error;
+  LaunchShape shape;
+  shape.grid =
+      dim3(static_cast<unsigned>(share.blocks), static_cast<unsigned>(ceil_div(args.tokens, S::kTokens)));
+  shape.block = dim3(S::kThreads);
+  shape.shared_bytes = S::kTotal;
+  return launch(weight_only_streaming_kernel<S>, shape, stream, maps, p);
+}
+
+// Calls `visit` with the shape for these arguments.
+template <WeightFormat kFormat, bool kFloat16, bool kNarrow, typename Visit>
+auto visit_tokens(int64_t tokens, const Visit& visit) {
+  if (tokens <= 16) return visit(Shape<kFormat, kFloat16, kNarrow, 16>{});
+  if (tokens <= 64) return visit(Shape<kFormat, kFloat16, kNarrow, 64>{});
+  return visit(Shape<kFormat, kFloat16, kNarrow, 128>{});
+}
+template <WeightFormat kFormat, typename Visit>
+auto visit_format(const WeightOnlyArgs& args, const Visit& visit) {
+  const bool is_narrow = args.weight.group_k == kNarrowGroup;
+  if (args.x_element == ElementType::kFloat16) {
+    return is_narrow ? visit_tokens<kFormat, true, true>(args.tokens, visit)
+                     : visit_tokens<kFormat, true, false>(args.tokens, visit);
+  }
+  return is_narrow ? visit_tokens<kFormat, false, true>(args.tokens, visit)
+                   : visit_tokens<kFormat, false, false>(args.tokens, visit);
+}
+template <typename Visit>
+auto visit_shape(const WeightOnlyArgs& args, const Visit& visit) {
+  return args.weight.format == WeightFormat::kInt4 ? visit_format<WeightFormat::kInt4>(args, visit)
+                                                   : visit_format<WeightFormat::kInt8>(args, visit);
+}
+
+}  // namespace
+
+int64_t weight_only_streaming_workspace(const WeightOnlyArgs& args, int multiprocessors) {
+  return visit_shape(
+      args, [&](auto shape) { return plan_workspace<decltype(shape)>(args, multiprocessors).bytes; });
+}
+
+Error weight_only_streaming(const WeightOnlyArgs& args, int multiprocessors, void* stream) {
+  return visit_shape(
+      args, [&](auto shape) { return launch_shape<decltype(shape)>(args, multiprocessors, stream); });
+}
+
+}  // namespace fdq::cuda

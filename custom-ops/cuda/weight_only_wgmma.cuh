@@ -1,0 +1,263 @@
+// What the two wgmma kernels of weight_only share: the stages in shared memory, their copies, and the
+// products. W's rows are the 64 rows of wgmma, its codes are expanded in registers (A); tokens are the
+// columns (B), in shared memory. One warpgroup copies, with one thread; the warps of the others multiply,
+// each a panel of 16 rows.
+//
+// A unit is what a stage holds: kUnitK of k of a tile's rows and tokens. TMA reads codes as a matrix of words
+// [panels][words of a panel] in boxes of 1 KB a panel, so that two copies bring a tile.
+#pragma once
+
+#include "cuda/ptx/tma.cuh"
+#include "cuda/ptx/wgmma.cuh"
+#include "cuda/weight_only_fragments.cuh"
+
+namespace fdq::cuda {
+
+constexpr int kBoxWords = 256;  // of a panel
+constexpr int kBoxBytes = kBoxWords * 4;
+
+// kNarrow: groups of 32. kReserved: bytes of shared memory that the kernel uses for itself.
+template <WeightFormat kWeightFormat, bool kIsFloat16, bool kIsNarrow, int kWarpgroups, int kWidth,
+          int kBoxesOfUnit, int kReserved>
+struct WeightOnlyShape {
+  static constexpr WeightFormat kFormat = kWeightFormat;
+  static constexpr bool kFloat16 = kIsFloat16, kNarrow = kIsNarrow;
+  static constexpr int kConsumers = kWarpgroups, kTokens = kWidth, kBoxes = kBoxesOfUnit;
+  static constexpr int kRows = 64 * kConsumers, kPanels = kRows / kPanelRows;
+  static constexpr int kConsumerThreads = kConsumers * ptx::kWarpgroup;
+  static constexpr int kThreads = kConsumerThreads + ptx::kWarpgroup;
+  // A multiprocessor's 512 registers of a lane: four or two consumers and the producer.
+  static constexpr int kConsumerRegisters = kConsumers == 4 ? 120 : 232;
+  static constexpr int kProducerRegisters = kConsumers == 4 ? 24 : 40;
+  static constexpr int kSums = kTokens / 2;  // of a thread
+
+  static constexpr int kChunksOfBox = kBoxBytes / kChunkBytes<kFormat>;
+  static constexpr int kChunks = kBoxes * kChunksOfBox;
+  static constexpr int kUnitK = kChunks * kChunkK;
+  static constexpr int kSteps = kNarrow ? 2 : 4;  // of 16 k, between two scales at least
+  static constexpr int kRounds = kUnitK / 16 / kSteps;
+  static constexpr int kMostGroups = kNarrow ? 2 * kChunks : kChunks;
+
+  static constexpr int kXBoxBytes = kTokens * 128;  // 64 k
+  static constexpr int kCodeBytes = kBoxes * kPanels * kBoxBytes;
+  static constexpr int kXBytes = kChunks * kXBoxBytes;
+  static constexpr int kScaleBytes = kPanels * kMostGroups * kPanelRows * static_cast<int>(sizeof(float));
+  static constexpr int kZeroBytes = kFormat == WeightFormat::kInt4 ? kPanels * kMostGroups * kPanelRows : 0;
+  static constexpr int kStageBytes = kCodeBytes + kXBytes + kScaleBytes + kZeroBytes;
+  static constexpr int kBarrierBytes = 2 * static_cast<int>(sizeof(ptx::Barrier));
+  static constexpr int kSharedBytes = 227 * 1024;
+  static constexpr int kMostStages = 8;
+  static constexpr int kFitting = (kSharedBytes - kReserved) / (kStageBytes + kBarrierBytes);
+  static constexpr int kStages = kFitting < kMostStages ? kFitting : kMostStages;
+
+  static constexpr int kXAt = kStages * kCodeBytes;
+  static constexpr int kReservedAt = kXAt + kStages * kXBytes;
+  static constexpr int kScaleAt = kReservedAt + kReserved;
+  static constexpr int kZeroAt = kScaleAt + kStages * kScaleBytes;
+  static constexpr int kBarrierAt = kZeroAt + kStages * kZeroBytes;
+  static constexpr int kTotal = kBarrierAt + kStages * kBarrierBytes;
+  static_assert(kStages >= 3 && kTotal <= kSharedBytes);
+  static_assert(kXBoxBytes % 1024 == 0 && kReserved % 128 == 0 && kZeroBytes % 128 == 0);
+};
+
+struct WeightOnlyMaps {
+  TensorMap x, codes, scales, zero_points;
+};
+
+// What both kernels need to know of the product.
+struct WeightOnlyProduct {
+  const float* bias;
+  void* y;
+  int64_t y_stride;
+  int tokens, n;
+  int units;             // of a tile: ceil(k / kUnitK)
+  int chunks_per_group;  // INT32_MAX: a scale a row
+  int groups_per_box;    // of the copies of scales
+  uint32_t unit_bytes;   // that the copies of a unit bring
+  bool has_zero_points;
+  ElementType y_element;
+};
+
+template <typename S>
+struct WeightOnlyStages {
+  unsigned char* base;
+  int at = 0;
+  uint32_t phase = 0;
+
+  __device__ __forceinline__ unsigned char* codes() const { return base + at * S::kCodeBytes; }
+  __device__ __forceinline__ unsigned char* x() const { return base + S::kXAt + at * S::kXBytes; }
+  __device__ __forceinline__ float* scales() const {
+    return reinterpret_cast<float*>(base + S::kScaleAt + at * S::kScaleBytes);
+  }
+  __device__ __forceinline__ int8_t* zero_points() const {
+    return reinterpret_cast<int8_t*>(base + S::kZeroAt + at * S::kZeroBytes);
+  }
+  __device__ __forceinline__ ptx::Barrier* full() const {
+    return reinterpret_cast<ptx::Barrier*>(base + S::kBarrierAt) + at;
+  }
+  __device__ __forceinline__ ptx::Barrier* empty() const { return full() + S::kStages; }
+  __device__ __forceinline__ void advance() {
+    if (++at == S::kStages) {
+      at = 0;
+      phase ^= 1;
+    }
+  }
+  // By one thread. `cluster` blocks empty a stage together.
+  __device__ __forceinline__ void init(int cluster) const {
+    for (WeightOnlyStages each = *this; each.phase == 0; each.advance()) {
+      ptx::barrier_init(each.full(), 1);
+      ptx::barrier_init(each.empty(), static_cast<uint32_t>(S::kConsumerThreads / ptx::kWarp * cluster));
+    }
+    ptx::fence_barrier_init();
+  }
+};
+
+// Copies codes, scales and zero points of a unit; the caller has announced them and copies x.
+template <typename S>
+__device__ __forceinline__ void copy_weight(const WeightOnlyStages<S>& stages, const WeightOnlyMaps& maps,
+                                            const WeightOnlyProduct& p, int panel, int unit,
+                                            uint64_t policy) {
+#pragma unroll
+  for (int box = 0; box < S::kBoxes; ++box) {
+    ptx::tma_load(stages.codes() + box * S::kPanels * kBoxBytes, &maps.codes, stages.full(), panel,
+                  (unit * S::kBoxes + box) * kBoxWords, policy);
+  }
+  const int chunk = unit * S::kChunks;
+  const int column = (S::kNarrow ? 2 * chunk : chunk / p.chunks_per_group) * kPanelRows;
+  ptx::tma_load(stages.scales(), &maps.scales, stages.full(), panel, column);
+  if (p.has_zero_points) {
+    ptx::tma_load(stages.zero_points(), &maps.zero_points, stages.full(), panel, column);
+  }
+}
+
+// The sums of a warpgroup's 64 rows. `part` has those of the current group, not yet scaled.
+template <typename S>
+struct WeightOnlySums {
+  float sum[S::kSums];
+  float part[S::kSums];
+  bool is_fresh;  // part is to be overwritten
+  int left;       // chunks of the current group, this one included
+
+  __device__ __forceinline__ void start(int unit, const WeightOnlyProduct& p) {
+#pragma unroll
+    for (int i = 0; i < S::kSums; ++i) sum[i] = part[i] = 0.0f;
+    is_fresh = true;
+    left = S::kNarrow ? 1 : p.chunks_per_group - unit * S::kChunks % p.chunks_per_group;
+  }
+};
+
+template <typename S>
+__device__ __forceinline__ void expand_round(uint32_t (&a)[S::kSteps][4], const WeightOnlyStages<S>& stages,
+                                             const WeightOnlyProduct& p, int round, int slot) {
+  const int chunk = S::kNarrow ? round / 2 : round;
+  const int panel = ptx::warp();
+  const unsigned char* codes = stages.codes() + (chunk / S::kChunksOfBox * S::kPanels + panel) * kBoxBytes +
+                               chunk % S::kChunksOfBox * kChunkBytes<S::kFormat> +
+                               ptx::lane() * static_cast<int>(sizeof(ptx::Quad));
+  const int8_t* zero_points =
+      p.has_zero_points ? stages.zero_points() + (panel * p.groups_per_box + slot) * kPanelRows : nullptr;
+  expand_steps<S::kFormat, S::kFloat16, S::kSteps>(a, codes, S::kNarrow ? round % 2 * S::kSteps : 0,
+                                                   zero_points);
+}
+
+template <typename S>
+__device__ __forceinline__ void issue_round(WeightOnlySums<S>& sums, const uint32_t (&a)[S::kSteps][4],
+                                            const WeightOnlyStages<S>& stages, int round) {
+  ptx::wgmma_pin(sums.part);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < S::kSteps; ++i) {
+    const int step = round * S::kSteps + i;  // of 16 k, 32 bytes of a row
+    const uint64_t x =
+        ptx::wgmma_advance(ptx::wgmma_operand(stages.x() + step / 4 * S::kXBoxBytes), step % 4 * 32);
+    const bool accumulate = i != 0 || !sums.is_fresh;
+    if constexpr (S::kFloat16) {
+      ptx::Wgmma<S::kTokens>::float16(sums.part, a[i], x, accumulate);
+    } else {
+      ptx::Wgmma<S::kTokens>::bfloat16(sums.part, a[i], x, accumulate);
+    }
+  }
+  ptx::wgmma_commit();
+}
+
+// Multiplies a unit that has arrived. While the tensor core works on a round the next one is expanded.
+// `is_last`: no other unit follows for these sums.
+template <typename S>
+__device__ __forceinline__ void multiply_unit(WeightOnlySums<S>& sums, const WeightOnlyStages<S>& stages,
+                                              const WeightOnlyProduct& p, bool is_last) {
+  const float* scales = stages.scales() + ptx::warp() * p.groups_per_box * kPanelRows + ptx::lane() / 4;
+  uint32_t a[2][S::kSteps][4];
+  int slot = 0;
+  expand_round<S>(a[0], stages, p, 0, slot);
+#pragma unroll
+  for (int round = 0; round < S::kRounds; ++round) {
+    issue_round<S>(sums, a[round % 2], stages, round);
+    const bool ends = S::kNarrow || sums.left == 1;
+    const int next = ends ? slot + 1 : slot;
+    if (round + 1 < S::kRounds) expand_round<S>(a[(round + 1) % 2], stages, p, round + 1, next);
+    const float upper = scales[slot * kPanelRows], lower = scales[slot * kPanelRows + 8];
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(sums.part);
+    sums.is_fresh = ends || (is_last && round + 1 == S::kRounds);
+    if (sums.is_fresh) {
+#pragma unroll
+      for (int i = 0; i < S::kSums; ++i) sums.sum[i] += sums.part[i] * (i / 2 % 2 == 0 ? upper : lower);
+    }
+    if (!S::kNarrow) sums.left = ends ? p.chunks_per_group : sums.left - 1;
+    slot = next;
+  }
+}
+
+// Host: the maps of x, with boxes of `x_rows` tokens, and of W; and what of `product` follows from the shape.
+template <typename S>
+Error describe_weight_only(const WeightOnlyArgs& args, int x_rows, WeightOnlyMaps& maps,
+                           WeightOnlyProduct& product) {
+  const Weight& w = args.weight;
+  const auto panels = static_cast<uint64_t>(num_panels(w.n));
+  const auto groups = static_cast<uint64_t>(num_groups(w.k, w.group_k));
+  product.bias = args.bias;
+  product.y = args.y;
+  product.y_stride = args.y_stride;
+  product.tokens = static_cast<int>(args.tokens);
+  product.n = static_cast<int>(w.n);
+  product.units = static_cast<int>(ceil_div(w.k, S::kUnitK));
+  product.chunks_per_group = w.group_k == 0 ? INT32_MAX : S::kNarrow ? 1 : w.group_k / kChunkK;
+  // As many groups as k's of a unit can lie in.
+  const int64_t group = w.group_k == 0 ? INT32_MAX : w.group_k;
+  product.groups_per_box = static_cast<int>(S::kUnitK % group == 0 ? S::kUnitK / group
+                                            : group % S::kUnitK == 0 || w.group_k == 0
+                                                ? 1
+                                                : ceil_div(S::kUnitK + group - kChunkK, group));
+  product.has_zero_points = w.zero_points != nullptr;
+  const int group_columns = product.groups_per_box * kPanelRows;
+  product.unit_bytes = static_cast<uint32_t>(S::kCodeBytes + S::kXBytes +
+                                             S::kPanels * group_columns * (product.has_zero_points ? 5 : 4));
+  product.y_element = args.y_element;
+
+  if (const Error error = make_tensor_map(
+          {args.x, S::kFloat16 ? MapElement::kFloat16 : MapElement::kBFloat16,
+           static_cast<uint64_t>(args.tokens), static_cast<uint64_t>(w.k),
+           static_cast<uint64_t>(args.x_stride) * 2, static_cast<uint32_t>(x_rows), kChunkK, Swizzle::k128},
+          &maps.x)) {
+    return error;
+  }
+  const auto bytes = static_cast<uint64_t>(panel_bytes(w.format, w.k));
+  if (const Error error = make_tensor_map(
+          {w.codes, MapElement::kWord, panels, bytes / 4, bytes, S::kPanels, kBoxWords, Swizzle::kNone},
+          &maps.codes)) {
+    return error;
+  }
+  const uint64_t columns = groups * kPanelRows;
+  const auto box_columns = static_cast<uint32_t>(group_columns);
+  if (const Error error = make_tensor_map({w.scales, MapElement::kFloat32, panels, columns, columns * 4,
+                                           S::kPanels, box_columns, Swizzle::kNone},
+                                          &maps.scales)) {
+    return error;
+  }
+  if (!product.has_zero_points) return nullptr;
+  return make_tensor_map(
+      {w.zero_points, MapElement::kByte, panels, columns, columns, S::kPanels, box_columns, Swizzle::kNone},
+      &maps.zero_points);
+}
+
+}  // namespace fdq::cuda

@@ -1,0 +1,369 @@
+// The int8 and int4 products, emulated, against double precision: every kernel on ragged shapes, with weights
+// that went through the repack kernel.
+#include <cmath>
+#include <vector>
+
+#include "cpu/number_formats.h"
+#include "cuda/emulator/emulator.h"
+#include "cuda/layout.h"
+#include "cuda/weight_only.cuh"
+#include "linear_support.h"
+
+namespace fdq::test {
+namespace {
+
+using cuda::Kernel;
+using cuda::WeightOnlyArgs;
+using cuda::WeightOnlyKernel;
+
+constexpr uint8_t kPoison = 0xcd;
+
+struct Case {
+  Kernel kernel;
+  int major;
+  WeightFormat format;
+  int group_k;
+  bool has_zero_points;
+  ElementType input, output;
+  int64_t tokens, n, k;
+  int64_t x_padding, y_padding;  // elements between rows
+  bool has_bias;
+};
+
+uint16_t encode(float value, ElementType element) {
+  return element == ElementType::kFloat16 ? emu::float_to_float16(value) : float_to_bfloat16(value);
+}
+double decode(uint16_t bits, ElementType element) {
+  return static_cast<double>(element == ElementType::kFloat16 ? float16_to_float(bits)
+                                                              : bfloat16_to_float(bits));
+}
+
+// Operands in guarded memory. What no kernel may use is poison: x's padding, scales past the last group.
+class Problem {
+ public:
+  Problem(const Case& c, Random& random)
+      : case_(c),
+        groups(num_groups(c.k, c.group_k)),
+        x(static_cast<size_t>(
+            round_up(((c.tokens - 1) * x_stride() + c.k) * 2, c.kernel == Kernel::kMma ? 2 : 16))),
+        codes(static_cast<size_t>(num_panels(c.n) * panel_bytes(c.format, c.k))),
+        scales(static_cast<size_t>(num_panels(c.n) * groups * kPanelRows * 4)),
+        zero_points(static_cast<size_t>(num_panels(c.n) * groups * kPanelRows)),
+        bias(static_cast<size_t>(c.n * 4)),
+        values_(static_cast<size_t>(c.n * c.k)) {
+    std::memset(x.bytes(), 0xff, x.size());
+    for (int64_t token = 0; token < c.tokens; ++token) {
+      for (int64_t k = 0; k < c.k; ++k) x_at(token, k) = encode(random.normal(), c.input);
+    }
+    for (size_t i = 0; i < scales.size() / 4; ++i) {
+      scales.floats()[i] = 0.001f * static_cast<float>(1 + random.below(100));
+    }
+    for (size_t i = 0; i < zero_points.size(); ++i) {
+      zero_points.bytes()[i] = static_cast<uint8_t>(random.below(17) - 8);
+    }
+    for (int64_t i = 0; i < c.n; ++i) bias.floats()[i] = random.normal();
+    Guarded panels(codes.size());
+    std::memset(panels.bytes(), 0, panels.size());
+    for (int64_t row = 0; row < c.n; ++row) {
+      for (int64_t k = 0; k < c.k; ++k) set_code(panels.bytes(), row, k, random);
+    }
+    const cuda::Error error =
+        cuda::repack_weight({c.format, c.n, c.k, false, panels.bytes(), codes.bytes()}, nullptr);
+    CHECK(error == nullptr, "%s", error);
+  }
+
+  int64_t x_stride() const { return case_.k + case_.x_padding; }
+  bool is_zeroed() const { return case_.has_zero_points; }
+
+  struct Element {
+    double value, magnitude;  // the sum, and that of the products' magnitudes
+  };
+  Element expect(int64_t token, int64_t row) const {
+    Element sum{0, 0};
+    for (int64_t k = 0; k < case_.k; ++k) {
+      const int64_t group = case_.group_k == 0 ? 0 : k / case_.group_k;
+      const int64_t at = (row / kPanelRows * groups + group) * kPanelRows + row % kPanelRows;
+      const int zero = is_zeroed() ? static_cast<int8_t>(zero_points.bytes()[at]) : 0;
+      const double product = decode(x_at(token, k), case_.input) *
+                             (values_[static_cast<size_t>(row * case_.k + k)] - zero) *
+                             static_cast<double>(scales.floats()[at]);
+      sum.value += product;
+      sum.magnitude += std::abs(product);
+    }
+    if (case_.has_bias) {
+      sum.value += static_cast<double>(bias.floats()[row]);
+      sum.magnitude += std::abs(static_cast<double>(bias.floats()[row]));
+    }
+    return sum;
+  }
+
+ private:
+  uint16_t& x_at(int64_t token, int64_t k) const {
+    return reinterpret_cast<uint16_t*>(x.bytes())[token * x_stride() + k];
+  }
+  void set_code(uint8_t* panels, int64_t row, int64_t k, Random& random) {
+    const bool is_int4 = case_.format == WeightFormat::kInt4;
+    const auto code = static_cast<int>(random.below(is_int4 ? 16 : 256));
+    const cuda::Place place = cuda::place_of(cuda::Layout::kPanels, case_.format, padded_k(case_.k),
+                                             {static_cast<int>(row % 16), k});
+    panels[row / 16 * panel_bytes(case_.format, case_.k) + place.byte] |=
+        static_cast<uint8_t>(code << place.shift);
+    values_[static_cast<size_t>(row * case_.k + k)] =
+        is_int4 ? static_cast<int8_t>(code < 8 ? code : code - 16) : static_cast<int8_t>(code);
+  }
+  const Case case_;
+
+ public:
+  const int64_t groups;
+  Guarded x, codes, scales, zero_points, bias;
+
+ private:
+  std::vector<int8_t> values_;
+};
+
+int64_t element_bytes(ElementType element) { return element == ElementType::kFloat32 ? 4 : 2; }
+
+struct Output {
+  std::vector<uint8_t> bytes;
+  bool is_ok;
+};
+
+Output run(const Case& c, const Problem& problem) {
+  WeightOnlyArgs args{};
+  args.x = problem.x.bytes();
+  args.x_element = c.input;
+  args.tokens = c.tokens;
+  args.x_stride = problem.x_stride();
+  args.weight = {c.format,
+                 c.n,
+                 c.k,
+                 1,
+                 c.group_k,
+                 problem.codes.bytes(),
+                 problem.scales.floats(),
+                 c.has_zero_points ? reinterpret_cast<const int8_t*>(problem.zero_points.bytes()) : nullptr};
+  args.bias = c.has_bias ? problem.bias.floats() : nullptr;
+  args.y_element = c.output;
+  args.y_stride = c.n + c.y_padding;
+  args.kernel = c.kernel;
+  Guarded y(static_cast<size_t>(c.tokens * args.y_stride * element_bytes(c.output)));
+  std::memset(y.bytes(), kPoison, y.size());
+  args.y = y.bytes();
+  const int64_t needed = cuda::weight_only_workspace(args);
+  Guarded workspace(static_cast<size_t>(needed > 0 ? round_up(needed, 16) : 16));
+  std::memset(workspace.bytes(), 0, workspace.size());
+  args.workspace = workspace.bytes();
+  args.workspace_bytes = needed;
+  // Twice: the counters of the workspace must be back at 0.
+  for (int i = 0; i < (needed > 0 && c.n * c.k < 100000 ? 2 : 1); ++i) {
+    const cuda::Error error = cuda::weight_only_linear(args, nullptr);
+    CHECK(error == nullptr, "%s", error);
+    if (error != nullptr) return {{}, false};
+  }
+  return {{y.bytes(), y.bytes() + y.size()}, true};
+}
+
+void check_case(const Case& c, uint64_t seed) {
+  Random random(seed);
+  emu::set_seed(seed);
+  emu::device().major = c.major;
+  const Problem problem(c, random);
+  const Output output = run(c, problem);
+  if (!output.is_ok) return;
+  // Codes less zero points are exact, products of them with x too. The emulated products round once in 16 k,
+  // a tensor core at most 16 times; groups and parts add a few roundings; the output is rounded once.
+  const double output_error = c.output == ElementType::kFloat32   ? 0x1p-24
+                              : c.output == ElementType::kFloat16 ? 0x1p-11
+                                                                  : 0x1p-8;
+  const double sum_error = (static_cast<double>(ceil_div(c.k, 16) + 2 * problem.groups) + 32) * 0x1p-24;
+  const int64_t stride = c.n + c.y_padding;
+  for (int64_t token = 0; token < c.tokens; ++token) {
+    for (int64_t row = 0; row < stride; ++row) {
+      const uint8_t* at =
+          &output.bytes[static_cast<size_t>((token * stride + row) * element_bytes(c.output))];
+      if (row >= c.n) {
+        CHECK(*at == kPoison, "padding of y was written at token %ld", static_cast<long>(token));
+        continue;
+      }
+      const Problem::Element expected = problem.expect(token, row);
+      const double got = c.output == ElementType::kFloat32
+                             ? static_cast<double>(*reinterpret_cast<const float*>(at))
+                             : decode(*reinterpret_cast<const uint16_t*>(at), c.output);
+      const double allowed =
+          expected.magnitude * sum_error + std::abs(expected.value) * output_error + 0x1p-24;
+      CHECK(std::abs(got - expected.value) <= allowed,
+            "kernel %d on %d, format %d:g%d zero %d, x %d, y %d, %ld x %ld x %ld: y[%ld, %ld] is %.9g, not"
+            " %.9g +- %.3g",
+            static_cast<int>(c.kernel), c.major, static_cast<int>(c.format), c.group_k, c.has_zero_points,
+            static_cast<int>(c.input), static_cast<int>(c.output), static_cast<long>(c.tokens),
+            static_cast<long>(c.n), static_cast<long>(c.k), static_cast<long>(token), static_cast<long>(row),
+            got, expected.value, allowed);
+    }
+  }
+}
+
+struct Target {
+  Kernel kernel;
+  int major;
+  int64_t most_tokens;
+  int cases;
+};
+constexpr Target kTargets[] = {{Kernel::kStreaming, 9, 16, 14}, {Kernel::kStreaming, 9, 64, 8},
+                               {Kernel::kStreaming, 9, 200, 6}, {Kernel::kWarpgroup, 9, 300, 12},
+                               {Kernel::kMma, 8, 16, 10},       {Kernel::kMma, 8, 150, 8}};
+
+// Shapes in which every combination of format, group and type comes up.
+void test_shapes() {
+  constexpr int kGroups[] = {0, 32, 64, 128, 192};
+  constexpr ElementType kOutputs[] = {ElementType::kBFloat16, ElementType::kFloat16, ElementType::kFloat32};
+  uint64_t seed = 1;
+  for (const Target& target : kTargets) {
+    Random random(seed);
+    emu::device() = {target.major, 0, 3, 227 * 1024};
+    for (int i = 0; i < target.cases; ++i) {
+      Case c{};
+      c.kernel = target.kernel;
+      c.major = target.major;
+      c.format = i % 2 == 0 ? WeightFormat::kInt4 : WeightFormat::kInt8;
+      c.group_k = kGroups[i % 5];
+      c.has_zero_points = i % 4 == 0;
+      c.input = i % 3 == 0 ? ElementType::kFloat16 : ElementType::kBFloat16;
+      c.output = kOutputs[i / 2 % 3];
+      c.tokens = i == 0 ? target.most_tokens : 1 + random.below(target.most_tokens);
+      c.n = 1 + random.below(i % 3 == 0 ? 500 : 150);
+      c.k = 1 + random.below(i % 4 == 1 ? 1400 : 500);
+      c.x_padding = target.kernel == Kernel::kMma && i % 2 == 0 ? random.below(3) : (8 - c.k % 8) % 8;
+      c.y_padding = i % 4 < 2 ? (8 - c.n % 8) % 8 : random.below(9);
+      c.has_bias = random.below(2) == 0;
+      check_case(c, seed++);
+    }
+  }
+}
+
+Case example(const Target& target, int64_t tokens) {
+  Case c{};
+  c.kernel = target.kernel;
+  c.major = target.major;
+  c.format = WeightFormat::kInt4;
+  c.group_k = 128;
+  c.input = ElementType::kBFloat16;
+  c.output = ElementType::kFloat32;
+  c.tokens = tokens;
+  c.n = 150;
+  c.k = 1096;
+  c.has_bias = true;
+  return c;
+}
+
+// A token's result is the same bits, whatever is beside it.
+void test_batch_invariance() {
+  for (const Target& target : {kTargets[1], kTargets[5]}) {
+    emu::device() = {target.major, 0, 5, 227 * 1024};
+    Random random(77);
+    const Case all = example(target, 64);
+    const Problem problem(all, random);
+    const Output whole = run(all, problem);
+    for (const int64_t tokens : {1, 9, 20}) {
+      const Output part = run(example(target, tokens), problem);
+      CHECK(part.is_ok && std::memcmp(part.bytes.data(), whole.bytes.data(), part.bytes.size()) == 0,
+            "the first %ld tokens differ from the same among 64", static_cast<long>(tokens));
+    }
+  }
+}
+
+// An even number of tiles of rows: two blocks bring x to each other.
+void test_clusters() {
+  uint64_t seed = 500;
+  for (const int multiprocessors : {2, 5}) {
+    for (const WeightFormat format : {WeightFormat::kInt4, WeightFormat::kInt8}) {
+      emu::device() = {9, 0, multiprocessors, 227 * 1024};
+      Case c = example(kTargets[3], 140);
+      c.format = format;
+      c.n = 500;
+      c.k = 520;
+      c.output = ElementType::kBFloat16;
+      c.y_padding = 4;
+      check_case(c, seed++);
+    }
+  }
+}
+
+void test_choice() {
+  const cuda::DeviceInfo hopper{9, 0, 132, 232448}, ampere{8, 0, 108, 166912}, blackwell{10, 0, 148, 232448};
+  WeightOnlyArgs args{};
+  args.weight = {WeightFormat::kInt4, 4096, 4096, 1, 128, nullptr, nullptr, nullptr};
+  args.x_stride = 4096;
+  const auto choose = [&](int64_t tokens, const cuda::DeviceInfo& device, Kernel wanted = Kernel::kAuto) {
+    args.tokens = tokens;
+    args.kernel = wanted;
+    return cuda::choose_weight_only_kernel(args, device);
+  };
+  CHECK(choose(64, hopper) == WeightOnlyKernel::kStreaming, "64 tokens");
+  CHECK(choose(128, hopper) == WeightOnlyKernel::kStreaming, "32 tiles are too few");
+  CHECK(choose(512, hopper) == WeightOnlyKernel::kWarpgroup, "128 tiles are one wave");
+  CHECK(choose(513, hopper) == WeightOnlyKernel::kWarpgroup, "too many tokens to stream");
+  CHECK(choose(513, hopper, Kernel::kStreaming) == WeightOnlyKernel::kNone, "too many tokens to stream");
+  args.x_stride = 4097;
+  CHECK(choose(64, hopper) == WeightOnlyKernel::kMma, "TMA cannot read such rows");
+  CHECK(choose(64, hopper, Kernel::kWarpgroup) == WeightOnlyKernel::kNone, "TMA cannot read such rows");
+  args.x_stride = 4096;
+  for (const auto& device : {ampere, blackwell}) {
+    CHECK(choose(1, device) == WeightOnlyKernel::kMma, "no wgmma");
+    CHECK(choose(1, device, Kernel::kStreaming) == WeightOnlyKernel::kNone, "no wgmma");
+  }
+}
+
+void test_refusals() {
+  Guarded memory(4096);
+  WeightOnlyArgs good{};
+  good.x = memory.bytes();
+  good.x_element = ElementType::kBFloat16;
+  good.tokens = 2;
+  good.x_stride = 64;
+  good.weight = {WeightFormat::kInt4, 16, 64, 1, 32, memory.bytes(), memory.floats(), nullptr};
+  good.y = memory.bytes();
+  good.y_element = ElementType::kBFloat16;
+  good.y_stride = 16;
+  const auto refuse = [](const WeightOnlyArgs& args, const char* text) {
+    const cuda::Error error = cuda::weight_only_linear(args, nullptr);
+    CHECK(error != nullptr && std::strstr(error, text) != nullptr, "expected '%s', got '%s'", text,
+          error == nullptr ? "no error" : error);
+  };
+  emu::device() = {9, 0, 3, 227 * 1024};
+  const auto refuse_changed = [&](const char* text, const auto& change) {
+    WeightOnlyArgs bad = good;
+    change(bad);
+    refuse(bad, text);
+  };
+  refuse_changed("int8 or int4", [](auto& a) { a.weight.format = WeightFormat::kE4M3; });
+  refuse_changed("bfloat16 or float16", [](auto& a) { a.x_element = ElementType::kFloat32; });
+  refuse_changed("impossible shape", [](auto& a) { a.y_stride = 8; });
+  refuse_changed("tokens", [](auto& a) { a.tokens = int64_t{1} << 22; });
+  refuse_changed("multiple of 64", [](auto& a) { a.weight.group_k = 96; });
+  refuse_changed("multiple of 64", [](auto& a) { a.weight.group_n = 128; });
+  refuse_changed("zero points", [](auto& a) {
+    a.weight.zero_points = static_cast<const int8_t*>(a.x);
+    a.weight.format = WeightFormat::kInt8;
+  });
+  refuse_changed("16 bytes", [](auto& a) { a.weight.scales += 1; });
+  refuse_changed("this kernel", [](auto& a) {
+    a.kernel = Kernel::kWarpgroup;
+    a.x_stride = 65;
+  });
+  refuse(good, "workspace");
+  emu::device() = {7, 5, 3, 64 * 1024};
+  refuse(good, "8.0");
+}
+
+}  // namespace
+}  // namespace fdq::test
+
+int main() {
+  using namespace fdq::test;
+  test_choice();
+  test_refusals();
+  test_shapes();
+  test_clusters();
+  test_batch_invariance();
+  return fdq_test::finish("cuda_weight_only_test");
+}
