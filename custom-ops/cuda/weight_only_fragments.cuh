@@ -13,21 +13,31 @@ template <WeightFormat kFormat>
 constexpr int kChunkBytes = kFormat == WeightFormat::kInt4 ? 512 : 1024;
 constexpr int kLoadBytes = ptx::kWarp * static_cast<int>(sizeof(ptx::Quad));  // of a warp, 16 bytes a lane
 
+// What expand_steps subtracts for rows g and g + 8 where no zero points are loaded.
+template <bool kFloat16>
+__device__ __forceinline__ void clear_offsets(uint32_t (&offsets)[2]) {
+  offsets[0] = offsets[1] = ptx::int4_offset<kFloat16>(0);
+}
+// The same with the zero points of a panel's 16 rows.
+template <bool kFloat16>
+__device__ __forceinline__ void load_offsets(uint32_t (&offsets)[2], const int8_t* zero_points) {
+  offsets[0] = ptx::int4_offset<kFloat16>(zero_points[ptx::lane() / 4]);
+  offsets[1] = ptx::int4_offset<kFloat16>(zero_points[ptx::lane() / 4 + 8]);
+}
+
 // The lane's steps `first` .. first + kSteps - 1 of 16 k, of the four of a chunk. `chunk` is where the lane's
-// bytes of the chunk begin, `zero_points` where those of the panel's 16 rows do, or null.
+// bytes of the chunk begin.
 template <WeightFormat kFormat, bool kFloat16, int kSteps>
 __device__ __forceinline__ void expand_steps(uint32_t (&a)[kSteps][4], const unsigned char* chunk, int first,
-                                             const int8_t* zero_points) {
+                                             const uint32_t (&offsets)[2]) {
   if constexpr (kFormat == WeightFormat::kInt4) {
-    const int g = ptx::lane() / 4;
-    const uint32_t offsets[2] = {ptx::int4_offset<kFloat16>(zero_points == nullptr ? 0 : zero_points[g]),
-                                 ptx::int4_offset<kFloat16>(zero_points == nullptr ? 0 : zero_points[g + 8])};
     const ptx::Quad codes = *reinterpret_cast<const ptx::Quad*>(chunk);
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       ptx::int4_to_fragment<kFloat16>(codes.word[first + i], offsets, a[i]);
     }
   } else {
+    (void)offsets;
 #pragma unroll
     for (int i = 0; i < kSteps; i += 2) {
       const ptx::Quad codes = *reinterpret_cast<const ptx::Quad*>(chunk + (first + i) / 2 * kLoadBytes);

@@ -133,10 +133,11 @@ __device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const RowSc
 // Two steps of 16 k, `pair` of the chunk's two.
 template <typename S>
 __device__ __forceinline__ void multiply_pair(Sums<S>& part, const unsigned char* codes,
-                                              const unsigned char* x, int pair, const int8_t* zero_points) {
+                                              const unsigned char* x, int pair,
+                                              const uint32_t (&offsets)[2]) {
   const int lane = ptx::lane();
   uint32_t a[2][4];
-  expand_steps<S::kFormat, S::kFloat16, 2>(a, codes + lane * 16, 2 * pair, zero_points);
+  expand_steps<S::kFormat, S::kFloat16, 2>(a, codes + lane * 16, 2 * pair, offsets);
 #pragma unroll
   for (int tile = 0; tile < S::kTiles; ++tile) {
     uint32_t b[4];
@@ -168,12 +169,15 @@ __device__ __forceinline__ void multiply_chunk(Sums<S>& sum, Sums<S>& part, cons
   const unsigned char* codes =
       stage + ptx::warp() % kRowWarps * S::kPanelBytes + half * kChunkBytes<S::kFormat>;
   const unsigned char* x = stage + S::kCodeBytes + half * S::kXChunkBytes;
+  uint32_t offsets[2];
+  clear_offsets<S::kFloat16>(offsets);
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {
-    const int8_t* zero_points = p.zero_points == nullptr
-                                    ? nullptr
-                                    : p.zero_points + group_at(p, panel, is_narrow ? group + pair : group);
-    multiply_pair<S>(part, codes, x, pair, zero_points);
+    if (p.zero_points != nullptr) {
+      load_offsets<S::kFloat16>(offsets,
+                                p.zero_points + group_at(p, panel, is_narrow ? group + pair : group));
+    }
+    multiply_pair<S>(part, codes, x, pair, offsets);
     if (is_narrow || (ends && pair == 1)) promote<S>(sum, part, scales[pair]);
   }
 }

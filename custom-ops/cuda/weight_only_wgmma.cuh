@@ -130,34 +130,55 @@ __device__ __forceinline__ void copy_weight(const WeightOnlyStages<S>& stages, c
   }
 }
 
-// The sums of a warpgroup's 64 rows. `part` has those of the current group, not yet scaled.
+// The sums of a warp's panel. `part` has those of the current group, not yet scaled.
 template <typename S>
 struct WeightOnlySums {
   float sum[S::kSums];
   float part[S::kSums];
   bool is_fresh;  // part is to be overwritten
   int left;       // chunks of the current group, this one included
+  int panel;      // of the tile
 
   __device__ __forceinline__ void start(int unit, const WeightOnlyProduct& p) {
 #pragma unroll
     for (int i = 0; i < S::kSums; ++i) sum[i] = part[i] = 0.0f;
     is_fresh = true;
     left = S::kNarrow ? 1 : p.chunks_per_group - unit * S::kChunks % p.chunks_per_group;
+    panel = ptx::warp();
   }
 };
 
+// Where a lane reads what belongs to its panel in a stage.
+struct WeightOnlyPanel {
+  const unsigned char* codes;
+  const float* scales;        // of the current group
+  const int8_t* zero_points;  // of the group that is expanded
+  uint32_t offsets[2];        // what its codes are raised by
+};
 template <typename S>
-__device__ __forceinline__ void expand_round(uint32_t (&a)[S::kSteps][4], const WeightOnlyStages<S>& stages,
-                                             const WeightOnlyProduct& p, int round, int slot) {
+__device__ __forceinline__ WeightOnlyPanel locate_panel(const WeightOnlyStages<S>& stages,
+                                                        const WeightOnlyProduct& p, int panel) {
+  const int first = panel * p.groups_per_box * kPanelRows;
+  WeightOnlyPanel located{
+      stages.codes() + panel * kBoxBytes + ptx::lane() * static_cast<int>(sizeof(ptx::Quad)),
+      stages.scales() + first + ptx::lane() / 4,
+      stages.zero_points() + first,
+      {}};
+  clear_offsets<S::kFloat16>(located.offsets);
+  return located;
+}
+
+template <typename S>
+__device__ __forceinline__ void expand_round(uint32_t (&a)[S::kSteps][4], WeightOnlyPanel& panel, int round,
+                                             bool has_zero_points) {
   const int chunk = S::kNarrow ? round / 2 : round;
-  const int panel = ptx::warp();
-  const unsigned char* codes = stages.codes() + (chunk / S::kChunksOfBox * S::kPanels + panel) * kBoxBytes +
-                               chunk % S::kChunksOfBox * kChunkBytes<S::kFormat> +
-                               ptx::lane() * static_cast<int>(sizeof(ptx::Quad));
-  const int8_t* zero_points =
-      p.has_zero_points ? stages.zero_points() + (panel * p.groups_per_box + slot) * kPanelRows : nullptr;
+  const unsigned char* codes = panel.codes + chunk / S::kChunksOfBox * S::kPanels * kBoxBytes +
+                               chunk % S::kChunksOfBox * kChunkBytes<S::kFormat>;
+  if constexpr (S::kFormat == WeightFormat::kInt4) {
+    if (has_zero_points) load_offsets<S::kFloat16>(panel.offsets, panel.zero_points);
+  }
   expand_steps<S::kFormat, S::kFloat16, S::kSteps>(a, codes, S::kNarrow ? round % 2 * S::kSteps : 0,
-                                                   zero_points);
+                                                   panel.offsets);
 }
 
 template <typename S>
@@ -185,17 +206,19 @@ __device__ __forceinline__ void issue_round(WeightOnlySums<S>& sums, const uint3
 template <typename S>
 __device__ __forceinline__ void multiply_unit(WeightOnlySums<S>& sums, const WeightOnlyStages<S>& stages,
                                               const WeightOnlyProduct& p, bool is_last) {
-  const float* scales = stages.scales() + ptx::warp() * p.groups_per_box * kPanelRows + ptx::lane() / 4;
+  WeightOnlyPanel panel = locate_panel<S>(stages, p, sums.panel);
   uint32_t a[2][S::kSteps][4];
-  int slot = 0;
-  expand_round<S>(a[0], stages, p, 0, slot);
+  expand_round<S>(a[0], panel, 0, p.has_zero_points);
 #pragma unroll
   for (int round = 0; round < S::kRounds; ++round) {
     issue_round<S>(sums, a[round % 2], stages, round);
+    const float upper = panel.scales[0], lower = panel.scales[8];
     const bool ends = S::kNarrow || sums.left == 1;
-    const int next = ends ? slot + 1 : slot;
-    if (round + 1 < S::kRounds) expand_round<S>(a[(round + 1) % 2], stages, p, round + 1, next);
-    const float upper = scales[slot * kPanelRows], lower = scales[slot * kPanelRows + 8];
+    if (ends) {
+      panel.scales += kPanelRows;
+      panel.zero_points += kPanelRows;
+    }
+    if (round + 1 < S::kRounds) expand_round<S>(a[(round + 1) % 2], panel, round + 1, p.has_zero_points);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(sums.part);
     sums.is_fresh = ends || (is_last && round + 1 == S::kRounds);
@@ -204,7 +227,6 @@ __device__ __forceinline__ void multiply_unit(WeightOnlySums<S>& sums, const Wei
       for (int i = 0; i < S::kSums; ++i) sums.sum[i] += sums.part[i] * (i / 2 % 2 == 0 ? upper : lower);
     }
     if (!S::kNarrow) sums.left = ends ? p.chunks_per_group : sums.left - 1;
-    slot = next;
   }
 }
 
