@@ -124,7 +124,7 @@ __device__ __forceinline__ void produce(Stages<S> stages, const TensorMap* x_map
             ? 0u
             : static_cast<uint32_t>(scales_left < S::kTokens ? scales_left : S::kTokens) * sizeof(float);
     for (int block = 0; block < p.k_blocks; ++block, stages.advance()) {
-      ptx::barrier_wait_cluster(stages.empty(), stages.phase ^ 1);
+      ptx::barrier_wait(stages.empty(), stages.phase ^ 1);
       ptx::barrier_arrive_expect(stages.full(), S::kXBytes + S::kWBytes + scale_bytes);
       ptx::tma_load(stages.x(), x_map, stages.full(), tile.token, block * kBlockK);
       if (p.cluster == 1) {
@@ -167,7 +167,7 @@ __device__ __forceinline__ void accumulate(Stages<S>& stages, float (&sum)[S::kC
   for (int i = 0; i < S::kColumns / 2; ++i) sum[i] = 0.0f;
   for (int block = 0; block < p.k_blocks; ++block, stages.advance()) {
     const float w_scale = kScales == Scales::kTiles ? w_scales[block] : 1.0f;
-    ptx::barrier_wait_cluster(stages.full(), stages.phase);
+    ptx::barrier_wait(stages.full(), stages.phase);
     const uint64_t x = ptx::wgmma_operand(stages.x() + x_offset);
     const uint64_t w = ptx::wgmma_operand(stages.w() + w_offset);
     float part[S::kColumns / 2];

@@ -54,7 +54,7 @@ __device__ __forceinline__ void produce(WeightOnlyStages<S> stages, const Weight
   constexpr int kHalfBytes = S::kXBoxBytes / 2;
   visit_tiles(p, rank, [&](const Tile& tile) {
     for (int unit = 0; unit < p.product.units; ++unit, stages.advance()) {
-      ptx::barrier_wait_cluster(stages.empty(), stages.phase ^ 1);
+      ptx::barrier_wait(stages.empty(), stages.phase ^ 1);
       ptx::barrier_arrive_expect(stages.full(), p.product.unit_bytes);
       copy_weight<S>(stages, maps, p.product, tile.row / kPanelRows, unit, ptx::kEvictNormal);
 #pragma unroll
@@ -131,7 +131,7 @@ __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Tensor
     WeightOnlySums<S> sums;
     sums.start(0, p.product);
     for (int unit = 0; unit < p.product.units; ++unit, stages.advance()) {
-      ptx::barrier_wait_cluster(stages.full(), stages.phase);
+      ptx::barrier_wait(stages.full(), stages.phase);
       multiply_unit<S>(sums, stages, p.product, unit + 1 == p.product.units);
       ptx::sync_warp();
       if (ptx::lane() < p.cluster) {

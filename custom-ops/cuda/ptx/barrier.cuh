@@ -42,14 +42,16 @@ __device__ __forceinline__ void barrier_arrive_expect(Barrier* barrier, uint32_t
                : "memory");
 #endif
 }
-// Arrives at the barrier at the same place in the shared memory of block `rank` of the cluster.
+// Arrives at the barrier at the same place in the shared memory of block `rank` of the cluster. It says that
+// what this thread read of its own shared memory may be overwritten by a copy; plain stores are not made
+// visible to the other block. (With .release.cluster they would be, by a fence of all memory each time.)
 __device__ __forceinline__ void barrier_arrive_cluster(Barrier* barrier, uint32_t rank) {
 #ifdef FDQ_CUDA_EMULATE
   emu::barrier_arrive_cluster(barrier, rank);
 #else
   asm volatile(
       "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}\n" ::"r"(shared_address(barrier)),
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}\n" ::"r"(shared_address(barrier)),
       "r"(rank)
       : "memory");
 #endif
@@ -76,23 +78,6 @@ __device__ __forceinline__ void barrier_wait(Barrier* barrier, uint32_t parity) 
   }
 #endif
 }
-// The same for a barrier that other blocks of the cluster arrive at.
-__device__ __forceinline__ void barrier_wait_cluster(Barrier* barrier, uint32_t parity) {
-#ifdef FDQ_CUDA_EMULATE
-  emu::barrier_wait(barrier, parity);
-#else
-  uint32_t is_over;
-  do {
-    asm volatile(
-        "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
-        "selp.b32 %0, 1, 0, p;\n}\n"
-        : "=r"(is_over)
-        : "r"(shared_address(barrier)), "r"(parity)
-        : "memory");
-  } while (is_over == 0);
-#endif
-}
-
 // Makes what this thread wrote to shared memory by plain stores visible to TMA and wgmma. A barrier of the
 // threads follows before another thread starts the copy or the product.
 __device__ __forceinline__ void fence_async_shared() {

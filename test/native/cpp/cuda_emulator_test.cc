@@ -344,7 +344,7 @@ void share(cuda::TensorMap from, cuda::TensorMap to, bool is_fenced) {
     barrier_wait(barrier, 0);
     barrier_arrive_cluster(barrier + 1, cluster_rank() ^ 1);
     barrier_arrive_cluster(barrier + 1, cluster_rank());
-    barrier_wait_cluster(barrier + 1, 0);
+    barrier_wait(barrier + 1, 0);
   }
   sync_block();
   shared[threadIdx.x * 128] ^= 0;
