@@ -66,4 +66,53 @@ export const KERNELS = [
     threads: 256,
     sharedBytes: 98_304,
   },
+  // The shape of the wgmma kernels of int8 (3) and int4 (4): float16 or bfloat16, groups of 32 or not, consumers,
+  // tokens, boxes of a unit, reserved bytes. HGMMA with A in registers; the shapes' totals of shared memory.
+  ...[
+    ['3, (?:true|false), false, 4, 16, 2, 128', 194_768],
+    ['3, (?:true|false), false, 4, 64, 2, 128', 204_992],
+    ['3, (?:true|false), false, 2, 128, 2, 128', 200_896],
+    ['3, (?:true|false), true, 4, 16, 2, 128', 205_008],
+    ['3, (?:true|false), true, 4, 64, 2, 128', 213_184],
+    ['3, (?:true|false), true, 2, 128, 2, 128', 204_992],
+    ['4, (?:true|false), false, 4, 16, 2, 128', 230_608],
+    ['4, (?:true|false), false, 4, 64, 2, 128', 212_144],
+    ['4, (?:true|false), false, 2, 128, 1, 128', 211_408],
+    ['4, (?:true|false), true, 4, 16, 2, 128', 204_992],
+    ['4, (?:true|false), true, 4, 64, 2, 128', 227_504],
+    ['4, (?:true|false), true, 2, 128, 1, 128', 217_808],
+  ].map(([shape, sharedBytes]) => ({
+    kernel: new RegExp(`^weight_only_streaming_kernel<WeightOnlyShape<${shape}>`),
+    contains: ['HGMMA.64x', 'UTMALDG.2D', 'LDS', 'USETMAXREG', 'SYNCS'],
+    threads: shape.includes(', 4, ') ? 640 : 384,
+    sharedBytes,
+  })),
+  ...[
+    ['3, (?:true|false), false', 183_344],
+    ['3, (?:true|false), true', 186_416],
+    ['4, (?:true|false), false', 201_792],
+    ['4, (?:true|false), true', 206_912],
+  ].map(([shape, sharedBytes]) => ({
+    kernel: new RegExp(`^weight_only_warpgroup_kernel<WeightOnlyShape<${shape}, 2, 128, [12], 32768>`),
+    contains: ['HGMMA.64x128x16', 'UTMALDG.2D', 'UTMALDG.2D.MULTICAST', 'UTMASTG.2D', 'USETMAXREG'],
+    threads: 384,
+    sharedBytes,
+  })),
+  // int8 and int4 by tiles of 8 tokens.
+  ...[
+    ['3, (?:true|false), 2', 49_152],
+    ['3, (?:true|false), 8', 73_728],
+    ['4, (?:true|false), 2', 32_768],
+    ['4, (?:true|false), 8', 61_440],
+  ].map(([shape, sharedBytes]) => ({
+    kernel: new RegExp(`^weight_only_mma_kernel<Shape<${shape}>`),
+    contains: ['HMMA.16816.F32', 'LDSM.16.M88.4', 'LDGSTS', 'LDS'],
+    threads: 256,
+    sharedBytes,
+  })),
+  { kernel: /^measure_weight/, contains: ['LDG', 'REDG.E.MAX', 'REDG.E.MIN.64'], threads: 256 },
+  { kernel: /^encode_weight<[0-2], 5>/, contains: ['F2FP.SATFINITE.E4M3', 'STG.E.128'], threads: 256 },
+  { kernel: /^encode_weight/, contains: ['FRND', 'STG.E.128'], threads: 256 },
+  { kernel: /^(?:clear|finish)_scales/, contains: ['STG'], threads: 256 },
+  { kernel: /^spread_scale/, contains: ['STG'], threads: 256 },
 ];

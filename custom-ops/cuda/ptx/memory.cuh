@@ -162,6 +162,14 @@ __device__ __forceinline__ void atomic_max(uint32_t* global, uint32_t value) {
   atomicMax(global, value);
 #endif
 }
+__device__ __forceinline__ void atomic_min(uint64_t* global, uint64_t value) {
+#ifdef FDQ_CUDA_EMULATE
+  if (value < *global) *global = value;
+#else
+  static_assert(sizeof(unsigned long long) == sizeof(uint64_t));
+  atomicMin(reinterpret_cast<unsigned long long*>(global), static_cast<unsigned long long>(value));
+#endif
+}
 __device__ __forceinline__ void atomic_add(float* global, float value) {
 #ifdef FDQ_CUDA_EMULATE
   *global += value;

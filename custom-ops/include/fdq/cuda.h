@@ -116,9 +116,9 @@ struct RepackArgs {
   void* target;
 };
 
-// Quantizes a matrix on the device, byte-identical to quantize_rows of ops.h: codes in device layout, scales
-// as formats.h. `largest` [1] is for group_n 0, see measure_weight. A non-finite value sets *non_finite to
-// its row-major index plus 1 where that is smaller than what is there or that is 0.
+// Quantizes a matrix on the device, byte-identical to quantize_rows of ops.h (without its search): codes in
+// device layout, scales as formats.h. Lowers *non_finite to the row-major index of a value that is not
+// finite; then nothing else is right.
 struct QuantizeWeightArgs {
   const void* source;  // [n, k] row-major
   ElementType element;
@@ -127,7 +127,7 @@ struct QuantizeWeightArgs {
   int group_n, group_k;  // as in formats.h; group_n 0: one scale, written to all padded rows of `scales`
   void* codes;
   float* scales;
-  uint64_t* non_finite;  // [1], zero before the call
+  uint64_t* non_finite;  // [1], UINT64_MAX before the call
 };
 
 struct DeviceInfo {
@@ -148,6 +148,7 @@ struct Api {
   int64_t (*fp8_linear_workspace)(const Fp8LinearArgs& args);  // bytes
   Error (*weight_only_linear)(const WeightOnlyArgs& args, void* stream);
   int64_t (*weight_only_workspace)(const WeightOnlyArgs& args);  // bytes
+  Error (*quantize_weight)(const QuantizeWeightArgs& args, void* stream);
 };
 
 // Implemented one file each in custom-ops/cuda.
