@@ -82,7 +82,7 @@ export const KERNELS = [
     ['4, (?:true|false), true, 4, 64, 2, 128', 227_504],
     ['4, (?:true|false), true, 2, 128, 1, 128', 217_808],
   ].map(([shape, sharedBytes]) => ({
-    kernel: new RegExp(`^weight_only_streaming_kernel<WeightOnlyShape<${shape}>`),
+    kernel: new RegExp(`^weight_only_skinny_kernel<WeightOnlyShape<${shape}>`),
     contains: ['HGMMA.64x', 'UTMALDG.2D', 'LDS', 'USETMAXREG', 'SYNCS'],
     threads: shape.includes(', 4, ') ? 640 : 384,
     sharedBytes,

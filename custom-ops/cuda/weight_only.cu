@@ -69,7 +69,7 @@ int64_t weight_only_workspace(const WeightOnlyArgs& args) {
   if (check(args) != nullptr || device_info(&device) != nullptr) return 0;
   switch (choose_weight_only_kernel(args, device)) {
     case WeightOnlyKernel::kStreaming:
-      return weight_only_streaming_workspace(args, device.multiprocessors);
+      return weight_only_skinny_workspace(args, device.multiprocessors);
     case WeightOnlyKernel::kMma:
       return weight_only_mma_workspace(args, device.multiprocessors);
     default:
@@ -88,7 +88,7 @@ Error weight_only_linear(const WeightOnlyArgs& args, void* stream) {
   }
   switch (choose_weight_only_kernel(args, device)) {
     case WeightOnlyKernel::kStreaming:
-      return weight_only_streaming(args, device.multiprocessors, stream);
+      return weight_only_skinny(args, device.multiprocessors, stream);
     case WeightOnlyKernel::kWarpgroup:
       return weight_only_warpgroup(args, device.multiprocessors, stream);
     case WeightOnlyKernel::kMma:

@@ -12,8 +12,8 @@ constexpr int kNarrowGroup = 32;
 // sm_90a. x, its rows and W's codes are 16-byte aligned.
 constexpr int64_t kWeightOnlyFewTokens = 64;        // up to here kAuto streams
 constexpr int64_t kWeightOnlyStreamedTokens = 512;  // the most that the streaming kernel takes
-Error weight_only_streaming(const WeightOnlyArgs& args, int multiprocessors, void* stream);
-int64_t weight_only_streaming_workspace(const WeightOnlyArgs& args, int multiprocessors);
+Error weight_only_skinny(const WeightOnlyArgs& args, int multiprocessors, void* stream);
+int64_t weight_only_skinny_workspace(const WeightOnlyArgs& args, int multiprocessors);
 Error weight_only_warpgroup(const WeightOnlyArgs& args, int multiprocessors, void* stream);
 
 // sm_80 and later, any alignment of x.

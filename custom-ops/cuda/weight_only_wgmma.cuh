@@ -26,9 +26,12 @@ struct WeightOnlyShape {
   static constexpr int kRows = 64 * kConsumers, kPanels = kRows / kPanelRows;
   static constexpr int kConsumerThreads = kConsumers * ptx::kWarpgroup;
   static constexpr int kThreads = kConsumerThreads + ptx::kWarpgroup;
-  // A multiprocessor's 512 registers of a lane: four or two consumers and the producer.
-  static constexpr int kConsumerRegisters = kConsumers == 4 ? 120 : 232;
+  // Warpgroups exchange registers out of what the block is launched with: more than that is waited for
+  // forever.
+  static constexpr int kConsumerRegisters = kConsumers == 4 ? 112 : 232;
   static constexpr int kProducerRegisters = kConsumers == 4 ? 24 : 40;
+  static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
+  static_assert(kConsumerRegisters * kConsumers + kProducerRegisters <= kLaunchRegisters * (kConsumers + 1));
   static constexpr int kSums = kTokens / 2;  // of a thread
 
   static constexpr int kChunksOfBox = kBoxBytes / kChunkBytes<kFormat>;

@@ -453,6 +453,28 @@ void test_misuse() {
   }
 }
 
+// 20 warps start with 96 registers a thread each, not with a fifth of 512.
+template <int kConsumerRegisters>
+void exchange_registers() {
+  if (warp() / 4 == 4) {
+    set_max_registers_down<24>();
+  } else {
+    set_max_registers_up<kConsumerRegisters>();
+  }
+}
+
+void test_exchange() {
+  const cuda::LaunchShape shape{dim3(1), dim3(640)};
+  CHECK(cuda::launch(exchange_registers<112>, shape, nullptr) == nullptr, "four times 112 and 24");
+  std::string text;
+  try {
+    cuda::launch(exchange_registers<120>, shape, nullptr);
+  } catch (const emu::Fault& fault) {
+    text = fault.what();
+  }
+  CHECK(text.find("setmaxnreg") != std::string::npos, "four times 120 and 24: '%s'", text.c_str());
+}
+
 void reduce(float* out, uint32_t* bits) {
   const int thread = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   out[thread] = reduce_sum<8>(static_cast<float>(thread));
@@ -522,6 +544,7 @@ int main() {
   test_registers();
   test_cluster();
   test_misuse();
+  test_exchange();
   test_pipeline();
   return fdq_test::finish("cuda_emulator_test");
 }

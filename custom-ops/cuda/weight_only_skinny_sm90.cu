@@ -124,7 +124,7 @@ __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Stream
 
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
-    weight_only_streaming_kernel(const __grid_constant__ WeightOnlyMaps maps, const Streaming p) {
+    weight_only_skinny_kernel(const __grid_constant__ WeightOnlyMaps maps, const Streaming p) {
   WeightOnlyStages<S> stages{shared_memory()};
   if (threadIdx.x == 0) {
     ptx::tma_prefetch_map(&maps.x);
@@ -190,7 +190,7 @@ Error launch_shape(const WeightOnlyArgs& args, int multiprocessors, void* stream
       dim3(static_cast<unsigned>(share.blocks), static_cast<unsigned>(ceil_div(args.tokens, S::kTokens)));
   shape.block = dim3(S::kThreads);
   shape.shared_bytes = S::kTotal;
-  return launch(weight_only_streaming_kernel<S>, shape, stream, maps, p);
+  return launch(weight_only_skinny_kernel<S>, shape, stream, maps, p);
 }
 
 // Calls `visit` with the shape for these arguments.
@@ -218,12 +218,12 @@ auto visit_shape(const WeightOnlyArgs& args, const Visit& visit) {
 
 }  // namespace
 
-int64_t weight_only_streaming_workspace(const WeightOnlyArgs& args, int multiprocessors) {
+int64_t weight_only_skinny_workspace(const WeightOnlyArgs& args, int multiprocessors) {
   return visit_shape(
       args, [&](auto shape) { return plan_workspace<decltype(shape)>(args, multiprocessors).bytes; });
 }
 
-Error weight_only_streaming(const WeightOnlyArgs& args, int multiprocessors, void* stream) {
+Error weight_only_skinny(const WeightOnlyArgs& args, int multiprocessors, void* stream) {
   return visit_shape(
       args, [&](auto shape) { return launch_shape<decltype(shape)>(args, multiprocessors, stream); });
 }
