@@ -171,15 +171,12 @@ __device__ __forceinline__ WeightOnlyPanel locate_panel(const WeightOnlyStages<S
   return located;
 }
 
-template <typename S>
-__device__ __forceinline__ void expand_round(uint32_t (&a)[S::kSteps][4], WeightOnlyPanel& panel, int round,
-                                             bool has_zero_points) {
+template <typename S, bool kZeroPoints>
+__device__ __forceinline__ void expand_round(uint32_t (&a)[S::kSteps][4], WeightOnlyPanel& panel, int round) {
   const int chunk = S::kNarrow ? round / 2 : round;
   const unsigned char* codes = panel.codes + chunk / S::kChunksOfBox * S::kPanels * kBoxBytes +
                                chunk % S::kChunksOfBox * kChunkBytes<S::kFormat>;
-  if constexpr (S::kFormat == WeightFormat::kInt4) {
-    if (has_zero_points) load_offsets<S::kFloat16>(panel.offsets, panel.zero_points);
-  }
+  if constexpr (kZeroPoints) load_offsets<S::kFloat16>(panel.offsets, panel.zero_points);
   expand_steps<S::kFormat, S::kFloat16, S::kSteps>(a, codes, S::kNarrow ? round % 2 * S::kSteps : 0,
                                                    panel.offsets);
 }
@@ -204,32 +201,46 @@ __device__ __forceinline__ void issue_round(WeightOnlySums<S>& sums, const uint3
   ptx::wgmma_commit();
 }
 
-// Multiplies a unit that has arrived. While the tensor core works on a round the next one is expanded.
-// `is_last`: no other unit follows for these sums.
-template <typename S>
-__device__ __forceinline__ void multiply_unit(WeightOnlySums<S>& sums, const WeightOnlyStages<S>& stages,
-                                              const WeightOnlyProduct& p, bool is_last) {
+// Multiplies the rounds of a unit. While the tensor core works on one the next is expanded. kEnds: a group,
+// or the last one, may end in this unit.
+template <typename S, bool kEnds, bool kZeroPoints>
+__device__ __forceinline__ void multiply_rounds(WeightOnlySums<S>& sums, const WeightOnlyStages<S>& stages,
+                                                const WeightOnlyProduct& p, bool is_last) {
   WeightOnlyPanel panel = locate_panel<S>(stages, p, sums.panel);
   uint32_t a[2][S::kSteps][4];
-  expand_round<S>(a[0], panel, 0, p.has_zero_points);
+  expand_round<S, kZeroPoints>(a[0], panel, 0);
 #pragma unroll
   for (int round = 0; round < S::kRounds; ++round) {
     issue_round<S>(sums, a[round % 2], stages, round);
-    const float upper = panel.scales[0], lower = panel.scales[8];
-    const bool ends = S::kNarrow || sums.left == 1;
+    const float upper = kEnds ? panel.scales[0] : 1.0f, lower = kEnds ? panel.scales[8] : 1.0f;
+    const bool ends = kEnds && (S::kNarrow || sums.left == 1);
     if (ends) {
       panel.scales += kPanelRows;
       panel.zero_points += kPanelRows;
     }
-    if (round + 1 < S::kRounds) expand_round<S>(a[(round + 1) % 2], panel, round + 1, p.has_zero_points);
+    if (round + 1 < S::kRounds) expand_round<S, kZeroPoints>(a[(round + 1) % 2], panel, round + 1);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(sums.part);
-    sums.is_fresh = ends || (is_last && round + 1 == S::kRounds);
+    sums.is_fresh = ends || (kEnds && is_last && round + 1 == S::kRounds);
     if (sums.is_fresh) {
 #pragma unroll
       for (int i = 0; i < S::kSums; ++i) sums.sum[i] += sums.part[i] * (i / 2 % 2 == 0 ? upper : lower);
     }
-    if (!S::kNarrow) sums.left = ends ? p.chunks_per_group : sums.left - 1;
+    if (kEnds && !S::kNarrow) sums.left = ends ? p.chunks_per_group : sums.left - 1;
+  }
+  if (!kEnds) sums.left -= S::kChunks;
+}
+
+// Multiplies a unit that has arrived. `is_last`: no other unit follows for these sums.
+template <typename S>
+__device__ __forceinline__ void multiply_unit(WeightOnlySums<S>& sums, const WeightOnlyStages<S>& stages,
+                                              const WeightOnlyProduct& p, bool is_last) {
+  if (S::kFormat == WeightFormat::kInt4 && p.has_zero_points) {
+    multiply_rounds<S, true, S::kFormat == WeightFormat::kInt4>(sums, stages, p, is_last);
+  } else if (S::kNarrow || is_last || sums.left <= S::kChunks) {
+    multiply_rounds<S, true, false>(sums, stages, p, is_last);
+  } else {
+    multiply_rounds<S, false, false>(sums, stages, p, is_last);
   }
 }
 
