@@ -150,7 +150,7 @@ def _weight_calls(device, case):
     def make():
         source, codes = Buffer("cuda", n * k * 2), Buffer("cuda", n * k)
         source.view(torch.bfloat16, (n, k)).normal_()
-        scales, first = Buffer("cuda", scale_count(n, k, 128, 128) * 4), Buffer("cuda", 8, fill=0)
+        scales, first = Buffer("cuda", scale_count(n, k, 128, 128) * 4), Buffer("cuda", 8, fill=0xFF)
         args = QuantizeWeightArgs(
             *(source.pointer, Element.BFLOAT16, Format.E4M3, n, k, 128, 128),
             *(codes.pointer, scales.pointer, first.pointer),

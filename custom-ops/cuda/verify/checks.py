@@ -242,7 +242,7 @@ def check_weights(device, oracle, draw, limits):
     found = oracle.quantize_weight(
         *(source.data_ptr(), element, fmt, n, k, group_n, group_k, codes.data_ptr(), scales.data_ptr(), sizes[1])
     )
-    on_device, first = Buffer(device.name, source.numel() * source.itemsize), Buffer(device.name, 8, fill=0)
+    on_device, first = Buffer(device.name, source.numel() * source.itemsize), Buffer(device.name, 8, fill=0xFF)
     on_device.view(source.dtype, (n, k)).copy_(source)
     got_codes, got_scales = Buffer(device.name, sizes[0]), Buffer(device.name, sizes[1] * 4)
     device.call(
@@ -256,7 +256,7 @@ def check_weights(device, oracle, draw, limits):
     expect(got_codes.is_guarded() and got_scales.is_guarded(), "memory around the codes or scales was written")
     got_first = int(first.view(torch.int64, (1,)).cpu())
     expect(got_first == found, f"the first value that is not finite is {got_first}, not {found}")
-    if found == 0:
+    if found == -1:
         _expect_equal("scales", got_scales.view(torch.int32, (sizes[1],)).cpu(), scales.view(torch.int32))
         _expect_equal("bytes of codes", got_codes.bytes.cpu(), codes)
     yield 0.0

@@ -73,7 +73,7 @@ FDQ_EXPORT void fdq_oracle_to_device(WeightFormat format, int64_t n, int64_t k, 
 }
 
 // Codes in the layout of the device and scales, as quantize_weight of fdq/cuda.h promises them. Returns the
-// row-major index of the first value that is not finite plus 1, or 0.
+// row-major index of the first value that is not finite, or -1.
 FDQ_EXPORT int64_t fdq_oracle_quantize_weight(const void* source, ElementType element, WeightFormat format,
                                               int64_t n, int64_t k, int group_n, int group_k, uint8_t* codes,
                                               float* scales, int64_t num_scales) {
@@ -97,9 +97,9 @@ FDQ_EXPORT int64_t fdq_oracle_quantize_weight(const void* source, ElementType el
     for (int64_t i = 0; i < num_scales; ++i) scales[i] = fdq::tensor_scale(format, largest);
   }
   if (!bad.found) bad = quantize_rows(args, isa);
-  if (bad.found) return bad.row * k + bad.column + 1;
+  if (bad.found) return bad.row * k + bad.column;
   fdq_oracle_to_device(format, n, k, panels.data(), codes);
-  return 0;
+  return -1;
 }
 
 // One run of values that share a scale: codes, and the scale unless it is given (static_scale > 0).
