@@ -13,6 +13,9 @@ export interface DatasetEntry {
   readonly outputTokens?: number;
 }
 
+/** Windows editors begin UTF-8 with it. */
+const BYTE_ORDER_MARK = Buffer.from('\uFEFF', 'utf8');
+
 const turn = z.object({ value: z.string() });
 const shareGptEntry = z.object({ conversations: z.array(turn) });
 const message = z.object({ role: z.string().min(1), content: z.string() });
@@ -76,7 +79,10 @@ function readEntries(file: string, split: (bytes: Buffer) => Iterable<JsonElemen
 
 function readBytes(file: string): Buffer {
   try {
-    return readFileSync(file);
+    const bytes = readFileSync(file);
+    return bytes.subarray(0, BYTE_ORDER_MARK.length).equals(BYTE_ORDER_MARK)
+      ? bytes.subarray(BYTE_ORDER_MARK.length)
+      : bytes;
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
     throw new UserError('invalid_dataset', `Cannot read the data set ${file}: ${code}.`, {

@@ -25,15 +25,18 @@ export type Prompt = z.infer<typeof line> & {
 };
 
 /**
- * Reads prompts, one JSON object a line; empty lines are skipped.
+ * Reads prompts, one JSON object a line; empty lines and a byte order mark are skipped.
  * @throws UserError `usage` naming the line that is none
  */
 export async function readPrompts(path: string, flag: string): Promise<readonly Prompt[]> {
   const { text } = await readTextFile(path, flag);
-  return text.split(/\r?\n/).flatMap((source, i) => {
-    if (source.trim() === '') return [];
-    return [{ ...parseLine(source, (what) => refuse(flag, path, i + 1, what)), line: i + 1 }];
-  });
+  return text
+    .replace(/^\uFEFF/, '')
+    .split(/\r?\n/)
+    .flatMap((source, i) => {
+      if (source.trim() === '') return [];
+      return [{ ...parseLine(source, (what) => refuse(flag, path, i + 1, what)), line: i + 1 }];
+    });
 }
 
 function parseLine(source: string, refuseLine: (what: string) => UserError): z.infer<typeof line> {

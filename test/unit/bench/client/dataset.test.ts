@@ -99,6 +99,12 @@ describe('random prompts', () => {
   });
 });
 
+it('takes files that begin with a byte order mark', () => {
+  const [ours] = sharegpt(`\uFEFF${JSON.stringify([turns('a', 'b')])}`);
+  expect(ours?.prompt).toBe('a');
+  expect(custom('\uFEFF{"prompt": "c"}\r\n')[0]?.prompt).toBe('c');
+});
+
 describe('sharegpt', () => {
   it('takes the first two turns, and leaves out entries that have fewer', () => {
     const text = JSON.stringify([turns('one', 'answer', 'more'), turns('alone'), turns('two [,"]}', 'b')]);

@@ -48,6 +48,11 @@ describe('a file of prompts', () => {
     ]);
   });
 
+  it('may begin with a byte order mark', async () => {
+    const file = await fileOf('\uFEFF{"prompt": "a", "expected": "b"}\r\n');
+    expect(await readPrompts(file, '--prompts')).toMatchObject([{ prompt: 'a', line: 1 }]);
+  });
+
   it.each([
     ['{"prompt": "a"', 'received'],
     ['[1]', 'is wrong'],
