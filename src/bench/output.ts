@@ -96,7 +96,7 @@ async function finishBench(command: BaseCommand, report: BenchReport, ending: En
     ...(await show(command, report, ending)),
     ...(await keepBaseline(command, report, ending)),
   ];
-  const [first, ...more] = [...gateErrors(report), ...writeErrors];
+  const [first, ...more] = [...gateErrors(report, ending.gate), ...writeErrors];
   for (const error of more) command.warn(error.message);
   return first === undefined ? report : command.failWithResult(first, report);
 }
@@ -186,7 +186,7 @@ function tellGithub(
   append(outputFile, () => renderOutputs(report));
 }
 
-function gateErrors(report: BenchReport): readonly FdqError[] {
+function gateErrors(report: BenchReport, { baselineCommand }: GateOptions): readonly FdqError[] {
   const { gate } = report;
   if (gate === null || gate.verdict === 'pass') return [];
   const lines = gate.checks
@@ -204,7 +204,8 @@ function gateErrors(report: BenchReport): readonly FdqError[] {
       : new UserError('inconclusive', message, {
           param: 'fail-if',
           suggestions: [
-            'Give it more time, a quieter machine or a wider limit, or compare both builds in turns with --baseline-command.',
+            'Give it more time, a quieter machine or a wider limit.',
+            ...(baselineCommand !== null ? [] : ['Compare both builds in turns with --baseline-command.']),
           ],
         }),
   ];

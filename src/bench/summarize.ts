@@ -28,7 +28,8 @@ export function recordMs(histogram: LatencyHistogram, ms: number): void {
 
 /** @param percentile 0 .. 100 */
 export function percentileMs(histogram: LatencyHistogram, percentile: number): number {
-  return histogram.getValueAtPercentile(percentile) / MICROSECONDS;
+  // The histogram says the upper end of a bucket, which may lie beyond all values.
+  return Math.min(histogram.getValueAtPercentile(percentile), histogram.maxValue) / MICROSECONDS;
 }
 
 /** @param id what was recorded: `ttft`, `itl`, `tpot` or `e2el` */

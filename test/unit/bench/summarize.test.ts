@@ -89,6 +89,13 @@ describe('toMetric', () => {
 });
 
 describe('toDistribution', () => {
+  it('has no percentile beyond the largest value', () => {
+    const histogram = createHistogram();
+    for (const ms of [2.07, 8.9313]) recordMs(histogram, ms);
+    const { max, percentiles } = toDistribution('ttft', histogram);
+    expect(Math.max(...percentiles.map(({ value }) => value))).toBe(max);
+  });
+
   it('is within three digits of exact percentiles', () => {
     const source = numbers();
     const values = Array.from({ length: 5000 }, () => 0.05 + 400 * (source.next().value as number) ** 8);
