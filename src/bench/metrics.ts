@@ -41,7 +41,7 @@ export const METRICS: readonly MetricInfo[] = [
   row('ttft_p99', 'Time to first token, 99th percentile', ['ms', 'lower', 'noisy', 'serve']),
   row('tpot', 'Time per output token after the first, mean', ['ms', 'lower', 'noisy', 'serve']),
   row('tpot_p99', 'Time per output token, 99th percentile', ['ms', 'lower', 'noisy', 'serve']),
-  row('itl_p10', 'Inter-token latency, 10th percentile', ['ms', 'lower', 'noisy', 'speed']),
+  row('itl_min', 'Inter-token latency, fastest step', ['ms', 'lower', 'noisy', 'speed']),
   row('itl_p50', 'Inter-token latency, median', ['ms', 'lower', 'noisy', 'speed', 'serve'], ['itl']),
   row('itl_p90', 'Inter-token latency, 90th percentile', ['ms', 'lower', 'noisy', 'speed', 'serve']),
   row('itl_p99', 'Inter-token latency, 99th percentile', ['ms', 'lower', 'noisy', 'speed', 'serve']),

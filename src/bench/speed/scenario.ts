@@ -14,7 +14,7 @@ export interface CountedRound extends MeasuredRound {
   readonly readBandwidth: number;
 }
 
-const ITL_PERCENTILES = { itl_p10: 10, itl_p50: 50, itl_p90: 90, itl_p99: 99 } as const;
+const ITL_PERCENTILES = { itl_p50: 50, itl_p90: 90, itl_p99: 99 } as const;
 
 export function scenarioName(model: Pick<SpeedModel, 'name'>, what: SpeedCase): string {
   return `${model.name} ${caseName(what)}`;
@@ -75,6 +75,7 @@ export function roundMetrics({ prefill, decode }: RoundSample): Readonly<Record<
   }
   if (decode !== undefined) {
     metrics['decode'] = decode.tokensPerSecond;
+    metrics['itl_min'] = decode.gapsMs.reduce((least, gap) => Math.min(least, gap), Infinity);
     const gaps = record(decode.gapsMs);
     for (const [id, percentile] of Object.entries(ITL_PERCENTILES))
       metrics[id] = percentileMs(gaps, percentile);
