@@ -47,6 +47,18 @@ export function evaluateGate(
   };
 }
 
+/** One verdict of several about the same report; null where there is none. */
+export function mergeGates(results: readonly (GateResult | null)[]): GateResult | null {
+  const given = results.filter((result) => result !== null);
+  const [first] = given;
+  if (first === undefined) return null;
+  return {
+    verdict: worst(given.map(({ verdict }) => verdict)),
+    checks: given.flatMap(({ checks }) => checks),
+    baseline: first.baseline,
+  };
+}
+
 /** Every condition on every scenario that it is about. */
 export function judge(
   report: BenchReport,

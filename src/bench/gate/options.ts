@@ -113,6 +113,14 @@ function requireMeasured({ text, metric }: GateCondition, kind: BenchKind): void
   );
 }
 
+/** What to say at once where every figure will have one sample; null: every condition can be decided. */
+export function describeSingleSample({ conditions }: GateOptions, flag: string): string | null {
+  const noisy = conditions.filter(({ metric }) => metric.noisy);
+  if (noisy.length === 0) return null;
+  const texts = noisy.map(({ text }) => JSON.stringify(text)).join(', ');
+  return `One repetition says nothing about noise, so ${texts} will be inconclusive: give ${flag} 5 or more.`;
+}
+
 /** A reference that nothing is held against would look like a check that passes. */
 function requireConditions({ conditions, baseline, baselineCommand, rounds }: GateOptions): void {
   const flag = baselineCommand !== null ? '--baseline-command' : '--baseline';

@@ -1,12 +1,23 @@
 import type { BenchProgress } from '../../cli/bench-progress.js';
 import { compareCommands, type ComparedBuilds } from '../gate/compare-commands.js';
+import { mergeGates } from '../gate/evaluate.js';
 import { checkScenarios, type GateOptions } from '../gate/options.js';
 import type { BenchReport } from '../report.js';
+import { checkStoredLaunches, repeatLaunches, splitConditions } from './launches.js';
 import type { SpeedOptions } from './options.js';
 import { planSpeed } from './plan.js';
 import { createRepeater } from './repeat.js';
-import { measureSpeed } from './run.js';
+import { measureSpeed, type SpeedObserver } from './run.js';
 import { scenarioName, scenarioParameters } from './scenario.js';
+
+/** Where progress about launches beyond the first is shown. */
+const LAUNCHES = 'launches';
+const SILENT: SpeedObserver = {
+  planned: () => undefined,
+  begin: () => undefined,
+  update: () => undefined,
+  end: () => undefined,
+};
 
 /** Who is told, and who may end it. */
 export interface SpeedWatch {
@@ -14,23 +25,39 @@ export interface SpeedWatch {
   readonly signal: AbortSignal;
 }
 
-/** Measures this build, longer while the gate is undecided; the report has the verdict unless it is partial. */
+/**
+ * Measures this build, longer while the gate is undecided; the report has the verdict unless it is partial.
+ * @throws what measureSpeed throws; UserError `usage` for a baseline that cannot decide
+ */
 export async function measureAndDecide(
   options: SpeedOptions,
   gate: GateOptions,
   { progress, signal }: SpeedWatch,
 ): Promise<BenchReport> {
-  const repeater = createRepeater(gate, options.repetitions);
+  const { ofLaunches, ofRounds } = splitConditions(gate);
+  checkStoredLaunches(ofLaunches);
+  const mayRelaunch = ofLaunches.conditions.length > 0;
+  const repeater = createRepeater(ofRounds, options.repetitions);
   const observer = {
     ...progress,
     planned: (models: readonly string[], scenarios: readonly string[]): void => {
       checkScenarios(gate, scenarios);
-      progress.planned(models);
+      progress.planned([...models, ...(mayRelaunch ? [LAUNCHES] : [])]);
     },
     wantsMore: (report: BenchReport, rounds: number): boolean => repeater.wantsMore(report, rounds),
   };
-  const report = await measureSpeed(options, observer, signal);
-  return report.partial ? report : { ...report, gate: repeater.decide(report) };
+  const first = await measureSpeed(options, observer, signal);
+  if (first.partial) return first;
+  if (mayRelaunch) progress.begin(LAUNCHES);
+  const { report, result } = await repeatLaunches(first, ofLaunches, {
+    again: (launches) => {
+      const say = (name: string, message: string): void =>
+        progress.update(LAUNCHES, `${launches + 1}: ${name} ${message}`);
+      return measureSpeed(options, { ...SILENT, update: say }, signal);
+    },
+  });
+  if (mayRelaunch) progress.end(LAUNCHES);
+  return report.partial ? report : { ...report, gate: mergeGates([repeater.decide(report), result]) };
 }
 
 /**

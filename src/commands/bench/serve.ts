@@ -52,6 +52,11 @@ export default class BenchServe extends BaseCommand {
     const options = parseServeBench(values);
     const { openBenchOutput } = await import('../../bench/output.js');
     const output = openBenchOutput(this, values, 'serve');
+    if (options.repetitions === 1) {
+      const { describeSingleSample } = await import('../../bench/gate/options.js');
+      const warning = describeSingleSample(output.gate, '--repetitions');
+      if (warning !== null) this.warn(warning);
+    }
     return this.measure(options, output, settings);
   }
 

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { checkScenarios, parseGate } from '../../../../src/bench/gate/options.js';
+import { checkScenarios, describeSingleSample, parseGate } from '../../../../src/bench/gate/options.js';
 import { METRICS } from '../../../../src/bench/metrics.js';
 import { reportOf } from '../../../helpers/bench-report.js';
 import { createTempDir } from '../../../helpers/temp-dir.js';
@@ -93,6 +93,15 @@ describe('parseGate', () => {
         suggestions: [suggestion],
       }),
     );
+  });
+
+  it('says which conditions one repetition cannot decide', () => {
+    const say = (...conditions: string[]): string | null =>
+      describeSingleSample(parseGate({ 'fail-if': conditions }, 'serve'), '--repetitions');
+    expect(say('error_rate > 0', 'ttft > 5', 'e2el > 9')).toBe(
+      'One repetition says nothing about noise, so "ttft > 5", "e2el > 9" will be inconclusive: give --repetitions 5 or more.',
+    );
+    expect(say('error_rate > 0')).toBeNull();
   });
 
   it('takes what the command measures', () => {
