@@ -87,7 +87,10 @@ export class CacheFolder {
 
   /** Every entry, the least recently used first. */
   async list(): Promise<readonly CacheEntry[]> {
-    const names = (await readdir(this.dir)).filter((name) => KEY.test(name));
+    const found = await readdir(this.dir).catch((error: unknown) => {
+      throw unreadable(this.dir, error);
+    });
+    const names = found.filter((name) => KEY.test(name));
     const entries = await Promise.all(names.map((key) => this.#describe(key)));
     return entries.sort((a, b) => a.usedAt.getTime() - b.usedAt.getTime());
   }
@@ -125,9 +128,17 @@ export class CacheFolder {
     await utimes(path.join(this.entryDir(key), MANIFEST_FILE), now, now);
   }
 
-  /** Processes that have the entry mapped keep its bytes. */
+  /**
+   * Processes that have the entry mapped keep its bytes.
+   * @throws UserError `write_failed`
+   */
   async remove(key: string): Promise<void> {
-    await rm(this.entryDir(key), { recursive: true, force: true });
+    const dir = this.entryDir(key);
+    try {
+      await rm(dir, { recursive: true, force: true });
+    } catch (error) {
+      throw writeFailure(dir, error);
+    }
   }
 
   /** Removes what processes that were killed while they wrote left behind. */
@@ -172,8 +183,25 @@ async function statOf(file: string): Promise<Stats | undefined> {
     return await lstat(file);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
+    throw unreadable(file, error);
   }
+}
+
+function unreadable(dir: string, cause: unknown): UserError {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  const reasons: Readonly<Record<string, string>> = {
+    EACCES: 'this user may not read it',
+    ENOTDIR: 'a part of the path is not a folder',
+  };
+  return new UserError(
+    'usage',
+    `The cache folder ${JSON.stringify(dir)} cannot be used: ${reasons[code ?? ''] ?? message}.`,
+    {
+      param: 'cache-dir',
+      suggestions: ['Choose another one: --cache-dir; or none: --no-cache.'],
+      cause,
+    },
+  );
 }
 
 function ignoreExisting(error: NodeJS.ErrnoException): void {

@@ -12,8 +12,9 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { CacheFolder } from '../../../../src/load/cache/cache-folder.js';
 import { loadModel, type LoadedModel, type LoadOptions } from '../../../../src/load/load-model.js';
 import { fixtureFolder, fixtureOptions, runStep } from '../../../helpers/fixture-model.js';
@@ -261,6 +262,26 @@ describe('writing an entry', () => {
     await expect(model.saveToCache?.({ isBusy, signal: controller.signal })).rejects.toThrow();
     await model.runner.close();
     expect(entries()).toEqual([]);
+  });
+
+  it('leaves nothing when the disk is full, and answers all the same', async () => {
+    const model = await load();
+    const handle = await open(path.join(dir, 'any'), 'w');
+    const full = Object.assign(new Error('write'), { code: 'ENOSPC' });
+    const write = vi.spyOn(Object.getPrototypeOf(handle) as FileHandle, 'write').mockRejectedValue(full);
+    try {
+      await expect(model.saveToCache?.(calm)).rejects.toMatchObject({
+        code: 'write_failed',
+        message: expect.stringContaining('no space left on the disk') as string,
+      });
+    } finally {
+      write.mockRestore();
+      await handle.close();
+    }
+    expect(readdirSync(path.join(cacheDir, 'quantized'))).toEqual([]);
+    const [logits] = await runStep(model, [PROMPT]);
+    expect(logits).toHaveLength(model.decoder.vocabSize);
+    await model.runner.close();
   });
 
   it('makes room by dropping what was unused for longest, and skips what does not fit', async () => {
