@@ -174,20 +174,22 @@ class ModelServer implements RunningServer {
     };
   }
 
-  /** Weights and tokenizer, at the same time. */
+  /** Weights and tokenizer, at the same time; a wrong flag is found before, for a large tokenizer takes seconds. */
   async #loadParts(): Promise<readonly [LoadedModel, LoadedText]> {
     let text: Promise<LoadedText> | undefined;
+    let folder = '';
     const broken = new AbortController();
     const observer: LoadObserver = {
       phase: (name, state, detail) => {
         this.#ui.phase(name, state, detail);
-        if (state === 'done') this.#server.setProgress(name, PROGRESS[name]);
-      },
-      warn: (line) => this.#ui.warn(line),
-      located: ({ dir }) => {
-        text = loadText(this.#options.tokenizer ?? dir, this.#options.chat.chatTemplate);
+        if (state !== 'done') return;
+        this.#server.setProgress(name, PROGRESS[name]);
+        if (name !== 'plan') return;
+        text = loadText(this.#options.tokenizer ?? folder, this.#options.chat.chatTemplate);
         text.catch((error: unknown) => broken.abort(error));
       },
+      warn: (line) => this.#ui.warn(line),
+      located: ({ dir }) => (folder = dir),
     };
     const signal = AbortSignal.any([this.#loading.signal, broken.signal]);
     const loaded = await loadModel(loadOptions(this.#options, signal, this.#ui), observer).catch(

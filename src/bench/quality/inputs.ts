@@ -68,9 +68,26 @@ async function findFile(dir: string, name: string): Promise<string | undefined> 
 }
 
 /**
+ * @param maxPositions longest sequence of the model
+ * @throws UserError `usage` for a window that is longer
+ */
+export function checkWindow(
+  { text }: InputFiles,
+  { windows: { window } }: QualityOptions,
+  maxPositions: number,
+): void {
+  if (text === undefined || window <= maxPositions) return;
+  throw new UserError(
+    'usage',
+    `Expected --window to be at most the model's ${maxPositions} positions but received ${window}.`,
+    { param: '--window', suggestions: [`Pass --window ${maxPositions} or less.`] },
+  );
+}
+
+/**
  * Cuts the text and renders the prompts.
  * @param maxPositions longest sequence of the model
- * @throws UserError `usage` for a window or a prompt that is longer, and as `cutWindows`
+ * @throws UserError `usage` for a prompt that is longer, and as `cutWindows`
  */
 export async function encodeInputs(
   files: InputFiles,
@@ -78,15 +95,7 @@ export async function encodeInputs(
   options: QualityOptions,
   maxPositions: number,
 ): Promise<Inputs> {
-  const { window } = options.windows;
   const { text } = files;
-  if (text !== undefined && window > maxPositions) {
-    throw new UserError(
-      'usage',
-      `Expected --window to be at most the model's ${maxPositions} positions but received ${window}.`,
-      { param: '--window', suggestions: [`Pass --window ${maxPositions} or less.`] },
-    );
-  }
   // The whole text in one call and no special token: the figures are of the text alone.
   const windows =
     text === undefined ? [] : cutWindows(await tokenizer.encodeText(text.text, false), options.windows);

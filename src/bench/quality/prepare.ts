@@ -4,7 +4,7 @@ import { requestOf } from '../../load/apply-quantization.js';
 import { loadText, type LoadedText } from '../../load/load-text.js';
 import { KV_BLOCK_SIZE } from '../../runtime/kv-layout.js';
 import { digestCheckpoint } from '../checkpoint-digest.js';
-import { encodeInputs, readInputs, type InputFiles, type Inputs } from './inputs.js';
+import { checkWindow, encodeInputs, readInputs, type Inputs } from './inputs.js';
 import type { QualityOptions } from './options.js';
 import {
   MAX_BATCHED_TOKENS,
@@ -46,13 +46,13 @@ export async function prepare(options: QualityOptions, signal: AbortSignal): Pro
   const [first] = scenarios;
   if (first === undefined) throw new UserError('usage', 'Expected at least one scheme to measure.');
   const reference = files.text === undefined ? null : await planReference(options, located, warn);
+  // All that needs no tokenizer comes before it: a large one takes seconds.
+  const limits = limitsOf([...scenarios, ...(reference === null ? [] : [reference])]);
+  checkWindow(files, options, limits.maxPositions);
   const text = await loadText(options.tokenizer ?? located.dir, options.chatTemplate);
   try {
-    const inputs = await encodeFor([...scenarios, ...(reference === null ? [] : [reference])], {
-      files,
-      text,
-      options,
-    });
+    const inputs = await encodeInputs(files, text, options, limits.maxPositions);
+    checkIds(inputs, limits.vocab);
     return {
       options,
       scenarios,
@@ -75,16 +75,13 @@ export async function closeText({ renderer, tokenizer }: LoadedText): Promise<vo
   await tokenizer.close();
 }
 
-/** @throws UserError `usage` when the models have not one vocabulary, which the tokenizer keeps to */
-async function encodeFor(
-  runs: readonly PlannedRun[],
-  source: { readonly files: InputFiles; readonly text: LoadedText; readonly options: QualityOptions },
-): Promise<Inputs> {
-  const vocab = commonVocabulary(runs);
+/**
+ * What the inputs of all models may be.
+ * @throws UserError `usage` when the models have not one vocabulary, which the tokenizer keeps to
+ */
+function limitsOf(runs: readonly PlannedRun[]): { readonly vocab: number; readonly maxPositions: number } {
   const maxPositions = Math.min(...runs.map(({ plan }) => plan.decoder.maxPositions));
-  const inputs = await encodeInputs(source.files, source.text, source.options, maxPositions);
-  checkIds(inputs, vocab);
-  return inputs;
+  return { vocab: commonVocabulary(runs), maxPositions };
 }
 
 /** KV blocks for the windows of a step, and for as many prompts as are answered together. */
