@@ -3,6 +3,7 @@
 // exactly. Tiles come by cp.async, three ahead of the products; sums of 128 k are added in float32 with their
 // scales.
 #include "cuda/fp8_linear.cuh"
+#include "cuda/fp8_linear_store.cuh"
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/mma.cuh"
@@ -142,22 +143,6 @@ __device__ __forceinline__ void promote(Sums& sum, const Sums& part, int block, 
 }
 
 template <bool kGroups>
-__device__ __forceinline__ void store(float value, int token, int row, const Parameters& p) {
-  if (token >= p.tokens || row >= p.n) return;
-  if constexpr (!kGroups)
-    value *= (p.x_scales == nullptr ? p.static_scale : p.x_scales[token]) * p.w_scales[row];
-  if (p.bias != nullptr) value += p.bias[row];
-  const int64_t index = token * p.y_stride + row;
-  if (p.y_element == ElementType::kFloat32) {
-    static_cast<float*>(p.y)[index] = value;
-  } else {
-    const uint32_t pair = p.y_element == ElementType::kFloat16 ? ptx::to_float16_pair(value, 0.0f)
-                                                               : ptx::to_bfloat16_pair(value, 0.0f);
-    static_cast<uint16_t*>(p.y)[index] = static_cast<uint16_t>(pair);
-  }
-}
-
-template <bool kGroups>
 __global__ void __launch_bounds__(kThreads, 1) fp8_linear_mma_kernel(const Parameters p) {
   unsigned char* shared = shared_memory();
   const Tile tile = locate_tile(p);
@@ -192,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, 1) fp8_linear_mma_kernel(const Param
       for (int e = 0; e < 4; ++e) {
         const int token = tile.token + first_token + i * 16 + e / 2 * 8 + ptx::lane() / 4;
         const int row = tile.row + first_row + j * 8 + ptx::lane() % 4 * 2 + e % 2;
-        store<kGroups>(sum[i][j][e], token, row, p);
+        if (token < p.tokens && row < p.n) store_fp8<kGroups>(sum[i][j][e], token, row, p);
       }
     }
   }

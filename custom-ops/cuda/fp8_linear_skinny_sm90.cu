@@ -6,11 +6,13 @@
 // that several blocks have parts of are added in the order of k by the last of them. Which block has what
 // depends on W and the device alone, so a token's result does not depend on the others.
 #include "cuda/fp8_linear.cuh"
+#include "cuda/fp8_linear_store.cuh"
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/tma.cuh"
 #include "cuda/ptx/warp.cuh"
 #include "cuda/ptx/wgmma.cuh"
+#include "cuda/stage_ring.cuh"
 
 namespace fdq::cuda {
 namespace {
@@ -62,26 +64,8 @@ struct Parameters {
 };
 
 template <typename S>
-struct Stages {
-  unsigned char* base;
-  int at = 0;
-  uint32_t phase = 0;
-
-  __device__ __forceinline__ unsigned char* w() const { return base + at * S::kWBytes; }
-  __device__ __forceinline__ unsigned char* x() const { return base + S::kXAt + at * S::kXBytes; }
-  __device__ __forceinline__ float* scales() const {
-    return reinterpret_cast<float*>(base + S::kScaleAt + at * S::kScaleBytes);
-  }
-  __device__ __forceinline__ ptx::Barrier* full() const {
-    return reinterpret_cast<ptx::Barrier*>(base + S::kBarrierAt) + at;
-  }
-  __device__ __forceinline__ ptx::Barrier* empty() const { return full() + S::kStages; }
-  __device__ __forceinline__ void advance() {
-    if (++at == S::kStages) {
-      at = 0;
-      phase ^= 1;
-    }
-  }
+struct Stages : StageRing<S> {
+  __device__ __forceinline__ unsigned char* w() const { return this->base + this->at * S::kWBytes; }
 };
 
 template <typename S, bool kGroups>
@@ -143,18 +127,7 @@ __device__ __forceinline__ void store(const float (&sum)[S::kSums], int tile, co
     const int row = first_row + i / 2 % 2 * 8;
     const int token = i / 4 * 8 + ptx::lane() % 4 * 2 + i % 2;
     if (row >= p.n || token >= p.tokens) continue;
-    float value = sum[i];
-    if constexpr (!kGroups)
-      value *= (p.x_scales == nullptr ? p.static_scale : p.x_scales[token]) * p.w_scales[row];
-    if (p.bias != nullptr) value += p.bias[row];
-    const int64_t at = token * p.y_stride + row;
-    if (p.y_element == ElementType::kFloat32) {
-      static_cast<float*>(p.y)[at] = value;
-    } else {
-      const uint32_t pair = p.y_element == ElementType::kFloat16 ? ptx::to_float16_pair(value, 0.0f)
-                                                                 : ptx::to_bfloat16_pair(value, 0.0f);
-      static_cast<uint16_t*>(p.y)[at] = static_cast<uint16_t>(pair);
-    }
+    store_fp8<kGroups>(sum[i], token, row, p);
   }
 }
 
@@ -217,15 +190,11 @@ template <typename S, bool kGroups>
 __global__ void __launch_bounds__(kThreads, 1)
     fp8_linear_skinny_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ TensorMap w_map,
                              const Parameters p) {
-  Stages<S> stages{shared_memory()};
+  Stages<S> stages{{shared_memory()}};
   if (threadIdx.x == 0) {
     ptx::tma_prefetch_map(&x_map);
     ptx::tma_prefetch_map(&w_map);
-    for (Stages<S> each = stages; each.phase == 0; each.advance()) {
-      ptx::barrier_init(each.full(), 1);
-      ptx::barrier_init(each.empty(), kConsumerThreads / ptx::kWarp);
-    }
-    ptx::fence_barrier_init();
+    stages.init(kConsumerThreads / ptx::kWarp);
   }
   ptx::sync_block();
   const int begin = static_cast<int>(blockIdx.x) * p.units_per_block;

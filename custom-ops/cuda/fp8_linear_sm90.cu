@@ -3,10 +3,12 @@
 // 32 bits for fp8, and are added in float32 with their scales. The structure is that of DeepGEMM (DeepSeek,
 // 2025) and of CUTLASS' warp-specialized persistent kernels.
 #include "cuda/fp8_linear.cuh"
+#include "cuda/output.cuh"
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/tma.cuh"
 #include "cuda/ptx/warp.cuh"
 #include "cuda/ptx/wgmma.cuh"
+#include "cuda/stage_ring.cuh"
 
 namespace fdq::cuda {
 namespace {
@@ -48,6 +50,7 @@ struct Shape {
   static constexpr int kStages = kFitting < 12 ? kFitting : 12;
 
   // Offsets in shared memory; the first three are multiples of 1024, as the swizzle asks.
+  static constexpr int kXAt = 0;
   static constexpr int kWAt = kStages * kXBytes;
   static constexpr int kOutputAt = kWAt + kStages * kWBytes;
   static constexpr int kScaleAt = kOutputAt + kOutputStage;
@@ -67,7 +70,7 @@ struct Parameters {
   int token_tiles, row_tiles;
   int cluster;         // 1 or 2 blocks that share their tile of W
   float static_scale;  // of x where x_scales is null
-  bool is_float16;     // of outputs of 2 bytes
+  ElementType y_element;
   bool stores_by_tma;
 };
 
@@ -88,26 +91,8 @@ __device__ __forceinline__ Tile locate_tile(int index, const Parameters& p, int 
 }
 
 template <typename S>
-struct Stages {
-  unsigned char* base;
-  int at = 0;
-  uint32_t phase = 0;
-
-  __device__ __forceinline__ unsigned char* x() const { return base + at * S::kXBytes; }
-  __device__ __forceinline__ unsigned char* w() const { return base + S::kWAt + at * S::kWBytes; }
-  __device__ __forceinline__ float* scales() const {
-    return reinterpret_cast<float*>(base + S::kScaleAt + at * S::kScaleBytes);
-  }
-  __device__ __forceinline__ ptx::Barrier* full() const {
-    return reinterpret_cast<ptx::Barrier*>(base + S::kBarrierAt) + at;
-  }
-  __device__ __forceinline__ ptx::Barrier* empty() const { return full() + S::kStages; }
-  __device__ __forceinline__ void advance() {
-    if (++at == S::kStages) {
-      at = 0;
-      phase ^= 1;
-    }
-  }
+struct Stages : StageRing<S> {
+  __device__ __forceinline__ unsigned char* w() const { return this->base + S::kWAt + this->at * S::kWBytes; }
 };
 
 // By one thread: copies what the consumers multiply, as far ahead as there are stages.
@@ -255,7 +240,7 @@ __device__ __forceinline__ void store_staged(const float (&sum)[S::kColumns / 2]
     const int token = place.token - first_token + i / 2 % 2 * 8;
     const uint32_t offset = static_cast<uint32_t>(token * 128 + column % S::kBoxColumns * kOutputBytes);
     store_pair<kOutputBytes>(stage + column / S::kBoxColumns * S::kBoxBytes + ptx::swizzle_128(offset),
-                             sum[i], sum[i + 1], p.is_float16);
+                             sum[i], sum[i + 1], p.y_element == ElementType::kFloat16);
   }
   ptx::fence_async_shared();
   ptx::named_barrier_sync(1 + place.warpgroup, ptx::kWarpgroup);
@@ -276,15 +261,8 @@ __device__ __forceinline__ void store_direct(const float (&sum)[S::kColumns / 2]
   for (int i = 0; i < S::kColumns / 2; ++i) {
     const int token = tile.token + place.token + i / 2 % 2 * 8;
     const int row = tile.row + place.row + i / 4 * 8 + i % 2;
-    if (token >= p.tokens || row >= p.n) continue;
-    const int64_t at = token * p.y_stride + row;
-    if constexpr (kOutputBytes == 4) {
-      static_cast<float*>(p.y)[at] = sum[i];
-    } else {
-      const uint32_t pair =
-          p.is_float16 ? ptx::to_float16_pair(sum[i], 0.0f) : ptx::to_bfloat16_pair(sum[i], 0.0f);
-      static_cast<uint16_t*>(p.y)[at] = static_cast<uint16_t>(pair);
-    }
+    if (token < p.tokens && row < p.n)
+      store_output(sum[i], token, row, nullptr, p.y, p.y_stride, p.y_element);
   }
 }
 
@@ -314,17 +292,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     fp8_linear_warpgroup_kernel(const __grid_constant__ TensorMap x_map,
                                 const __grid_constant__ TensorMap w_map,
                                 const __grid_constant__ TensorMap y_map, const Parameters p) {
-  Stages<S> stages{shared_memory()};
+  Stages<S> stages{{shared_memory()}};
   const int rank = p.cluster == 1 ? 0 : static_cast<int>(ptx::cluster_rank());
   if (threadIdx.x == 0) {
     ptx::tma_prefetch_map(&x_map);
     ptx::tma_prefetch_map(&w_map);
     if (p.stores_by_tma) ptx::tma_prefetch_map(&y_map);
-    for (Stages<S> each = stages; each.phase == 0; each.advance()) {
-      ptx::barrier_init(each.full(), 1);
-      ptx::barrier_init(each.empty(), static_cast<uint32_t>(kConsumerWarps * p.cluster));
-    }
-    ptx::fence_barrier_init();
+    stages.init(kConsumerWarps * p.cluster);
   }
   if (p.cluster == 1) {
     ptx::sync_block();
@@ -396,7 +370,7 @@ Error launch_shape(const Fp8LinearArgs& args, int multiprocessors, void* stream)
   p.row_tiles = static_cast<int>(ceil_div(args.weight.n, S::kRows));
   p.cluster = S::kSplitsTokens && p.token_tiles % 2 == 0 && multiprocessors >= 2 ? 2 : 1;
   p.static_scale = args.static_scale;
-  p.is_float16 = args.y_element == ElementType::kFloat16;
+  p.y_element = args.y_element;
   Maps maps{};
   if (const Error error = make_maps<S>(args, p, maps)) return error;
   const int64_t tiles = static_cast<int64_t>(p.token_tiles) * p.row_tiles;

@@ -6,6 +6,7 @@
 // How depends on W and the device alone and sums are added in one order, so a token's result does not depend
 // on the others.
 #include "cuda/fp8_linear.cuh"
+#include "cuda/fp8_linear_store.cuh"
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/mma.cuh"
@@ -185,32 +186,8 @@ __device__ __forceinline__ float add_warps(const float* shared, int tokens, int 
 }
 
 template <bool kGroups>
-__device__ __forceinline__ void store(float sum, int token, int row, const Parameters& p) {
-  if (row >= p.n) return;
-  if constexpr (!kGroups)
-    sum *= (p.x_scales == nullptr ? p.static_scale : p.x_scales[token]) * p.w_scales[row];
-  if (p.bias != nullptr) sum += p.bias[row];
-  const int64_t at = token * p.y_stride + row;
-  if (p.y_element == ElementType::kFloat32) {
-    static_cast<float*>(p.y)[at] = sum;
-  } else {
-    const uint32_t pair = p.y_element == ElementType::kFloat16 ? ptx::to_float16_pair(sum, 0.0f)
-                                                               : ptx::to_bfloat16_pair(sum, 0.0f);
-    static_cast<uint16_t*>(p.y)[at] = static_cast<uint16_t>(pair);
-  }
-}
-
-// Whether this block is the last of its rows: then the sums of all are there to be read.
-__device__ __forceinline__ bool is_last_split(const Parameters& p, uint32_t* shared) {
-  ptx::fence_global();
-  ptx::sync_block();
-  if (threadIdx.x == 0) {
-    const uint32_t before = ptx::atomic_add_acq_rel(p.counters + blockIdx.x, 1);
-    *shared = before == static_cast<uint32_t>(p.splits) - 1 ? 1u : 0u;
-    if (*shared != 0) p.counters[blockIdx.x] = 0;
-  }
-  ptx::sync_block();
-  return *shared != 0;
+__device__ __forceinline__ void store_if_inside(float sum, int token, int row, const Parameters& p) {
+  if (row < p.n) store_fp8<kGroups>(sum, token, row, p);
 }
 
 template <int kTiles, bool kGroups>
@@ -237,7 +214,7 @@ __global__ void __launch_bounds__(kThreads, kTiles == 4 ? 1 : kBlocksPerMultipro
   constexpr int kStep = kThreads / kRows;
   if (p.splits == 1) {
     for (int token = first_token; token < p.tokens; token += kStep) {
-      store<kGroups>(add_warps(shared, kTokens, token, row), token, first_row + row, p);
+      store_if_inside<kGroups>(add_warps(shared, kTokens, token, row), token, first_row + row, p);
     }
     return;
   }
@@ -246,11 +223,11 @@ __global__ void __launch_bounds__(kThreads, kTiles == 4 ? 1 : kBlocksPerMultipro
   for (int token = first_token; token < p.tokens; token += kStep) {
     partial[blockIdx.y * tile_size + token * kRows + row] = add_warps(shared, kTokens, token, row);
   }
-  if (!is_last_split(p, reinterpret_cast<uint32_t*>(shared))) return;
+  if (!is_last_block(p.counters + blockIdx.x, p.splits, reinterpret_cast<uint32_t*>(shared))) return;
   for (int token = first_token; token < p.tokens; token += kStep) {
     float total = 0.0f;
     for (int split = 0; split < p.splits; ++split) total += partial[split * tile_size + token * kRows + row];
-    store<kGroups>(total, token, first_row + row, p);
+    store_if_inside<kGroups>(total, token, first_row + row, p);
   }
 }
 

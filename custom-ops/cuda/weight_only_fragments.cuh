@@ -1,6 +1,7 @@
 // int8 and int4 codes of layout kFragments as the A operand of m16n8k16.
 #pragma once
 
+#include "cuda/output.cuh"
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/warp.cuh"
@@ -44,20 +45,6 @@ __device__ __forceinline__ void expand_steps(uint32_t (&a)[kSteps][4], const uns
       ptx::int8_to_fragment<kFloat16>(codes.word[0], codes.word[1], a[i]);
       ptx::int8_to_fragment<kFloat16>(codes.word[2], codes.word[3], a[i + 1]);
     }
-  }
-}
-
-// y[token, row], rounded; adds the bias.
-__device__ __forceinline__ void store_output(float value, int token, int row, const float* bias, void* y,
-                                             int64_t y_stride, ElementType element) {
-  if (bias != nullptr) value += bias[row];
-  const int64_t at = token * y_stride + row;
-  if (element == ElementType::kFloat32) {
-    static_cast<float*>(y)[at] = value;
-  } else {
-    const uint32_t pair = element == ElementType::kFloat16 ? ptx::to_float16_pair(value, 0.0f)
-                                                           : ptx::to_bfloat16_pair(value, 0.0f);
-    static_cast<uint16_t*>(y)[at] = static_cast<uint16_t>(pair);
   }
 }
 

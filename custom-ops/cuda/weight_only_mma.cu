@@ -215,19 +215,6 @@ __device__ __forceinline__ float add_warps(const float* shared, int tokens, int 
   return total;
 }
 
-// Whether this block is the last of its rows to leave its partial sums.
-__device__ __forceinline__ bool is_last_split(const Parameters& p, uint32_t* shared) {
-  ptx::fence_global();
-  ptx::sync_block();
-  if (threadIdx.x == 0) {
-    const uint32_t before = ptx::atomic_add_acq_rel(p.counters + blockIdx.x, 1);
-    *shared = before == static_cast<uint32_t>(p.splits) - 1 ? 1u : 0u;
-    if (*shared != 0) p.counters[blockIdx.x] = 0;
-  }
-  ptx::sync_block();
-  return *shared != 0;
-}
-
 template <typename S>
 __global__ void __launch_bounds__(kThreads, S::kTokens <= 16 ? kBlocksPerMultiprocessor : 1)
     weight_only_mma_kernel(const Parameters p) {
@@ -268,7 +255,7 @@ __global__ void __launch_bounds__(kThreads, S::kTokens <= 16 ? kBlocksPerMultipr
   for (int token = first_token; token < tokens; token += kStep) {
     partial[blockIdx.z * tile_size + token * kRows + row] = add_warps(shared, S::kTokens, token, row);
   }
-  if (!is_last_split(p, reinterpret_cast<uint32_t*>(shared))) return;
+  if (!is_last_block(p.counters + blockIdx.x, p.splits, reinterpret_cast<uint32_t*>(shared))) return;
   for (int token = first_token; token < tokens; token += kStep) {
     float total = 0.0f;
     for (int split = 0; split < p.splits; ++split) total += partial[split * tile_size + token * kRows + row];

@@ -125,12 +125,12 @@ __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Stream
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
     weight_only_skinny_kernel(const __grid_constant__ WeightOnlyMaps maps, const Streaming p) {
-  WeightOnlyStages<S> stages{shared_memory()};
+  WeightOnlyStages<S> stages{{shared_memory()}};
   if (threadIdx.x == 0) {
     ptx::tma_prefetch_map(&maps.x);
     ptx::tma_prefetch_map(&maps.codes);
     ptx::tma_prefetch_map(&maps.scales);
-    stages.init(1);
+    stages.init(S::kConsumerThreads / ptx::kWarp);
   }
   ptx::sync_block();
   const int begin = static_cast<int>(blockIdx.x) * p.units_per_block;

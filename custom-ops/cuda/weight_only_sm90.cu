@@ -155,14 +155,14 @@ template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
     weight_only_warpgroup_kernel(const __grid_constant__ WeightOnlyMaps maps,
                                  const __grid_constant__ TensorMap y_map, const Tiles p) {
-  WeightOnlyStages<S> stages{shared_memory()};
+  WeightOnlyStages<S> stages{{shared_memory()}};
   const int rank = p.cluster == 1 ? 0 : static_cast<int>(ptx::cluster_rank());
   if (threadIdx.x == 0) {
     ptx::tma_prefetch_map(&maps.x);
     ptx::tma_prefetch_map(&maps.codes);
     ptx::tma_prefetch_map(&maps.scales);
     if (p.stores_by_tma) ptx::tma_prefetch_map(&y_map);
-    stages.init(p.cluster);
+    stages.init(S::kConsumerThreads / ptx::kWarp * p.cluster);
   }
   if (p.cluster == 1) {
     ptx::sync_block();

@@ -9,6 +9,7 @@
 
 #include "cuda/ptx/tma.cuh"
 #include "cuda/ptx/wgmma.cuh"
+#include "cuda/stage_ring.cuh"
 #include "cuda/weight_only_fragments.cuh"
 
 namespace fdq::cuda {
@@ -82,36 +83,10 @@ struct WeightOnlyProduct {
 };
 
 template <typename S>
-struct WeightOnlyStages {
-  unsigned char* base;
-  int at = 0;
-  uint32_t phase = 0;
-
-  __device__ __forceinline__ unsigned char* codes() const { return base + at * S::kCodeBytes; }
-  __device__ __forceinline__ unsigned char* x() const { return base + S::kXAt + at * S::kXBytes; }
-  __device__ __forceinline__ float* scales() const {
-    return reinterpret_cast<float*>(base + S::kScaleAt + at * S::kScaleBytes);
-  }
+struct WeightOnlyStages : StageRing<S> {
+  __device__ __forceinline__ unsigned char* codes() const { return this->base + this->at * S::kCodeBytes; }
   __device__ __forceinline__ int8_t* zero_points() const {
-    return reinterpret_cast<int8_t*>(base + S::kZeroAt + at * S::kZeroBytes);
-  }
-  __device__ __forceinline__ ptx::Barrier* full() const {
-    return reinterpret_cast<ptx::Barrier*>(base + S::kBarrierAt) + at;
-  }
-  __device__ __forceinline__ ptx::Barrier* empty() const { return full() + S::kStages; }
-  __device__ __forceinline__ void advance() {
-    if (++at == S::kStages) {
-      at = 0;
-      phase ^= 1;
-    }
-  }
-  // By one thread. `cluster` blocks empty a stage together.
-  __device__ __forceinline__ void init(int cluster) const {
-    for (WeightOnlyStages each = *this; each.phase == 0; each.advance()) {
-      ptx::barrier_init(each.full(), 1);
-      ptx::barrier_init(each.empty(), static_cast<uint32_t>(S::kConsumerThreads / ptx::kWarp * cluster));
-    }
-    ptx::fence_barrier_init();
+    return reinterpret_cast<int8_t*>(this->base + S::kZeroAt + this->at * S::kZeroBytes);
   }
 };
 
