@@ -13,7 +13,7 @@ import { summarizeGate } from './report/format.js';
 import { renderHtml } from './report/html/page.js';
 import { renderAnnotations, renderOutputs, renderStepSummary } from './report/github.js';
 import { planReporters, type ReportPlan } from './report/reporters.js';
-import { checkWritable, writeFileWhole } from './write-file.js';
+import { checkWritable, writeFileWhole } from '../cli/write-file.js';
 
 /** Values of BENCH_REPORT_FLAGS and BENCH_GATE_FLAGS. */
 export interface OutputValues extends GateValues {

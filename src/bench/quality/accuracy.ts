@@ -1,34 +1,11 @@
+import { GREEDY } from '../greedy.js';
 import { setMaxListeners } from 'node:events';
 import { createEngine } from '../../engine/engine.js';
-import type { SamplingParams } from '../../engine/types.js';
 import { collectEosIds } from '../../load/generation-config.js';
 import type { LoadedModel } from '../../load/load-model.js';
 import type { LoadedText } from '../../load/load-text.js';
 import type { EncodedPrompt } from './inputs.js';
 import { isCorrect } from './prompts.js';
-
-/** The most likely token each time, whatever generation_config.json prefers. */
-const GREEDY: SamplingParams = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-  allowedTokenIds: [],
-  badWords: [],
-  maxTokens: 1,
-  minTokens: 0,
-  stop: [],
-  stopTokenIds: [],
-  includeStopStrInOutput: false,
-  ignoreEos: false,
-  n: 1,
-  skipSpecialTokens: true,
-  spacesBetweenSpecialTokens: true,
-};
 
 export interface AnswerOptions {
   readonly maxTokens: number;
@@ -72,7 +49,7 @@ export async function measureAccuracy(
     eosTokenIds: collectEosIds(checkpoint.config, checkpoint.generationConfig ?? {}, text.tokenizer.eosId),
     createTextStream: text.createTextStream,
   });
-  const params = { ...GREEDY, maxTokens };
+  const params = { ...GREEDY, maxTokens, ignoreEos: false };
   // Every prompt listens.
   setMaxListeners(0, signal);
   let answered = 0;

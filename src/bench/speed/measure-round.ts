@@ -1,5 +1,6 @@
+import { GREEDY } from '../greedy.js';
 import { BugError } from '../../errors.js';
-import type { Engine, SamplingParams } from '../../engine/types.js';
+import type { Engine } from '../../engine/types.js';
 import { RandomTokens } from './random-tokens.js';
 import type { SpeedCase } from './options.js';
 
@@ -22,27 +23,6 @@ export interface RoundSample {
 
 /** Cached prefixes are computed again when others have taken their blocks. */
 const MAX_ATTEMPTS = 3;
-
-const GREEDY: Omit<SamplingParams, 'maxTokens'> = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-  allowedTokenIds: [],
-  badWords: [],
-  minTokens: 0,
-  stop: [],
-  stopTokenIds: [],
-  includeStopStrInOutput: false,
-  ignoreEos: true,
-  n: 1,
-  skipSpecialTokens: true,
-  spacesBetweenSpecialTokens: true,
-};
 
 interface Generated {
   readonly cachedTokens: number;
@@ -124,7 +104,7 @@ export class RoundMeter {
   async #generate(prompt: readonly number[], maxTokens: number, signal: AbortSignal): Promise<Generated> {
     signal.throwIfAborted();
     const id = `bench-${this.#numRequests++}`;
-    const request = { id, promptTokenIds: prompt, params: { ...GREEDY, maxTokens } };
+    const request = { id, promptTokenIds: prompt, params: { ...GREEDY, maxTokens, ignoreEos: true } };
     const times: number[] = [];
     let cachedTokens = 0;
     for await (const output of this.#engine.generate(request, signal)) {

@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { checkWritable, writeFileWhole } from '../../../src/bench/write-file.js';
+import { checkWritable, writeFileWhole } from '../../../src/cli/write-file.js';
 import { UserError } from '../../../src/errors.js';
 import { createTempDir } from '../../helpers/temp-dir.js';
 
