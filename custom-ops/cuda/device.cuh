@@ -74,6 +74,10 @@ __device__ __forceinline__ unsigned char* shared_memory() {
 
 #endif
 
+inline bool fits(const WorkspaceSize& needed, const WorkspaceSize& size) {
+  return needed.counters <= size.counters && needed.partials <= size.partials;
+}
+
 // Bits of one type as another of the same size.
 template <typename To, typename From>
 __device__ __forceinline__ To bit_cast(const From& from) {

@@ -1,4 +1,6 @@
 // y = x W^T with e4m3 on both sides: checks the arguments and chooses the kernel.
+#include <algorithm>
+
 #include "cuda/fp8_linear.cuh"
 
 namespace fdq::cuda {
@@ -73,17 +75,15 @@ Fp8Kernel choose_fp8_kernel(Kernel wanted, int64_t tokens, const DeviceInfo& dev
   return tokens <= kStreamingTokens ? Fp8Kernel::kStreaming : Fp8Kernel::kMma;
 }
 
-int64_t fp8_linear_workspace(const Fp8LinearArgs& args) {
+// Only the kernels for few tokens need one.
+WorkspaceSize fp8_linear_workspace(const Fp8LinearArgs& args) {
   DeviceInfo device{};
-  if (check(args) != nullptr || device_info(&device) != nullptr) return 0;
-  switch (choose_fp8_kernel(args.kernel, args.tokens, device)) {
-    case Fp8Kernel::kSkinny:
-      return fp8_linear_skinny_workspace(args, device.multiprocessors);
-    case Fp8Kernel::kStreaming:
-      return fp8_linear_streaming_workspace(args, device.multiprocessors);
-    default:
-      return 0;
-  }
+  if (check(args) != nullptr || device_info(&device) != nullptr) return {0, 0};
+  if (args.kernel == Kernel::kWarpgroup || args.kernel == Kernel::kMma) return {0, 0};
+  Fp8LinearArgs few = args;
+  few.tokens = std::min(args.tokens, is_hopper(device) ? kSkinnyTokens : kStreamingTokens);
+  return is_hopper(device) ? fp8_linear_skinny_workspace(few, device.multiprocessors)
+                           : fp8_linear_streaming_workspace(few, device.multiprocessors);
 }
 
 Error fp8_linear(const Fp8LinearArgs& args, void* stream) {
@@ -92,7 +92,7 @@ Error fp8_linear(const Fp8LinearArgs& args, void* stream) {
   DeviceInfo device{};
   if (const Error error = device_info(&device)) return error;
   if (device.major < 8) return "fp8_linear needs compute capability 8.0";
-  if (args.workspace_bytes < fp8_linear_workspace(args)) return "fp8_linear: the workspace is too small";
+  if (!fits(fp8_linear_workspace(args), args.workspace.size)) return "fp8_linear: the workspace is too small";
   switch (choose_fp8_kernel(args.kernel, args.tokens, device)) {
     case Fp8Kernel::kSkinny:
       return fp8_linear_skinny(args, device.multiprocessors, stream);

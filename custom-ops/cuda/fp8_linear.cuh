@@ -17,12 +17,12 @@ WarpgroupTile choose_warpgroup_tile(int64_t tokens, int64_t n, int multiprocesso
 // sm_90a, at most kSkinnyTokens tokens. x, its scales and W's codes are 16-byte aligned.
 constexpr int64_t kSkinnyTokens = 64;
 Error fp8_linear_skinny(const Fp8LinearArgs& args, int multiprocessors, void* stream);
-int64_t fp8_linear_skinny_workspace(const Fp8LinearArgs& args, int multiprocessors);
+WorkspaceSize fp8_linear_skinny_workspace(const Fp8LinearArgs& args, int multiprocessors);
 
 // sm_80 and later, at most kStreamingTokens tokens. x and W's codes are 16-byte aligned.
 constexpr int64_t kStreamingTokens = 32;
 Error fp8_linear_streaming(const Fp8LinearArgs& args, int multiprocessors, void* stream);
-int64_t fp8_linear_streaming_workspace(const Fp8LinearArgs& args, int multiprocessors);
+WorkspaceSize fp8_linear_streaming_workspace(const Fp8LinearArgs& args, int multiprocessors);
 
 struct StreamingSplit {
   int splits, blocks_per_split;  // of 128 k

@@ -260,14 +260,14 @@ Error launch_groups(const Fp8LinearArgs& args, const Parameters& p, int64_t bloc
 
 }  // namespace
 
-int64_t fp8_linear_skinny_workspace(const Fp8LinearArgs& args, int multiprocessors) {
+WorkspaceSize fp8_linear_skinny_workspace(const Fp8LinearArgs& args, int multiprocessors) {
   const Share share = share_units(args.weight, multiprocessors);
   const int64_t width = args.tokens <= 8    ? 8
                         : args.tokens <= 16 ? 16
                         : args.tokens <= 32 ? 32
                                             : kSkinnyTokens;
-  return counter_bytes(args.weight.n) +
-         share.blocks * kPartsOfBlock * kRows * width * static_cast<int64_t>(sizeof(float));
+  return {counter_bytes(args.weight.n),
+          share.blocks * kPartsOfBlock * kRows * width * static_cast<int64_t>(sizeof(float))};
 }
 
 Error fp8_linear_skinny(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
@@ -277,9 +277,8 @@ Error fp8_linear_skinny(const Fp8LinearArgs& args, int multiprocessors, void* st
   p.w_scales = args.weight.scales;
   p.bias = args.bias;
   p.y = args.y;
-  p.counters = static_cast<uint32_t*>(args.workspace);
-  p.parts =
-      reinterpret_cast<float*>(static_cast<unsigned char*>(args.workspace) + counter_bytes(args.weight.n));
+  p.counters = args.workspace.counters;
+  p.parts = args.workspace.partials;
   p.x_scale_stride = args.x_scale_stride;
   p.y_stride = args.y_stride;
   p.tokens = static_cast<int>(args.tokens);

@@ -265,11 +265,11 @@ StreamingSplit choose_streaming_split(int64_t n, int64_t k, int multiprocessors)
   return {static_cast<int>(ceil_div(blocks, per_split)), static_cast<int>(per_split)};
 }
 
-int64_t fp8_linear_streaming_workspace(const Fp8LinearArgs& args, int multiprocessors) {
+WorkspaceSize fp8_linear_streaming_workspace(const Fp8LinearArgs& args, int multiprocessors) {
   const StreamingSplit split = choose_streaming_split(args.weight.n, args.weight.k, multiprocessors);
-  if (split.splits == 1) return 0;
-  return counter_bytes(args.weight.n) + ceil_div(args.weight.n, kRows) * split.splits * args.tokens * kRows *
-                                            static_cast<int64_t>(sizeof(float));
+  if (split.splits == 1) return {0, 0};
+  return {counter_bytes(args.weight.n), ceil_div(args.weight.n, kRows) * split.splits * args.tokens * kRows *
+                                            static_cast<int64_t>(sizeof(float))};
 }
 
 Error fp8_linear_streaming(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
@@ -282,10 +282,8 @@ Error fp8_linear_streaming(const Fp8LinearArgs& args, int multiprocessors, void*
   p.w_scales = w.scales;
   p.bias = args.bias;
   p.y = args.y;
-  p.counters = static_cast<uint32_t*>(args.workspace);
-  if (split.splits > 1) {
-    p.partial = reinterpret_cast<float*>(static_cast<unsigned char*>(args.workspace) + counter_bytes(w.n));
-  }
+  p.counters = args.workspace.counters;
+  p.partial = args.workspace.partials;
   p.x_stride = args.x_stride;
   p.x_scale_stride = args.x_scale_stride;
   p.w_stride = padded_k(w.k);

@@ -1,4 +1,6 @@
 // y = x W^T with int8 or int4 weights: checks the arguments and chooses the kernel.
+#include <algorithm>
+
 #include "cuda/weight_only.cuh"
 
 namespace fdq::cuda {
@@ -64,17 +66,21 @@ WeightOnlyKernel choose_weight_only_kernel(const WeightOnlyArgs& args, const Dev
                                                                   : WeightOnlyKernel::kWarpgroup;
 }
 
-int64_t weight_only_workspace(const WeightOnlyArgs& args) {
+WorkspaceSize weight_only_workspace(const WeightOnlyArgs& args) {
   DeviceInfo device{};
-  if (check(args) != nullptr || device_info(&device) != nullptr) return 0;
-  switch (choose_weight_only_kernel(args, device)) {
-    case WeightOnlyKernel::kStreaming:
-      return weight_only_skinny_workspace(args, device.multiprocessors);
-    case WeightOnlyKernel::kMma:
-      return weight_only_mma_workspace(args, device.multiprocessors);
-    default:
-      return 0;
+  if (check(args) != nullptr || device_info(&device) != nullptr) return {0, 0};
+  if (args.kernel == Kernel::kWarpgroup) return {0, 0};
+  if (choose_weight_only_kernel(args, device) == WeightOnlyKernel::kMma) {
+    return weight_only_mma_workspace(args, device.multiprocessors);
   }
+  WorkspaceSize most{0, 0};
+  WeightOnlyArgs fewer = args;
+  for (const int64_t limit : kWeightOnlyShapeTokens) {
+    fewer.tokens = std::min(args.tokens, limit);
+    const WorkspaceSize size = weight_only_skinny_workspace(fewer, device.multiprocessors);
+    most = {std::max(most.counters, size.counters), std::max(most.partials, size.partials)};
+  }
+  return most;
 }
 
 Error weight_only_linear(const WeightOnlyArgs& args, void* stream) {
@@ -83,7 +89,7 @@ Error weight_only_linear(const WeightOnlyArgs& args, void* stream) {
   DeviceInfo device{};
   if (const Error error = device_info(&device)) return error;
   if (device.major < 8) return "weight_only_linear needs compute capability 8.0";
-  if (args.workspace_bytes < weight_only_workspace(args)) {
+  if (!fits(weight_only_workspace(args), args.workspace.size)) {
     return "weight_only_linear: the workspace is too small";
   }
   switch (choose_weight_only_kernel(args, device)) {

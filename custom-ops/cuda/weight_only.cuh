@@ -12,13 +12,16 @@ constexpr int kNarrowGroup = 32;
 // sm_90a. x, its rows and W's codes are 16-byte aligned.
 constexpr int64_t kWeightOnlyFewTokens = 64;        // up to here kAuto streams
 constexpr int64_t kWeightOnlyStreamedTokens = 512;  // the most that the streaming kernel takes
+// The most tokens of each of its shapes.
+constexpr int64_t kWeightOnlyShapeTokens[] = {16, 64, kWeightOnlyStreamedTokens};
 Error weight_only_skinny(const WeightOnlyArgs& args, int multiprocessors, void* stream);
-int64_t weight_only_skinny_workspace(const WeightOnlyArgs& args, int multiprocessors);
+WorkspaceSize weight_only_skinny_workspace(const WeightOnlyArgs& args, int multiprocessors);
 Error weight_only_warpgroup(const WeightOnlyArgs& args, int multiprocessors, void* stream);
 
 // sm_80 and later, any alignment of x.
 Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* stream);
-int64_t weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors);
+// Enough for fewer tokens too.
+WorkspaceSize weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors);
 
 enum class WeightOnlyKernel { kNone, kStreaming, kWarpgroup, kMma };
 // kNone where the wanted kernel does not take so many tokens, or the device or x's alignment is not right.

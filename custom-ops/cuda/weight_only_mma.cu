@@ -299,11 +299,12 @@ Error launch_tokens(const Parameters& p, void* stream) {
 
 }  // namespace
 
-int64_t weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors) {
-  const Split split = choose_split(args.weight, args.tokens, multiprocessors);
-  if (split.splits == 1) return 0;
-  return counter_bytes(args.weight.n) + ceil_div(args.weight.n, kRows) * split.splits * args.tokens * kRows *
-                                            static_cast<int64_t>(sizeof(float));
+WorkspaceSize weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors) {
+  const int64_t tokens = args.tokens < kMostTokens ? args.tokens : kMostTokens;  // more are not split
+  const Split split = choose_split(args.weight, tokens, multiprocessors);
+  if (split.splits == 1) return {0, 0};
+  return {counter_bytes(args.weight.n), ceil_div(args.weight.n, kRows) * split.splits * tokens * kRows *
+                                            static_cast<int64_t>(sizeof(float))};
 }
 
 Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* stream) {
@@ -316,10 +317,8 @@ Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* str
   p.zero_points = w.zero_points;
   p.bias = args.bias;
   p.y = args.y;
-  if (split.splits > 1) {
-    p.counters = static_cast<uint32_t*>(args.workspace);
-    p.partial = reinterpret_cast<float*>(static_cast<unsigned char*>(args.workspace) + counter_bytes(w.n));
-  }
+  p.counters = args.workspace.counters;
+  p.partial = args.workspace.partials;
   p.x_stride = args.x_stride;
   p.y_stride = args.y_stride;
   p.panel_bytes = panel_bytes(w.format, w.k);

@@ -162,25 +162,21 @@ Share share_units(const Weight& w, int multiprocessors) {
   return {tiles, all, per_block, ceil_div(all, per_block)};
 }
 
-struct Plan {
-  int64_t counter_bytes, bytes;
-};
 template <typename S>
-Plan plan_workspace(const WeightOnlyArgs& args, int multiprocessors) {
+WorkspaceSize plan_workspace(const WeightOnlyArgs& args, int multiprocessors) {
   const Share share = share_units<S>(args.weight, multiprocessors);
   const int64_t token_tiles = ceil_div(args.tokens, S::kTokens);
   const int64_t counters = round_up(token_tiles * share.tiles * static_cast<int64_t>(sizeof(uint32_t)), 16);
-  return {counters, counters + token_tiles * share.blocks * kPartsOfBlock * kPartFloats<S> *
-                                   static_cast<int64_t>(sizeof(float))};
+  return {counters,
+          token_tiles * share.blocks * kPartsOfBlock * kPartFloats<S> * static_cast<int64_t>(sizeof(float))};
 }
 
 template <typename S>
 Error launch_shape(const WeightOnlyArgs& args, int multiprocessors, void* stream) {
   const Share share = share_units<S>(args.weight, multiprocessors);
   Streaming p{};
-  p.counters = static_cast<uint32_t*>(args.workspace);
-  p.parts = reinterpret_cast<float*>(static_cast<unsigned char*>(args.workspace) +
-                                     plan_workspace<S>(args, multiprocessors).counter_bytes);
+  p.counters = args.workspace.counters;
+  p.parts = args.workspace.partials;
   p.all_units = static_cast<int>(share.all_units);
   p.units_per_block = static_cast<int>(share.per_block);
   WeightOnlyMaps maps{};
@@ -196,8 +192,8 @@ Error launch_shape(const WeightOnlyArgs& args, int multiprocessors, void* stream
 // Calls `visit` with the shape for these arguments.
 template <WeightFormat kFormat, bool kFloat16, bool kNarrow, typename Visit>
 auto visit_tokens(int64_t tokens, const Visit& visit) {
-  if (tokens <= 16) return visit(Shape<kFormat, kFloat16, kNarrow, 16>{});
-  if (tokens <= 64) return visit(Shape<kFormat, kFloat16, kNarrow, 64>{});
+  if (tokens <= kWeightOnlyShapeTokens[0]) return visit(Shape<kFormat, kFloat16, kNarrow, 16>{});
+  if (tokens <= kWeightOnlyShapeTokens[1]) return visit(Shape<kFormat, kFloat16, kNarrow, 64>{});
   return visit(Shape<kFormat, kFloat16, kNarrow, 128>{});
 }
 template <WeightFormat kFormat, typename Visit>
@@ -218,9 +214,9 @@ auto visit_shape(const WeightOnlyArgs& args, const Visit& visit) {
 
 }  // namespace
 
-int64_t weight_only_skinny_workspace(const WeightOnlyArgs& args, int multiprocessors) {
-  return visit_shape(
-      args, [&](auto shape) { return plan_workspace<decltype(shape)>(args, multiprocessors).bytes; });
+WorkspaceSize weight_only_skinny_workspace(const WeightOnlyArgs& args, int multiprocessors) {
+  return visit_shape(args,
+                     [&](auto shape) { return plan_workspace<decltype(shape)>(args, multiprocessors); });
 }
 
 Error weight_only_skinny(const WeightOnlyArgs& args, int multiprocessors, void* stream) {

@@ -2,7 +2,7 @@
 
 import torch
 
-from library import Fp8LinearArgs, Kernel, Weight, WeightOnlyArgs
+from library import Fp8LinearArgs, Kernel, Weight, WeightOnlyArgs, Workspace
 from operands import DTYPES, Buffer
 
 HOPPER = 9
@@ -71,9 +71,10 @@ class Product:
         self.args.y, self.args.y_element, self.args.y_stride = self.y.pointer, output, self.y_stride
         self.args.kernel = kernel
         name = self.function.replace("_linear", "_linear_workspace" if "fp8" in self.function else "_workspace")
-        size = device.library.workspace_bytes(name, self.args)
-        self.workspace = Buffer(device.name, max(size, 16), fill=0)
-        self.args.workspace, self.args.workspace_bytes = self.workspace.pointer, size
+        size = device.library.workspace_size(name, self.args)
+        self.counters = Buffer(device.name, max(size.counters, 16), fill=0)
+        self.partials = Buffer(device.name, max(size.partials, 16))
+        self.args.workspace = Workspace(self.counters.pointer, self.partials.pointer, size)
 
     def _fp8_args(self):
         o = self.operands
@@ -100,4 +101,4 @@ class Product:
         return self.y.view(DTYPES[self.output], shape).cpu()
 
     def are_guards_intact(self):
-        return self.y.is_guarded() and self.workspace.is_guarded()
+        return all(each.is_guarded() for each in (self.y, self.counters, self.partials))

@@ -65,6 +65,14 @@ class ActivationArgs(c.Structure):
     ]
 
 
+class WorkspaceSize(c.Structure):
+    _fields_ = [("counters", c.c_int64), ("partials", c.c_int64)]
+
+
+class Workspace(c.Structure):
+    _fields_ = [("counters", c.c_void_p), ("partials", c.c_void_p), ("size", WorkspaceSize)]
+
+
 class Fp8LinearArgs(c.Structure):
     _fields_ = [
         ("x", c.c_void_p),
@@ -79,8 +87,7 @@ class Fp8LinearArgs(c.Structure):
         ("y", c.c_void_p),
         ("y_element", c.c_int),
         ("y_stride", c.c_int64),
-        ("workspace", c.c_void_p),
-        ("workspace_bytes", c.c_int64),
+        ("workspace", Workspace),
         ("kernel", c.c_int),
     ]
 
@@ -96,8 +103,7 @@ class WeightOnlyArgs(c.Structure):
         ("y", c.c_void_p),
         ("y_element", c.c_int),
         ("y_stride", c.c_int64),
-        ("workspace", c.c_void_p),
-        ("workspace_bytes", c.c_int64),
+        ("workspace", Workspace),
         ("kernel", c.c_int),
     ]
 
@@ -184,8 +190,8 @@ class Library:
         if error is not None:
             raise VerifyError(f"{name}: {error.decode()}")
 
-    def workspace_bytes(self, name, args):
-        return self._function(name, c.c_int64)(c.addressof(args), None)
+    def workspace_size(self, name, args):
+        return self._function(name, WorkspaceSize)(c.addressof(args), None)
 
     def device_info(self):
         info = DeviceInfo()

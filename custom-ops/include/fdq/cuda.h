@@ -66,6 +66,17 @@ struct ActivationArgs {
   int64_t scale_stride;  // a multiple of 4, at least tokens: TMA reads [groups][scale_stride]
 };
 
+// What the blocks of a call exchange through. One workspace serves every call on a stream, whatever the
+// shapes; calls that may overlap need one each.
+struct WorkspaceSize {
+  int64_t counters, partials;  // bytes
+};
+struct Workspace {
+  uint32_t* counters;  // zero before the first call; every call leaves them zero again
+  float* partials;     // anything, 16-byte aligned
+  WorkspaceSize size;
+};
+
 // y = x W^T with e4m3 on both sides: x's scales as ActivationArgs writes them, W's in tiles (with
 // kE4M3Group128) or rows (with kE4M3Token and kE4M3Static). Sums in float32, promoted every 128 of k where
 // scales are of groups.
@@ -81,10 +92,8 @@ struct Fp8LinearArgs {
   const float* bias;  // [n] or null
   void* y;            // [tokens, y_stride]
   ElementType y_element;
-  int64_t y_stride;  // elements
-  void* workspace;  // at least fp8_linear_workspace bytes, 16-byte aligned, zero before the first call; every
-                    // call leaves its counters zero again
-  int64_t workspace_bytes;
+  int64_t y_stride;     // elements
+  Workspace workspace;  // at least of fp8_linear_workspace
   Kernel kernel = Kernel::kAuto;
 };
 
@@ -102,8 +111,7 @@ struct WeightOnlyArgs {
   void* y;
   ElementType y_element;
   int64_t y_stride;
-  void* workspace;  // as above
-  int64_t workspace_bytes;
+  Workspace workspace;  // at least of weight_only_workspace
   Kernel kernel = Kernel::kAuto;
 };
 
@@ -137,7 +145,7 @@ struct DeviceInfo {
 };
 
 // The table of libfdq_cuda.so; a call gets its line here and in api.cc when its kernels exist.
-constexpr uint32_t kApiVersion = 1;
+constexpr uint32_t kApiVersion = 2;
 struct Api {
   uint32_t version;  // kApiVersion
   // The device is that of the calling thread's CUDA context.
@@ -145,9 +153,10 @@ struct Api {
   Error (*quantize_activations)(const ActivationArgs& args, void* stream);
   Error (*repack_weight)(const RepackArgs& args, void* stream);
   Error (*fp8_linear)(const Fp8LinearArgs& args, void* stream);
-  int64_t (*fp8_linear_workspace)(const Fp8LinearArgs& args);  // bytes
+  // Enough for args.tokens and for fewer. No pointer but x is looked at, and of x its alignment.
+  WorkspaceSize (*fp8_linear_workspace)(const Fp8LinearArgs& args);
   Error (*weight_only_linear)(const WeightOnlyArgs& args, void* stream);
-  int64_t (*weight_only_workspace)(const WeightOnlyArgs& args);  // bytes
+  WorkspaceSize (*weight_only_workspace)(const WeightOnlyArgs& args);  // as above
   Error (*quantize_weight)(const QuantizeWeightArgs& args, void* stream);
 };
 
@@ -155,9 +164,9 @@ struct Api {
 Error device_info(DeviceInfo* info);
 Error quantize_activations(const ActivationArgs& args, void* stream);
 Error fp8_linear(const Fp8LinearArgs& args, void* stream);
-int64_t fp8_linear_workspace(const Fp8LinearArgs& args);
+WorkspaceSize fp8_linear_workspace(const Fp8LinearArgs& args);
 Error weight_only_linear(const WeightOnlyArgs& args, void* stream);
-int64_t weight_only_workspace(const WeightOnlyArgs& args);
+WorkspaceSize weight_only_workspace(const WeightOnlyArgs& args);
 Error repack_weight(const RepackArgs& args, void* stream);
 Error quantize_weight(const QuantizeWeightArgs& args, void* stream);
 

@@ -5,6 +5,7 @@
 #include "cpu/number_formats.h"
 #include "cuda/emulator/emulator.h"
 #include "cuda/fp8_linear.cuh"
+#include "cuda_workspace.h"
 #include "linear_support.h"
 
 namespace fdq::test {
@@ -146,13 +147,10 @@ Output run(const Case& c, const Problem& problem) {
   Guarded y(static_cast<size_t>(elements * element_bytes(c.output)));
   std::memset(y.bytes(), kPoison, y.size());
   args.y = y.bytes();
-  const int64_t needed = cuda::fp8_linear_workspace(args);
-  Guarded workspace(static_cast<size_t>(needed > 0 ? needed : 16));
-  std::memset(workspace.bytes(), 0, workspace.size());
-  args.workspace = workspace.bytes();
-  args.workspace_bytes = needed;
+  const CheckedWorkspace workspace(cuda::fp8_linear_workspace(args));
+  args.workspace = workspace.get();
   // Twice: the counters of the workspace must be back at 0.
-  for (int i = 0; i < (needed > 0 ? 2 : 1); ++i) {
+  for (int i = 0; i < (workspace.is_used() ? 2 : 1); ++i) {
     const cuda::Error error = cuda::fp8_linear(args, nullptr);
     CHECK(error == nullptr, "%s", error);
     if (error != nullptr) return {{}, false};
@@ -290,6 +288,18 @@ void test_choice() {
   CHECK(split.splits > 1 && split.splits * split.blocks_per_split >= 56, "all of k is shared out");
 }
 
+void test_workspace() {
+  Fp8LinearArgs args{};
+  args.rule = ActivationRule::kE4M3Token;
+  args.x_stride = 4096;
+  args.y_stride = 2560;
+  args.weight = {WeightFormat::kE4M3, 2560, 4096, 1, 0, nullptr, nullptr, nullptr};
+  for (const int major : {8, 9, 10}) {
+    emu::device() = {major, 0, 132, 227 * 1024};
+    check_workspace_covers_fewer(args, &cuda::fp8_linear_workspace, 600);
+  }
+}
+
 void test_refusals() {
   Guarded memory(4096);
   Fp8LinearArgs good{};
@@ -338,6 +348,7 @@ void test_refusals() {
 int main() {
   using namespace fdq::test;
   test_choice();
+  test_workspace();
   test_refusals();
   test_shapes();
   test_tiles();

@@ -7,6 +7,7 @@
 #include "cuda/emulator/emulator.h"
 #include "cuda/layout.h"
 #include "cuda/weight_only.cuh"
+#include "cuda_workspace.h"
 #include "linear_support.h"
 
 namespace fdq::test {
@@ -149,13 +150,10 @@ Output run(const Case& c, const Problem& problem) {
   Guarded y(static_cast<size_t>(c.tokens * args.y_stride * element_bytes(c.output)));
   std::memset(y.bytes(), kPoison, y.size());
   args.y = y.bytes();
-  const int64_t needed = cuda::weight_only_workspace(args);
-  Guarded workspace(static_cast<size_t>(needed > 0 ? round_up(needed, 16) : 16));
-  std::memset(workspace.bytes(), 0, workspace.size());
-  args.workspace = workspace.bytes();
-  args.workspace_bytes = needed;
+  const CheckedWorkspace workspace(cuda::weight_only_workspace(args));
+  args.workspace = workspace.get();
   // Twice: the counters of the workspace must be back at 0.
-  for (int i = 0; i < (needed > 0 && c.n * c.k < 100000 ? 2 : 1); ++i) {
+  for (int i = 0; i < (workspace.is_used() && c.n * c.k < 100000 ? 2 : 1); ++i) {
     const cuda::Error error = cuda::weight_only_linear(args, nullptr);
     CHECK(error == nullptr, "%s", error);
     if (error != nullptr) return {{}, false};
@@ -320,6 +318,20 @@ void test_choice() {
   }
 }
 
+void test_workspace() {
+  WeightOnlyArgs args{};
+  args.x_element = ElementType::kBFloat16;
+  args.y_stride = 2560;
+  args.weight = {WeightFormat::kInt4, 2560, 4096, 1, 128, nullptr, nullptr, nullptr};
+  for (const int major : {8, 9, 10}) {
+    for (const int64_t x_stride : {4096, 4097}) {
+      emu::device() = {major, 0, 132, 227 * 1024};
+      args.x_stride = x_stride;
+      check_workspace_covers_fewer(args, &cuda::weight_only_workspace, 600);
+    }
+  }
+}
+
 void test_refusals() {
   Guarded memory(4096);
   WeightOnlyArgs good{};
@@ -368,6 +380,7 @@ void test_refusals() {
 int main() {
   using namespace fdq::test;
   test_choice();
+  test_workspace();
   test_refusals();
   test_shapes();
   test_clusters();
