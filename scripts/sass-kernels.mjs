@@ -6,27 +6,29 @@
 export const KERNELS = [
   // The last argument says that rows are aligned.
   {
-    kernel: /^quantize_groups<[12], false, (true|false), true>/,
+    kernel: /^quantize_groups<[012], false, (true|false), true>/,
     contains: ['F2FP.SATFINITE.E4M3', 'LDG.E.128'],
     threads: 256,
   },
-  { kernel: /^quantize_groups<[12], false/, contains: ['F2FP.SATFINITE.E4M3', 'LDG'], threads: 256 },
-  { kernel: /^quantize_groups<[12], true, true, true>/, contains: ['LDG.E.128'], threads: 256 },
+  { kernel: /^quantize_groups<[012], false/, contains: ['F2FP.SATFINITE.E4M3', 'LDG'], threads: 256 },
+  { kernel: /^quantize_groups<[012], true, true, true>/, contains: ['LDG.E.128'], threads: 256 },
   { kernel: /^quantize_groups/, contains: ['LDG'], threads: 256 },
   {
-    kernel: /^quantize_tokens<[12], false, true>/,
+    kernel: /^quantize_tokens<[012], false, true>/,
     contains: ['F2FP.SATFINITE.E4M3', 'LDG.E.128'],
     threads: 256,
     sharedBytes: 32,
   },
   {
-    kernel: /^quantize_tokens<[12], false/,
+    kernel: /^quantize_tokens<[012], false/,
     contains: ['F2FP.SATFINITE.E4M3', 'LDG'],
     threads: 256,
     sharedBytes: 32,
   },
-  { kernel: /^quantize_tokens<[12], true, true>/, contains: ['LDG.E.128'], threads: 256, sharedBytes: 32 },
+  { kernel: /^quantize_tokens<[012], true, true>/, contains: ['LDG.E.128'], threads: 256, sharedBytes: 32 },
   { kernel: /^quantize_tokens/, contains: ['LDG'], threads: 256, sharedBytes: 32 },
+  { kernel: /^convert_rows<[12], true>/, contains: ['LDG.E.128', 'F2FP', 'STG.E.128'], threads: 256 },
+  { kernel: /^convert_rows/, contains: ['LDG', 'F2FP', 'STG.E.128'], threads: 256 },
   { kernel: /^repack_codes/, contains: ['LDG', 'STG.E.128'], threads: 256 },
   // Tokens and rows of a tile, bytes of an output; 0: scales of tiles, 1: of rows.
   ...[

@@ -1,4 +1,4 @@
-// The device of the calling thread.
+// The device of the calling thread, and its memory.
 #include "cuda/device.cuh"
 
 namespace fdq::cuda {
@@ -8,6 +8,11 @@ namespace fdq::cuda {
 Error device_info(DeviceInfo* info) {
   const emu::Device& device = emu::device();
   *info = {device.major, device.minor, device.multiprocessors, device.shared_bytes_per_block};
+  return nullptr;
+}
+
+Error fill_zero(void* memory, int64_t bytes) {
+  memset(memory, 0, static_cast<size_t>(bytes));
   return nullptr;
 }
 
@@ -24,6 +29,12 @@ Error device_info(DeviceInfo* info) {
   read(&info->multiprocessors, cudaDevAttrMultiProcessorCount);
   read(&info->shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return error_text(status);
+}
+
+Error fill_zero(void* memory, int64_t bytes) {
+  const cudaError_t status = cudaMemset(memory, 0, static_cast<size_t>(bytes));
+  // Streams that do not wait for the default one must find the zeros too.
+  return error_text(status == cudaSuccess ? cudaStreamSynchronize(nullptr) : status);
 }
 
 #endif

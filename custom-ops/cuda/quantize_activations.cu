@@ -1,24 +1,23 @@
-// Activations to codes: e4m3 a group of 128 or a token, int8 a token. Bound by memory: 16-byte loads, two of
-// them under way in each lane.
+// Activations to codes: e4m3 a group of 128 or a token, int8 a token. Bound by memory: 16-byte loads, at
+// least two of them under way in each lane.
 #include "cuda/device.cuh"
 #include "cuda/divide.cuh"
 #include "cuda/ptx/convert.cuh"
-#include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/warp.cuh"
+#include "cuda/values.cuh"
 
 namespace fdq::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / ptx::kWarp;
-constexpr int kPerLane = 8;                   // values in 16 bytes
-constexpr int kUnit = kPerLane * ptx::kWarp;  // k of one load of a warp: two groups
-constexpr int kUnroll = 2;                    // loads under way
+constexpr int kUnit = kPerLane * ptx::kWarp;  // k of a step of a warp: two groups
+constexpr int kUnroll = 2;                    // steps under way
 constexpr int kGroupLanes = kTile / kPerLane;
-constexpr int kKept = 4;  // loads of a token that a thread keeps in registers
+constexpr int kKept = 4;  // steps of a token that a thread keeps in registers
 
 struct ActivationJob {
-  const uint16_t* x;
+  const void* x;
   int64_t tokens, k, x_stride;
   uint8_t* codes;
   int64_t code_stride;
@@ -27,43 +26,24 @@ struct ActivationJob {
   float static_scale;
 };
 
-// k .. k + 7 of a row as stored, 0 beyond its end. `Whole`: rows are 16-byte aligned.
-template <bool Whole>
-__device__ __forceinline__ ptx::Quad load_values(const uint16_t* row, int64_t k, int64_t end) {
-  if (Whole && k + kPerLane <= end) return ptx::load_quad(row + k);
-  ptx::Quad q;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t low = k + 2 * i < end ? row[k + 2 * i] : 0;
-    const uint32_t high = k + 2 * i + 1 < end ? row[k + 2 * i + 1] : 0;
-    q.word[i] = low | high << 16;
-  }
-  return q;
-}
-
+// The largest magnitude as bits of the stored format, whose order is that of the numbers.
 template <ElementType T>
-__device__ __forceinline__ float value_of(const ptx::Quad& q, int i) {
-  const uint32_t pair = q.word[i / 2];
-  if (T == ElementType::kBFloat16) return i % 2 == 0 ? ptx::first_bfloat16(pair) : ptx::second_bfloat16(pair);
-  return i % 2 == 0 ? ptx::first_float16(pair) : ptx::second_float16(pair);
-}
-
-// The largest magnitude of 8 values as bits of the stored format, whose order is that of the numbers.
-__device__ __forceinline__ uint32_t largest_bits(const ptx::Quad& q) {
+__device__ __forceinline__ uint32_t largest_bits(const Values<T>& values) {
+  constexpr uint32_t kMagnitude = T == ElementType::kFloat32 ? 0x7fffffffu : 0x7fffu;
   uint32_t largest = 0;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t low = q.word[i] & 0x7fffu, high = q.word[i] >> 16 & 0x7fffu;
-    largest = low > largest ? low : largest;
-    largest = high > largest ? high : largest;
+  for (int i = 0; i < kPerLane; ++i) {
+    const uint32_t magnitude = values.bits(i) & kMagnitude;
+    largest = magnitude > largest ? magnitude : largest;
   }
   return largest;
 }
 
 template <ElementType T, bool Int8>
 __device__ __forceinline__ float scale_of_bits(uint32_t largest) {
-  const float value = T == ElementType::kBFloat16 ? ptx::from_bfloat16(largest)
-                                                  : ptx::from_float16(static_cast<uint16_t>(largest));
+  const float value = T == ElementType::kFloat32    ? bit_cast<float>(largest)
+                      : T == ElementType::kBFloat16 ? ptx::from_bfloat16(largest)
+                                                    : ptx::from_float16(static_cast<uint16_t>(largest));
   const float scale = ptx::divide(value, Int8 ? 127.0f : 448.0f);
   return scale == 0.0f ? 1.0f : scale;
 }
@@ -76,13 +56,13 @@ __device__ __forceinline__ uint32_t to_int8(float quotient) {
 
 // Writes the codes of 8 values; values beyond the row's end are 0 and so are their codes.
 template <ElementType T, bool Int8>
-__device__ __forceinline__ void store_codes(const ptx::Quad& q, const Divider& divide, uint8_t* codes) {
+__device__ __forceinline__ void store_codes(const Values<T>& values, const Divider& divide, uint8_t* codes) {
   uint32_t words[2];
 #pragma unroll
   for (int w = 0; w < 2; ++w) {
     float quotient[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) quotient[i] = divide(value_of<T>(q, 4 * w + i));
+    for (int i = 0; i < 4; ++i) quotient[i] = divide(values[4 * w + i]);
     if (Int8) {
       words[w] = to_int8(quotient[0]) | to_int8(quotient[1]) << 8 | to_int8(quotient[2]) << 16 |
                  to_int8(quotient[3]) << 24;
@@ -100,13 +80,14 @@ __global__ void __launch_bounds__(kThreads) quantize_groups(ActivationJob job) {
   const auto units = static_cast<uint32_t>((job.code_stride + kUnit - 1) / kUnit);
   const uint32_t first = (blockIdx.x * kWarps + static_cast<uint32_t>(ptx::warp())) * kUnroll;
   const int lane = ptx::lane();
-  ptx::Quad q[kUnroll];
+  const auto* x = static_cast<const Stored<T>*>(job.x);
+  Values<T> values[kUnroll];
 #pragma unroll
   for (uint32_t u = 0; u < kUnroll; ++u) {
     const int64_t token = (first + u) / units;
     const int64_t k = static_cast<int64_t>((first + u) % units) * kUnit + lane * kPerLane;
-    q[u] = ptx::Quad{{0, 0, 0, 0}};
-    if (token < job.tokens) q[u] = load_values<Whole>(job.x + token * job.x_stride, k, job.k);
+    values[u] = {};
+    if (token < job.tokens) values[u] = load_values<T, Whole>(x + token * job.x_stride, k, job.k);
   }
 #pragma unroll
   for (uint32_t u = 0; u < kUnroll; ++u) {
@@ -114,13 +95,13 @@ __global__ void __launch_bounds__(kThreads) quantize_groups(ActivationJob job) {
     const int64_t k = static_cast<int64_t>((first + u) % units) * kUnit + lane * kPerLane;
     float scale = job.static_scale;
     if (!Static) {
-      scale = scale_of_bits<T, Int8>(ptx::reduce_max<kGroupLanes>(largest_bits(q[u])));
+      scale = scale_of_bits<T, Int8>(ptx::reduce_max<kGroupLanes>(largest_bits(values[u])));
       if (token < job.tokens && lane % kGroupLanes == 0 && k < job.k) {
         job.scales[k / kTile * job.scale_stride + token] = scale;
       }
     }
     if (token >= job.tokens || k >= job.code_stride) continue;
-    store_codes<T, Int8>(q[u], Divider(scale), job.codes + token * job.code_stride + k);
+    store_codes<T, Int8>(values[u], Divider(scale), job.codes + token * job.code_stride + k);
   }
 }
 
@@ -128,20 +109,20 @@ __global__ void __launch_bounds__(kThreads) quantize_groups(ActivationJob job) {
 template <ElementType T, bool Int8, bool Whole>
 __global__ void __launch_bounds__(kThreads) quantize_tokens(ActivationJob job) {
   const int64_t token = blockIdx.x;
-  const uint16_t* row = job.x + token * job.x_stride;
+  const Stored<T>* row = static_cast<const Stored<T>*>(job.x) + token * job.x_stride;
   const int64_t start = static_cast<int64_t>(threadIdx.x) * kPerLane;
   constexpr int64_t kStep = kThreads * kPerLane;
-  ptx::Quad kept[kKept];
+  Values<T> kept[kKept];
   uint32_t largest = 0;
 #pragma unroll
-  for (int i = 0; i < kKept; ++i) kept[i] = load_values<Whole>(row, start + i * kStep, job.k);
+  for (int i = 0; i < kKept; ++i) kept[i] = load_values<T, Whole>(row, start + i * kStep, job.k);
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
     const uint32_t bits = largest_bits(kept[i]);
     largest = bits > largest ? bits : largest;
   }
   for (int64_t k = start + kKept * kStep; k < job.k; k += kStep) {
-    const uint32_t bits = largest_bits(load_values<Whole>(row, k, job.k));
+    const uint32_t bits = largest_bits(load_values<T, Whole>(row, k, job.k));
     largest = bits > largest ? bits : largest;
   }
   auto* shared = reinterpret_cast<uint32_t*>(shared_memory());
@@ -159,7 +140,7 @@ __global__ void __launch_bounds__(kThreads) quantize_tokens(ActivationJob job) {
     if (k < job.code_stride) store_codes<T, Int8>(kept[i], divide, codes + k);
   }
   for (int64_t k = start + kKept * kStep; k < job.code_stride; k += kStep) {
-    store_codes<T, Int8>(load_values<Whole>(row, k, job.k), divide, codes + k);
+    store_codes<T, Int8>(load_values<T, Whole>(row, k, job.k), divide, codes + k);
   }
 }
 
@@ -185,8 +166,12 @@ Error launch_rule(ActivationRule rule, const ActivationJob& job, void* stream) {
   }
 }
 
+template <ElementType T>
+Error launch_element(bool is_whole, ActivationRule rule, const ActivationJob& job, void* stream) {
+  return is_whole ? launch_rule<T, true>(rule, job, stream) : launch_rule<T, false>(rule, job, stream);
+}
+
 Error check(const ActivationArgs& args) {
-  if (args.element == ElementType::kFloat32) return "float32 activations are not quantized on the device";
   if (args.tokens < 0 || args.k <= 0 || args.x_stride < args.k)
     return "the activations have an impossible shape";
   if (args.code_stride < args.k || args.code_stride % 16 != 0 ||
@@ -206,7 +191,7 @@ Error quantize_activations(const ActivationArgs& args, void* stream) {
   const Error error = check(args);
   if (error != nullptr || args.tokens == 0) return error;
   ActivationJob job{};
-  job.x = static_cast<const uint16_t*>(args.x);
+  job.x = args.x;
   job.tokens = args.tokens;
   job.k = args.k;
   job.x_stride = args.x_stride;
@@ -215,13 +200,16 @@ Error quantize_activations(const ActivationArgs& args, void* stream) {
   job.scales = args.scales;
   job.scale_stride = args.scale_stride;
   job.static_scale = args.static_scale;
-  const bool is_whole = reinterpret_cast<uintptr_t>(args.x) % 16 == 0 && args.x_stride % kPerLane == 0;
-  if (args.element == ElementType::kBFloat16) {
-    return is_whole ? launch_rule<ElementType::kBFloat16, true>(args.rule, job, stream)
-                    : launch_rule<ElementType::kBFloat16, false>(args.rule, job, stream);
+  const int64_t per_quad = args.element == ElementType::kFloat32 ? 4 : 8;
+  const bool is_whole = reinterpret_cast<uintptr_t>(args.x) % 16 == 0 && args.x_stride % per_quad == 0;
+  switch (args.element) {
+    case ElementType::kBFloat16:
+      return launch_element<ElementType::kBFloat16>(is_whole, args.rule, job, stream);
+    case ElementType::kFloat16:
+      return launch_element<ElementType::kFloat16>(is_whole, args.rule, job, stream);
+    default:
+      return launch_element<ElementType::kFloat32>(is_whole, args.rule, job, stream);
   }
-  return is_whole ? launch_rule<ElementType::kFloat16, true>(args.rule, job, stream)
-                  : launch_rule<ElementType::kFloat16, false>(args.rule, job, stream);
 }
 
 }  // namespace fdq::cuda

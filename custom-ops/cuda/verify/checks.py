@@ -8,6 +8,7 @@ import torch
 from kernels import HOPPER, Product
 from library import (
     ActivationArgs,
+    ConvertArgs,
     Element,
     Format,
     Kernel,
@@ -185,7 +186,7 @@ def check_batch_invariance(device, oracle, draw, limits):
 
 def check_activations(device, oracle, draw, limits):
     tokens, k = draw.size(limits.tokens), draw.size(limits.columns)
-    rule, element = draw.choose(list(Rule)), draw.choose([Element.BFLOAT16, Element.FLOAT16])
+    rule, element = draw.choose(list(Rule)), draw.choose(list(Element))
     stride, offset = draw.choose([k, round_up(k, 8) + 8]), draw.below(2)
     code_stride = round_up(k, 16) + 16 * draw.below(3)
     yield f"{tokens} x {k}, {rule.name}, {element.name}, stride {stride}, offset {offset}"
@@ -194,7 +195,7 @@ def check_activations(device, oracle, draw, limits):
     ties = torch.randint(-896, 897, (k,), generator=draw.generator) / 8
     values[0] = torch.where(torch.arange(k) % 128 == 0, torch.tensor(448.0), ties)
     values = values.to(dtype).contiguous()
-    x = Buffer(device.name, (tokens * stride + offset) * 2, fill=0xFF)
+    x = Buffer(device.name, (tokens * stride + offset) * dtype.itemsize, fill=0xFF)
     rows = x.view(dtype, (tokens * stride + offset,))[offset:].view(tokens, stride)
     rows[:, :k] = values.to(device.name)
     is_grouped, is_static = rule == Rule.E4M3_GROUP128, rule in (Rule.E4M3_STATIC, Rule.INT8_STATIC)
@@ -205,7 +206,7 @@ def check_activations(device, oracle, draw, limits):
     device.call(
         "quantize_activations",
         ActivationArgs(
-            *(x.pointer + 2 * offset, element, tokens, k, stride, rule, static),
+            *(x.pointer + dtype.itemsize * offset, element, tokens, k, stride, rule, static),
             *(codes.pointer, code_stride, scales.pointer, scale_stride),
         ),
     )
@@ -226,6 +227,25 @@ def check_activations(device, oracle, draw, limits):
     if not is_static:
         got = scales.view(torch.float32, (groups, scale_stride)).cpu()[:, :tokens]
         _expect_equal("scales", got.contiguous().view(torch.int32), wanted.view(torch.int32))
+    yield 0.0
+
+
+def check_conversion(device, oracle, draw, limits):
+    tokens, k = draw.size(limits.tokens), draw.size(limits.columns)
+    element = draw.choose([Element.BFLOAT16, Element.FLOAT16])
+    x_stride, y_stride = k + draw.below(9), round_up(k, 8) + 8 * draw.below(2)
+    yield f"{tokens} x {k}, {element.name}, strides {x_stride} and {y_stride}"
+    x = Buffer(device.name, tokens * x_stride * 4, fill=0xFF)
+    values = draw.values((tokens, k), torch.float32)
+    x.view(torch.float32, (tokens, x_stride))[:, :k] = values.to(device.name)
+    y = Buffer(device.name, tokens * y_stride * 2)
+    args = ConvertArgs(x.pointer, tokens, k, x_stride, y.pointer, element, y_stride)
+    device.call("convert_activations", args)
+    device.synchronize()
+    expected = torch.zeros((tokens, y_stride), dtype=DTYPES[element])
+    expected[:, :k] = values.to(DTYPES[element])
+    _expect_equal("values", y.view(torch.int16, (tokens, y_stride)).cpu(), expected.view(torch.int16))
+    expect(y.is_guarded(), "memory around the output was written")
     yield 0.0
 
 
@@ -284,6 +304,7 @@ CHECKS = {
     "repack_weight": check_repacking,
     "quantize_weight": check_weights,
     "quantize_activations": check_activations,
+    "convert_activations": check_conversion,
     "fp8_linear": check_fp8_linear,
     "weight_only_linear": check_weight_only_linear,
     "large products": check_large_products,

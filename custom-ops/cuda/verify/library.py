@@ -65,6 +65,18 @@ class ActivationArgs(c.Structure):
     ]
 
 
+class ConvertArgs(c.Structure):
+    _fields_ = [
+        ("x", c.c_void_p),
+        ("tokens", c.c_int64),
+        ("k", c.c_int64),
+        ("x_stride", c.c_int64),
+        ("y", c.c_void_p),
+        ("y_element", c.c_int),
+        ("y_stride", c.c_int64),
+    ]
+
+
 class WorkspaceSize(c.Structure):
     _fields_ = [("counters", c.c_int64), ("partials", c.c_int64)]
 
@@ -143,7 +155,10 @@ class DeviceInfo(c.Structure):
     ]
 
 
-_STRUCTS = (Weight, ActivationArgs, Fp8LinearArgs, WeightOnlyArgs, RepackArgs, QuantizeWeightArgs, DeviceInfo)
+_STRUCTS = (
+    *(Weight, ActivationArgs, ConvertArgs, Fp8LinearArgs, WeightOnlyArgs),
+    *(RepackArgs, QuantizeWeightArgs, DeviceInfo),
+)
 _ALIGNMENT = 64  # of padded k
 _ROWS = 16  # of a panel
 

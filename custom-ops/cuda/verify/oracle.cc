@@ -26,6 +26,7 @@ std::string describe_layout() {
   add("version", fdq::cuda::kApiVersion);
   add("Weight", sizeof(fdq::cuda::Weight));
   add("ActivationArgs", sizeof(fdq::cuda::ActivationArgs));
+  add("ConvertArgs", sizeof(fdq::cuda::ConvertArgs));
   add("Fp8LinearArgs", sizeof(fdq::cuda::Fp8LinearArgs));
   add("WeightOnlyArgs", sizeof(fdq::cuda::WeightOnlyArgs));
   add("RepackArgs", sizeof(fdq::cuda::RepackArgs));
@@ -34,6 +35,7 @@ std::string describe_layout() {
 #define FDQ_FUNCTION(name) add(#name, offsetof(fdq::cuda::Api, name))
   FDQ_FUNCTION(device_info);
   FDQ_FUNCTION(quantize_activations);
+  FDQ_FUNCTION(convert_activations);
   FDQ_FUNCTION(repack_weight);
   FDQ_FUNCTION(fp8_linear);
   FDQ_FUNCTION(fp8_linear_workspace);

@@ -26,7 +26,8 @@ BUILD = HERE.parents[1] / "build-verify"
 LIBRARY = BUILD / "cuda" / "libfdq_cuda.so"
 ORACLE = BUILD / "libfdq_oracle.so"
 CHECK_NAMES = (
-    *("repack_weight", "quantize_weight", "quantize_activations", "fp8_linear", "weight_only_linear"),
+    *("repack_weight", "quantize_weight", "quantize_activations", "convert_activations"),
+    *("fp8_linear", "weight_only_linear"),
     *("large products", "batch invariance"),
 )
 SANITIZERS = ("memcheck", "racecheck", "synccheck")

@@ -1,6 +1,6 @@
 // Plain signatures of the CUDA kernels: no ONNX Runtime types and no CUDA headers. Pointers are to device
 // memory unless said otherwise, `stream` is a cudaStream_t, nothing is allocated and nothing waits, so every
-// call can be captured in a CUDA graph. libfdq_cuda.so exports fdq_cuda_api() and nothing else.
+// call with a stream can be captured in a CUDA graph. libfdq_cuda.so exports fdq_cuda_api() and nothing else.
 #pragma once
 
 #include <cstdint>
@@ -64,6 +64,16 @@ struct ActivationArgs {
   int64_t code_stride;  // bytes, a multiple of 16, at least k
   float* scales;
   int64_t scale_stride;  // a multiple of 4, at least tokens: TMA reads [groups][scale_stride]
+};
+
+// float32 x [tokens, k] rounded to nearest, ties to even; columns from k up to y_stride are 0.
+struct ConvertArgs {
+  const float* x;  // any alignment of an element; fast where rows are 16-byte aligned
+  int64_t tokens, k;
+  int64_t x_stride;       // elements
+  void* y;                // 16-byte aligned
+  ElementType y_element;  // kBFloat16 or kFloat16
+  int64_t y_stride;       // elements, a multiple of 8
 };
 
 // What the blocks of a call exchange through. One workspace serves every call on a stream, whatever the
@@ -149,8 +159,10 @@ constexpr uint32_t kApiVersion = 2;
 struct Api {
   uint32_t version;  // kApiVersion
   // The device is that of the calling thread's CUDA context.
-  Error (*device_info)(DeviceInfo* info);  // a host pointer
+  Error (*device_info)(DeviceInfo* info);           // a host pointer
+  Error (*fill_zero)(void* memory, int64_t bytes);  // for setting up: waits until it is done
   Error (*quantize_activations)(const ActivationArgs& args, void* stream);
+  Error (*convert_activations)(const ConvertArgs& args, void* stream);
   Error (*repack_weight)(const RepackArgs& args, void* stream);
   Error (*fp8_linear)(const Fp8LinearArgs& args, void* stream);
   // Enough for args.tokens and for fewer. No pointer but x is looked at, and of x its alignment.
@@ -162,7 +174,9 @@ struct Api {
 
 // Implemented one file each in custom-ops/cuda.
 Error device_info(DeviceInfo* info);
+Error fill_zero(void* memory, int64_t bytes);
 Error quantize_activations(const ActivationArgs& args, void* stream);
+Error convert_activations(const ConvertArgs& args, void* stream);
 Error fp8_linear(const Fp8LinearArgs& args, void* stream);
 WorkspaceSize fp8_linear_workspace(const Fp8LinearArgs& args);
 Error weight_only_linear(const WeightOnlyArgs& args, void* stream);

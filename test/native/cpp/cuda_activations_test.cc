@@ -22,7 +22,7 @@ struct Case {
 };
 
 // Values by row: plain, zeros, subnormals, huge, ties of both formats, one outlier, both zeros.
-uint16_t draw_value(ElementType element, int64_t row, int64_t k, Random& random) {
+float draw_value(ElementType element, int64_t row, int64_t k, Random& random) {
   float value = random.normal();
   switch (row % 7) {
     case 1:
@@ -47,8 +47,22 @@ uint16_t draw_value(ElementType element, int64_t row, int64_t k, Random& random)
     default:
       break;
   }
-  return element == ElementType::kFloat16 ? emu::float_to_float16(value) : float_to_bfloat16(value);
+  return value;
 }
+
+// Stores the value as `element` and returns what then stands there.
+float store_value(float value, ElementType element, void* target) {
+  if (element == ElementType::kFloat32) {
+    std::memcpy(target, &value, sizeof value);
+    return value;
+  }
+  const bool is_half = element == ElementType::kFloat16;
+  const uint16_t bits = is_half ? emu::float_to_float16(value) : float_to_bfloat16(value);
+  std::memcpy(target, &bits, sizeof bits);
+  return is_half ? float16_to_float(bits) : bfloat16_to_float(bits);
+}
+
+int64_t size_of(ElementType element) { return element == ElementType::kFloat32 ? 4 : 2; }
 
 struct Expected {
   std::vector<uint8_t> codes;
@@ -70,15 +84,14 @@ void quantize_run(const float* x, int64_t count, const Case& c, float static_sca
 void check_case(const Case& c, uint64_t seed) {
   Random random(seed);
   emu::set_seed(seed);
-  Guarded memory(static_cast<size_t>((c.offset + (c.tokens - 1) * c.x_stride + c.k) * 2));
-  auto* x = reinterpret_cast<uint16_t*>(memory.bytes()) + c.offset;
+  const int64_t size = size_of(c.element);
+  Guarded memory(static_cast<size_t>((c.offset + (c.tokens - 1) * c.x_stride + c.k) * size));
+  uint8_t* x = memory.bytes() + c.offset * size;
   std::vector<float> wide(static_cast<size_t>(c.tokens * c.k));
   for (int64_t row = 0; row < c.tokens; ++row) {
     for (int64_t k = 0; k < c.k; ++k) {
-      const uint16_t bits = draw_value(c.element, row, k, random);
-      x[row * c.x_stride + k] = bits;
       wide[static_cast<size_t>(row * c.k + k)] =
-          c.element == ElementType::kFloat16 ? float16_to_float(bits) : bfloat16_to_float(bits);
+          store_value(draw_value(c.element, row, k, random), c.element, x + (row * c.x_stride + k) * size);
     }
   }
   const bool is_grouped = c.rule == ActivationRule::kE4M3Group128;
@@ -130,7 +143,7 @@ void test_shapes() {
                                        ActivationRule::kInt8Static};
   constexpr int64_t kDepths[] = {1, 7, 16, 127, 128, 129, 256, 300, 513, 1024, 2056};
   uint64_t seed = 1;
-  for (const ElementType element : {ElementType::kBFloat16, ElementType::kFloat16}) {
+  for (const ElementType element : {ElementType::kBFloat16, ElementType::kFloat16, ElementType::kFloat32}) {
     for (const ActivationRule rule : kRules) {
       Random random(seed);
       for (const int64_t k : kDepths) {
@@ -142,6 +155,65 @@ void test_shapes() {
     check_case({element, ActivationRule::kE4M3Token, 3, 8192 + 3000, 8192 + 3000, 0}, seed++);
     check_case({element, ActivationRule::kInt8Token, 2, 8192 + 2049, 8192 + 2049, 0}, seed++);
   }
+}
+
+// float32 to 16 bits: bytes, zeros up to the stride and nothing beyond.
+void test_conversion() {
+  uint64_t seed = 1000;
+  for (const ElementType element : {ElementType::kBFloat16, ElementType::kFloat16}) {
+    for (const int64_t k : {1, 7, 8, 9, 64, 300, 2056}) {
+      Random random(++seed);
+      emu::set_seed(seed);
+      const int64_t tokens = 1 + random.below(9), offset = random.below(2);
+      const int64_t x_stride = k + random.below(6), y_stride = round_up(k, 8) + 8 * random.below(2);
+      Guarded memory(static_cast<size_t>((offset + (tokens - 1) * x_stride + k) * 4));
+      Guarded y(static_cast<size_t>(tokens * y_stride * 2));
+      std::memset(y.bytes(), kPoison, y.size());
+      float* x = memory.floats() + offset;
+      for (int64_t i = 0; i < (tokens - 1) * x_stride + k; ++i) {
+        x[i] = draw_value(element, i / x_stride, i % x_stride, random);
+      }
+      const cuda::Error error =
+          cuda::convert_activations({x, tokens, k, x_stride, y.bytes(), element, y_stride}, nullptr);
+      CHECK(error == nullptr, "%s", error);
+      const auto* got = reinterpret_cast<const uint16_t*>(y.bytes());
+      for (int64_t i = 0; i < tokens * y_stride; ++i) {
+        uint32_t expected = 0;  // store_value may write four bytes
+        if (i % y_stride < k) store_value(x[i / y_stride * x_stride + i % y_stride], element, &expected);
+        CHECK(got[i] == expected, "element %ld of rows of %ld: %x, not %x", static_cast<long>(i),
+              static_cast<long>(y_stride), got[i], expected);
+      }
+    }
+  }
+  uint16_t y[16];
+  const float x[8] = {};
+  const auto refuse = [&](const cuda::ConvertArgs& args, const char* text) {
+    const cuda::Error error = cuda::convert_activations(args, nullptr);
+    CHECK(error != nullptr && std::strstr(error, text) != nullptr, "expected '%s', got '%s'", text, error);
+  };
+  auto* rows = reinterpret_cast<uint16_t*>(round_up(reinterpret_cast<int64_t>(y), 16));
+  refuse({x, 1, 8, 4, rows, ElementType::kBFloat16, 8}, "impossible shape");
+  refuse({x, 1, 8, 8, rows, ElementType::kBFloat16, 12}, "multiples of 16");
+  refuse({x, 1, 8, 8, rows + 1, ElementType::kBFloat16, 8}, "multiples of 16");
+  refuse({x, 1, 8, 8, rows, ElementType::kFloat32, 8}, "bfloat16 or float16");
+}
+
+// float32 inputs have all their bits: random ones by random divisors.
+void test_divider_of_floats() {
+  Random random(12);
+  long wrong = 0;
+  constexpr int kCount = 20000000;
+  for (int i = 0; i < kCount; ++i) {
+    const auto draw = [&](uint32_t lowest, uint32_t range) {
+      const auto exponent = lowest + static_cast<uint32_t>(random.below(range));
+      return bits_float(exponent << 23 | (static_cast<uint32_t>(random.next() >> 33) & 0x7fffffu));
+    };
+    const float divisor = draw(40, 170), value = divisor * draw(127 - 19, 30);
+    if (!(value < 3e38f)) continue;
+    const float expected = value / divisor, got = cuda::Divider(divisor)(value);
+    wrong += expected >= 0x1p-20f && expected < 0x1p20f && float_bits(got) != float_bits(expected) ? 1 : 0;
+  }
+  CHECK(wrong == 0, "%ld quotients are wrong", wrong);
 }
 
 // Every bfloat16 magnitude by many divisors, against the division of the CPU.
@@ -178,7 +250,6 @@ void test_refusals() {
   auto* codes = reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<int64_t>(memory), 16));
   constexpr ElementType kB = ElementType::kBFloat16;
   constexpr ActivationRule kG = ActivationRule::kE4M3Group128;
-  refuse({memory, ElementType::kFloat32, 1, 8, 8, kG, 1, codes, 16, scale, 4}, "float32");
   refuse({memory, kB, 1, 8, 8, kG, 1, codes, 8, scale, 4}, "multiples of 16");
   refuse({memory, kB, 1, 8, 8, kG, 1, codes + 1, 16, scale, 4}, "multiples of 16");
   refuse({memory, kB, 5, 8, 8, kG, 1, codes, 16, scale, 4}, "stride");
@@ -194,6 +265,8 @@ void test_refusals() {
 int main() {
   using namespace fdq::test;
   test_divider();
+  test_divider_of_floats();
+  test_conversion();
   test_refusals();
   test_shapes();
   return fdq_test::finish("cuda_activations_test");
