@@ -9,7 +9,8 @@ namespace {
 
 const CustomOp& as_op(const OrtCustomOp* self) { return *static_cast<const CustomOp*>(self); }
 
-// Batches a thread: enough to even out a thread that was preempted; claiming one costs nothing beside its work.
+// Batches a thread: enough to even out a thread that was preempted; claiming one costs nothing beside its
+// work.
 constexpr int64_t kBatchesPerThread = 32;
 
 }  // namespace
@@ -22,14 +23,16 @@ CustomOp::CustomOp(OpSchema schema, const SessionContext* session)
     : OrtCustomOp{}, schema_(std::move(schema)), session_(session) {
   version = kApiVersion;
   GetName = [](const OrtCustomOp* self) { return as_op(self).schema().name; };
-  GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return "CPUExecutionProvider"; };
-  GetInputType = [](const OrtCustomOp* self, size_t index) { return as_op(self).schema().inputs[index].type; };
+  GetExecutionProviderType = [](const OrtCustomOp* self) { return as_op(self).schema().provider; };
+  GetInputType = [](const OrtCustomOp* self, size_t index) {
+    return as_op(self).schema().inputs[index].type;
+  };
   GetInputTypeCount = [](const OrtCustomOp* self) { return as_op(self).schema().inputs.size(); };
   GetInputCharacteristic = [](const OrtCustomOp* self, size_t index) {
     return as_op(self).schema().inputs[index].characteristic;
   };
   GetInputMemoryType = [](const OrtCustomOp*, size_t) { return kMemoryDefault; };
-  GetOutputType = [](const OrtCustomOp*, size_t) { return kFloat; };
+  GetOutputType = [](const OrtCustomOp* self, size_t) { return as_op(self).schema().output; };
   GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
   GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return kRequired; };
   GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
@@ -59,6 +62,14 @@ std::string KernelInfo::get_string(const char* name) const {
   check(api_, api_.KernelInfoGetAttribute_string(info_, name, value.data(), &size));
   value.resize(size - 1);
   return value;
+}
+
+std::string KernelInfo::get_string_or(const char* name, const char* absent) const {
+  size_t size = 0;
+  OrtStatus* status = api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size);
+  if (status == nullptr) return get_string(name);
+  api_.ReleaseStatus(status);
+  return absent;
 }
 
 std::vector<int64_t> KernelInfo::get_ints(const char* name) const {
@@ -104,6 +115,12 @@ ElementTypeId KernelInfo::constant_type(size_t index) const {
   return type;
 }
 
+OrtAllocator* KernelInfo::new_allocator() const {
+  OrtAllocator* allocator = nullptr;
+  check(api_, api_.KernelInfoGetAllocator(info_, kMemoryDefault, &allocator));
+  return allocator;
+}
+
 std::vector<int64_t> tensor_shape(const Api& api, const OrtValue* value) {
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(api, api.GetTensorTypeAndShape(value, &info));
@@ -129,13 +146,20 @@ Tensor KernelContext::input(size_t index) const {
   return {data, tensor_shape(api, value)};
 }
 
-float* KernelContext::output(const std::vector<int64_t>& shape) const {
+void* KernelContext::output_data(const std::vector<int64_t>& shape) const {
   const Api& api = *session_.api;
   OrtValue* value = nullptr;
   check(api, api.KernelContext_GetOutput(context_, 0, shape.data(), shape.size(), &value));
   void* data = nullptr;
   check(api, api.GetTensorMutableData(value, &data));
-  return static_cast<float*>(data);
+  return data;
+}
+
+void* KernelContext::cuda_stream() const {
+  const Api& api = *session_.api;
+  void* stream = nullptr;
+  check(api, api.KernelContext_GetGPUComputeStream(context_, &stream));
+  return stream;
 }
 
 Parallel KernelContext::parallel() const {
@@ -167,7 +191,8 @@ void KernelContext::run_parallel(void* pool, int64_t count, void (*body)(void*, 
                      if (!c->failed.exchange(true)) c->failure = std::current_exception();
                    }
                  },
-                 static_cast<size_t>(count), static_cast<size_t>(std::min(count, threads * kBatchesPerThread)), &call));
+                 static_cast<size_t>(count),
+                 static_cast<size_t>(std::min(count, threads * kBatchesPerThread)), &call));
   if (call.failure) std::rethrow_exception(call.failure);
 }
 

@@ -1,8 +1,9 @@
-// What every op adapter shares: the callbacks ONNX Runtime asks for, typed access to attributes and tensors, and
-// C++ exceptions turned into statuses.
+// What every op adapter shares: the callbacks ONNX Runtime asks for, typed access to attributes and tensors,
+// and C++ exceptions turned into statuses.
 #pragma once
 
 #include <exception>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,12 +12,20 @@
 
 namespace fdq::ort {
 
+class CudaWorkspaces;
+
+constexpr const char* kCpuProvider = "CPUExecutionProvider";
+constexpr const char* kCudaProvider = "CUDAExecutionProvider";
+
 // What the ops of one session share. Outlives the session's kernels.
 struct SessionContext {
   const Api* api = nullptr;
   Isa isa = Isa::kScalar;
   int num_threads = 1;
   KvPool kv_pool{};
+  int64_t max_tokens = 0;  // of a run; kernels on CUDA have no memory for more
+  // Owned by those kernels, so that it goes before the allocator it came from.
+  mutable std::weak_ptr<CudaWorkspaces> cuda_workspaces;
 };
 
 struct OpInput {
@@ -24,10 +33,13 @@ struct OpInput {
   Characteristic characteristic;
 };
 
-// Name and signature of an op; every op of fdq has one float32 output.
+// Name and signature of an op; every op of fdq has one output. ONNX Runtime chooses among ops of one name by
+// provider and types.
 struct OpSchema {
   const char* name;
   std::vector<OpInput> inputs;
+  ElementTypeId output = kFloat;
+  const char* provider = kCpuProvider;
 };
 
 class KernelInfo {
@@ -36,11 +48,15 @@ class KernelInfo {
   int64_t get_int(const char* name) const;
   float get_float(const char* name) const;
   std::string get_string(const char* name) const;
+  std::string get_string_or(const char* name, const char* absent) const;
   std::vector<int64_t> get_ints(const char* name) const;
-  // Data of an input that must be an initializer; null when the optional input is absent.
+  // Data of an input that must be an initializer, on the device the kernel runs on; null when the optional
+  // input is absent.
   const void* constant(size_t index) const;
   std::vector<int64_t> constant_shape(size_t index) const;
   ElementTypeId constant_type(size_t index) const;  // kUndefined when absent
+  // Of the device the kernel runs on; to be released by the caller.
+  OrtAllocator* new_allocator() const;
 
  private:
   const OrtValue* constant_value(size_t index) const;
@@ -59,13 +75,20 @@ struct Tensor {
 
 class KernelContext {
  public:
-  KernelContext(const SessionContext& session, OrtKernelContext* context) : session_(session), context_(context) {}
+  KernelContext(const SessionContext& session, OrtKernelContext* context)
+      : session_(session), context_(context) {}
   Tensor input(size_t index) const;
-  float* output(const std::vector<int64_t>& shape) const;
+  template <typename T = float>
+  T* output(const std::vector<int64_t>& shape) const {
+    return static_cast<T*>(output_data(shape));
+  }
+  // The cudaStream_t of this run; null on the CPU.
+  void* cuda_stream() const;
   // Runs on ONNX Runtime's own intra-op threads, this thread included.
   Parallel parallel() const;
 
  private:
+  void* output_data(const std::vector<int64_t>& shape) const;
   static void run_parallel(void* pool, int64_t count, void (*body)(void*, int64_t), void* context);
   const SessionContext& session_;
   OrtKernelContext* context_;

@@ -79,6 +79,7 @@ constexpr uint32_t kApiVersion = 24;  // newest the official header could be che
   X(62, GetDimensions, OrtStatus*, (const OrtTensorTypeAndShapeInfo*, int64_t*, size_t))                       \
   X(65, GetTensorTypeAndShape, OrtStatus*, (const OrtValue*, OrtTensorTypeAndShapeInfo**))                     \
   X(69, CreateCpuMemoryInfo, OrtStatus*, (AllocatorType, MemoryType, OrtMemoryInfo**))                         \
+  X(75, AllocatorAlloc, OrtStatus*, (OrtAllocator*, size_t, void**))                                           \
   X(76, AllocatorFree, OrtStatus*, (OrtAllocator*, void*))                                                     \
   X(78, GetAllocatorWithDefaultOptions, OrtStatus*, (OrtAllocator**))                                          \
   X(85, KernelInfoGetAttribute_float, OrtStatus*, (const OrtKernelInfo*, const char*, float*))                 \
@@ -100,13 +101,16 @@ constexpr uint32_t kApiVersion = 24;  // newest the official header could be che
   X(125, GetAvailableProviders, OrtStatus*, (char***, int*))                                                   \
   X(126, ReleaseAvailableProviders, OrtStatus*, (char**, int))                                                 \
   X(130, AddSessionConfigEntry, OrtStatus*, (OrtSessionOptions*, const char*, const char*))                    \
+  X(132, ReleaseAllocator, void, (OrtAllocator*))                                                              \
   X(150, AddInitializer, OrtStatus*, (OrtSessionOptions*, const char*, const OrtValue*))                       \
   X(163, KernelInfoGetAttributeArray_int64, OrtStatus*, (const OrtKernelInfo*, const char*, int64_t*, size_t*)) \
+  X(193, KernelContext_GetGPUComputeStream, OrtStatus*, (const OrtKernelContext*, void**))                     \
   X(230, KernelInfo_GetInputCount, OrtStatus*, (const OrtKernelInfo*, size_t*))                                \
   X(249, KernelInfoGetConstantInput_tensor, OrtStatus*, (const OrtKernelInfo*, size_t, int*, const OrtValue**)) \
   X(254, GetBuildInfoString, const char*, ())                                                                  \
   X(274, KernelContext_ParallelFor, OrtStatus*,                                                                \
-    (const OrtKernelContext*, void (*)(void*, size_t), size_t, size_t, void*))
+    (const OrtKernelContext*, void (*)(void*, size_t), size_t, size_t, void*))                                 \
+  X(278, KernelInfoGetAllocator, OrtStatus*, (const OrtKernelInfo*, MemoryType, OrtAllocator**))
 
 struct Api {
 #define FDQ_ORT_MEMBER(slot, name, result, args) result(*name) args;

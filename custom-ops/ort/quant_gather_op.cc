@@ -12,7 +12,8 @@ namespace {
 class QuantGatherKernel {
  public:
   QuantGatherKernel(const SessionContext&, const KernelInfo& info)
-      : weight_(read_weight(info, {1, 2, -1, 3, -1})), rows_(total_rows(weight_.shape)) {
+      : weight_(read_weight(info, {1, 2, -1, 3, -1}, WeightLayout::kPanels)),
+        rows_(total_rows(weight_.shape)) {
     if (is_as_stored(weight_.shape.format)) throw std::invalid_argument("the weight must be quantized");
   }
 

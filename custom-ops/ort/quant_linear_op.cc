@@ -1,29 +1,16 @@
 #include <memory>
-#include <stdexcept>
 
 #include "ort/compute_type.h"
-#include "ort/quant_weight.h"
+#include "ort/quant_linear.h"
 #include "ort/registry.h"
 
 namespace fdq::ort {
 namespace {
 
-LinearActivation read_activation(const KernelInfo& info) {
-  LinearActivation activation{};
-  const std::string name = info.get_string("activation");
-  if (!parse_activation_rule(name, &activation.rule)) {
-    throw std::invalid_argument("unknown activation rule " + name);
-  }
-  activation.scale = info.get_float("activation_scale");
-  const char* wrong = check_activation(activation);
-  if (wrong != nullptr) throw std::invalid_argument(wrong);
-  return activation;
-}
-
 class QuantLinearKernel {
  public:
   QuantLinearKernel(const SessionContext& session, const KernelInfo& info) {
-    const LinearWeight weight = read_weight(info, {1, 2, 3, 4, 5});
+    const LinearWeight weight = read_weight(info, kLinearInputs, WeightLayout::kPanels);
     k_ = weight.shape.k;
     n_ = total_rows(weight.shape);
     plan_.reset(make_linear_plan(weight, read_activation(info), parse_compute(info.get_string("compute")),
@@ -32,9 +19,9 @@ class QuantLinearKernel {
 
   void compute(const KernelContext& context) {
     const Tensor x = context.input(0);
-    if (x.shape.size() != 2 || x.shape[1] != k_) throw std::invalid_argument("x must be [tokens, k]");
-    float* y = context.output({x.shape[0], n_});
-    run_linear(*plan_, x.as<float>(), x.shape[0], y, context.parallel());
+    const int64_t tokens = check_tokens(x, k_);
+    float* y = context.output({tokens, n_});
+    run_linear(*plan_, x.as<float>(), tokens, y, context.parallel());
   }
 
  private:
@@ -49,14 +36,7 @@ class QuantLinearKernel {
 }  // namespace
 
 std::unique_ptr<CustomOp> make_quant_linear_op(const SessionContext* session) {
-  return std::make_unique<Op<QuantLinearKernel>>(OpSchema{"QuantLinear",
-                                                          {{kFloat, kRequired},
-                                                           {kUndefined, kRequired},
-                                                           {kFloat, kOptional},
-                                                           {kFloat, kOptional},
-                                                           {kUndefined, kOptional},
-                                                           {kInt8, kOptional}}},
-                                                 session);
+  return std::make_unique<Op<QuantLinearKernel>>(quant_linear_schema(kCpuProvider, kFloat), session);
 }
 
 }  // namespace fdq::ort

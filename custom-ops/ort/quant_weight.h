@@ -49,6 +49,18 @@ struct WeightInputs {
   int weight, scales, bias, block_scales, zero_points;
 };
 
+// How an op's kernel wants the bytes of a weight to lie: attribute `layout`. On CUDA as fdq/cuda.h says,
+// where one scale a tensor is repeated for every row.
+enum class WeightLayout { kPanels, kCuda };
+
+inline void check_layout(const KernelInfo& info, WeightLayout layout) {
+  const std::string name = info.get_string_or("layout", "panels");
+  if (name != "panels" && name != "cuda") throw std::invalid_argument("unknown layout " + name);
+  if (name == (layout == WeightLayout::kCuda ? "cuda" : "panels")) return;
+  throw std::invalid_argument(name == "cuda" ? "the weight lies as CUDA's kernels read it, not the CPU's"
+                                             : "the weight lies as the CPU's kernels read it, not CUDA's");
+}
+
 inline WeightShape read_weight_shape(const KernelInfo& info) {
   WeightShape shape{};
   const std::string format = info.get_string("format"), block_type = info.get_string("block_type");
@@ -66,8 +78,10 @@ inline WeightShape read_weight_shape(const KernelInfo& info) {
   return shape;
 }
 
-// Throws where an initializer is missing, or its type or size is not what the attributes say.
-inline LinearWeight read_weight(const KernelInfo& info, const WeightInputs& inputs) {
+// Throws where an initializer is missing, or its type or size is not what the attributes say. On CUDA the
+// data are on the device and none are looked at.
+inline LinearWeight read_weight(const KernelInfo& info, const WeightInputs& inputs, WeightLayout layout) {
+  check_layout(info, layout);
   LinearWeight weight{};
   weight.shape = read_weight_shape(info);
   const char* wrong = check_linear_shape(weight.shape);
@@ -102,8 +116,12 @@ inline LinearWeight read_weight(const KernelInfo& info, const WeightInputs& inpu
   if (elements != static_cast<size_t>(linear_weight_elements(weight.shape))) {
     wrong = "the weight's size does not fit rows, k and format";
   }
-  if (wrong == nullptr) wrong = check_scale_sizes(weight.shape, sizes);
-  if (wrong == nullptr) wrong = check_zero_points(weight.zero_points, sizes.zero_points);
+  WeightShape stored = weight.shape;
+  if (layout == WeightLayout::kCuda && stored.group_n == 0) stored.group_n = 1;
+  if (wrong == nullptr) wrong = check_scale_sizes(stored, sizes);
+  if (wrong == nullptr && layout == WeightLayout::kPanels) {
+    wrong = check_zero_points(weight.zero_points, sizes.zero_points);
+  }
   if (wrong != nullptr) throw std::invalid_argument(wrong);
   return weight;
 }

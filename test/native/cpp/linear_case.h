@@ -350,7 +350,7 @@ std::vector<Case> rounded_inputs(const std::vector<int64_t>& rows, int64_t k, Co
   return cases;
 }
 
-std::vector<Case> all_formats(const std::vector<int64_t>& rows, int64_t k, bool bias) {
+inline std::vector<Case> all_formats(const std::vector<int64_t>& rows, int64_t k, bool bias) {
   using F = WeightFormat;
   std::vector<Case> cases;
   const auto append = [&](const std::vector<Case>& more) {
