@@ -156,13 +156,11 @@ CudaLinear::Inputs CudaLinear::prepare(const void* x, int64_t tokens, void* memo
   return inputs;
 }
 
-cuda::Fp8LinearArgs CudaLinear::fp8_args(const Part& part, const Inputs& inputs) const {
-  cuda::Fp8LinearArgs args{};
+// What the arguments of both kernels have.
+template <typename Args>
+Args CudaLinear::product(const Part& part, const Inputs& inputs) const {
+  Args args{};
   args.x = inputs.x;
-  args.x_scales = inputs.scales;
-  args.x_scale_stride = inputs.scale_stride;
-  args.rule = activation_.rule;
-  args.static_scale = activation_.scale;
   args.tokens = inputs.tokens;
   args.x_stride = input_stride_;
   args.weight = part.weight;
@@ -172,16 +170,18 @@ cuda::Fp8LinearArgs CudaLinear::fp8_args(const Part& part, const Inputs& inputs)
   return args;
 }
 
+cuda::Fp8LinearArgs CudaLinear::fp8_args(const Part& part, const Inputs& inputs) const {
+  auto args = product<cuda::Fp8LinearArgs>(part, inputs);
+  args.x_scales = inputs.scales;
+  args.x_scale_stride = inputs.scale_stride;
+  args.rule = activation_.rule;
+  args.static_scale = activation_.scale;
+  return args;
+}
+
 cuda::WeightOnlyArgs CudaLinear::weight_only_args(const Part& part, const Inputs& inputs) const {
-  cuda::WeightOnlyArgs args{};
-  args.x = inputs.x;
+  auto args = product<cuda::WeightOnlyArgs>(part, inputs);
   args.x_element = is_converted_ ? ElementType::kBFloat16 : element_;
-  args.tokens = inputs.tokens;
-  args.x_stride = input_stride_;
-  args.weight = part.weight;
-  args.bias = part.bias;
-  args.y_element = element_;
-  args.y_stride = n_;
   return args;
 }
 

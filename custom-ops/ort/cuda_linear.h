@@ -51,6 +51,8 @@ class CudaLinear {
 
   void add_parts(const LinearWeight& weight);
   Inputs prepare(const void* x, int64_t tokens, void* memory, void* stream) const;
+  template <typename Args>
+  Args product(const Part& part, const Inputs& inputs) const;
   cuda::Fp8LinearArgs fp8_args(const Part& part, const Inputs& inputs) const;
   cuda::WeightOnlyArgs weight_only_args(const Part& part, const Inputs& inputs) const;
   cuda::Error multiply(const Part& part, const Inputs& inputs, void* y, const cuda::Workspace& workspace,

@@ -1,22 +1,20 @@
-import { randomUUID } from 'node:crypto';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ChoiceDelta, TokenLogprob } from '../engine/types.js';
 import { UserError } from '../errors.js';
 import { chatCompletion, openAiFinish } from './chat-response.js';
 import type { ChatChoice, ResponseHead } from './chat-response.js';
 import { ChatStreamSink } from './chat-stream.js';
-import { bodyOf, fingerprintOf, resolveModelName, unixSeconds } from './context.js';
 import type { ServerContext } from './context.js';
 import { TokenNames, toChatLogprobs, toPromptLogprobs } from './logprobs.js';
 import type { PromptLogprobs } from './logprobs.js';
 import { renderPrompt, requireTokens } from './prompts.js';
+import { readGeneration } from './read-generation.js';
 import { Run } from './run.js';
 import type { Job, OutputSink } from './run.js';
 import { resolveLogprobs, resolveMaxTokens, resolveSampling, truncatePrompt } from './sampling.js';
 import { chatSchema } from './schema-chat.js';
 import type { ChatBody } from './schema-chat.js';
-import { parseFields, refuseUnsupported, unknownFields } from './schema-fields.js';
-import { checkStreamFields, checkBestOf, noteUnknownFields, streamUsage } from './stream-fields.js';
+import { streamUsage } from './stream-fields.js';
 
 /** What the answer needs besides the engine's outputs. */
 export interface ChatAnswer {
@@ -120,23 +118,11 @@ export async function handleChat(
   reply: FastifyReply,
   context: ServerContext,
 ): Promise<FastifyReply | Record<string, unknown>> {
-  const raw = bodyOf(request);
-  const model = context.state.requireModel();
-  refuseUnsupported(raw);
-  const body = parseFields(chatSchema, raw);
-  noteUnknownFields(unknownFields(chatSchema, raw), context);
-  const name = resolveModelName(body.model, context);
-  checkStreamFields(body);
-  checkBestOf(body);
+  const { body, model, head } = readGeneration(request, context, chatSchema, 'chatcmpl');
   checkLogprobFields(body);
   const job = await readJob(body, context);
   const answer: ChatAnswer = {
-    head: {
-      id: `chatcmpl-${body.request_id ?? randomUUID().replaceAll('-', '')}`,
-      created: unixSeconds(),
-      model: name,
-      fingerprint: fingerprintOf(model, context),
-    },
+    head,
     names: new TokenNames(model.tokenizer, body.return_tokens_as_token_ids ?? false),
     numChoices: job.params.n,
     wantsLogprobs: body.logprobs === true,
@@ -149,7 +135,7 @@ export async function handleChat(
   const collector = new ChatCollector(answer);
   await run.collect(collector);
   return {
-    ...chatCompletion(answer.head, collector.choices(), run.usage.get()),
+    ...chatCompletion(head, collector.choices(), run.usage.get()),
     ...(collector.promptLogprobs === null ? {} : { prompt_logprobs: collector.promptLogprobs }),
     ...(answer.promptTokenIds === undefined ? {} : { prompt_token_ids: answer.promptTokenIds }),
   };

@@ -1,13 +1,12 @@
-import { randomUUID } from 'node:crypto';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { UserError } from '../errors.js';
 import { CompletionChoices } from './completions-choices.js';
 import { CompletionStreamSink } from './completions-stream.js';
 import { textCompletion } from './completions-response.js';
-import { bodyOf, fingerprintOf, resolveModelName, unixSeconds } from './context.js';
 import type { ServerContext } from './context.js';
 import { TokenNames } from './logprobs.js';
 import { requireTokens } from './prompts.js';
+import { readGeneration } from './read-generation.js';
 import { Run } from './run.js';
 import type { Job } from './run.js';
 import {
@@ -19,9 +18,9 @@ import {
 } from './sampling.js';
 import { completionsSchema, readPrompts } from './schema-completions.js';
 import type { CompletionsBody, Prompt } from './schema-completions.js';
-import { MAX_CHOICES, parseFields, refuseUnsupported, unknownFields } from './schema-fields.js';
+import { MAX_CHOICES } from './schema-fields.js';
 import type { ServedModel } from './state.js';
-import { checkBestOf, checkStreamFields, noteUnknownFields, streamUsage } from './stream-fields.js';
+import { streamUsage } from './stream-fields.js';
 
 /** OpenAI's default of /v1/completions. */
 const DEFAULT_MAX_TOKENS = 16;
@@ -106,23 +105,10 @@ export async function handleCompletions(
   reply: FastifyReply,
   context: ServerContext,
 ): Promise<FastifyReply | Record<string, unknown>> {
-  const raw = bodyOf(request);
-  const model = context.state.requireModel();
-  refuseUnsupported(raw);
-  const body = parseFields(completionsSchema, raw);
-  noteUnknownFields(unknownFields(completionsSchema, raw), context);
-  const name = resolveModelName(body.model, context);
-  checkStreamFields(body);
-  checkBestOf(body);
+  const { body, model, head } = readGeneration(request, context, completionsSchema, 'cmpl');
   const prompts = readPrompts(body.prompt, model.engine.info.vocabSize);
   checkSequences(prompts.length, body.n ?? 1);
   const job = await readJob(body, prompts, context);
-  const head = {
-    id: `cmpl-${body.request_id ?? randomUUID().replaceAll('-', '')}`,
-    created: unixSeconds(),
-    model: name,
-    fingerprint: fingerprintOf(model, context),
-  };
   const choices = new CompletionChoices({
     job,
     names: new TokenNames(model.tokenizer, body.return_tokens_as_token_ids ?? false),

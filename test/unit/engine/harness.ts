@@ -11,31 +11,12 @@ import type {
   TextStreamFactory,
   TokenLogprob,
 } from '../../../src/engine/types.js';
+import { GREEDY } from '../../../src/bench/greedy.js';
 import { FakeRunner, type FakeRunnerOptions } from '../../helpers/fake-runner.js';
 
 export const EOS = 0;
 
-const PARAMS: SamplingParams = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: new Map(),
-  allowedTokenIds: [],
-  badWords: [],
-  maxTokens: 8,
-  minTokens: 0,
-  stop: [],
-  stopTokenIds: [],
-  includeStopStrInOutput: false,
-  ignoreEos: true,
-  n: 1,
-  skipSpecialTokens: true,
-  spacesBetweenSpecialTokens: true,
-};
+const PARAMS: SamplingParams = { ...GREEDY, maxTokens: 8, ignoreEos: true };
 
 export function params(changes: Partial<SamplingParams> = {}): SamplingParams {
   return { ...PARAMS, ...changes };
