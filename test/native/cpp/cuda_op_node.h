@@ -44,7 +44,7 @@ class DeviceMemory {
   void* copy(const void* data, size_t bytes) {
     void* piece = take(static_cast<int64_t>(bytes));
     open();
-    std::memcpy(piece, data, bytes);
+    if (bytes > 0) std::memcpy(piece, data, bytes);
     close();
     return piece;
   }
