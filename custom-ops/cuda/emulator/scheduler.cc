@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <numeric>
 #include <set>
 
@@ -20,6 +21,7 @@ constexpr uint64_t kResidentClusters = 3;
 uint64_t g_seed = 1;
 Device g_device;
 Machine* g_machine = nullptr;
+std::mutex g_mutex;  // there is one machine: grids of other threads wait for it
 
 int64_t mapped_bytes(int64_t shared_bytes) { return (shared_bytes + kPage - 1) / kPage * kPage; }
 
@@ -296,6 +298,7 @@ void run_grid(const Grid& grid, const std::function<void()>& kernel) {
     throw Fault(std::to_string(grid.shared_bytes) + " bytes of shared memory are more than a block may have");
   }
   if (blocks == 0) throw Fault("a grid of no blocks");
+  const std::lock_guard<std::mutex> lock(g_mutex);
   Machine m;
   m.grid = grid;
   m.kernel = &kernel;
