@@ -22,7 +22,7 @@ import { checkTools } from './native-tools.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const requirements = path.join(root, 'scripts', 'cuda-provider.txt');
-const source = path.join(root, 'custom-ops', 'cuda', 'provider-check');
+const source = path.join(root, 'custom-ops');
 const build = path.join(root, 'custom-ops', 'build-cuda', 'provider-check');
 const wheel = path.join(root, 'custom-ops', 'build-cuda', 'provider');
 const LIBRARIES = ['libonnxruntime_providers_cuda.so', 'libonnxruntime_providers_shared.so'];
@@ -157,11 +157,16 @@ function main() {
   writeStubs(stubs);
   const library = placeTogether(onnxruntime, path.join(build, 'onnxruntime'));
   const problem = 'Building the provider check failed.';
-  run('cmake', ['-S', source, '-B', build, `-DFDQ_STUBS=${stubs}`, `-DFDQ_CUDA_INCLUDE=${include}`], problem);
-  run('cmake', ['--build', build, '--parallel', '2'], problem);
+  const settings = ['-DFDQ_TESTS=ON', `-DFDQ_PROVIDER_STUBS=${stubs}`, `-DFDQ_CUDA_INCLUDE=${include}`];
+  run('cmake', ['-S', source, '-B', build, ...settings], problem);
+  const targets = ['provider_check', 'fdq_cuda_emulated_library'];
+  run('cmake', ['--build', build, '--parallel', '2', '--target', ...targets], problem);
   const scratch = mkdtempSync(path.join(tmpdir(), 'fdq-provider-'));
   try {
-    return spawnSync(path.join(build, 'provider_check'), [library, scratch], { stdio: 'inherit' }).status ?? 1;
+    const kernels = path.join(build, 'libfdq_cuda_emulated_library.so');
+    const environment = { ...process.env, FDQ_CUDA_LIBRARY: kernels };
+    const program = path.join(build, 'cuda', 'provider-check', 'provider_check');
+    return spawnSync(program, [library, scratch], { stdio: 'inherit', env: environment }).status ?? 1;
   } finally {
     rmSync(scratch, { recursive: true });
   }

@@ -9,7 +9,6 @@ namespace {
 constexpr int64_t kRows = 4096, kColumns = 256;
 constexpr unsigned char kInFile = 0x11, kInHost = 0x22, kInDevice = 0x33;
 constexpr const char* kFile = "weights.bin";
-constexpr const char* kFolderEntry = "session.model_external_initializers_file_folder_path";
 
 struct Format {
   ElementTypeId type;

@@ -12,7 +12,7 @@ Model chain(ElementTypeId type, size_t length = 1) {
   model.initializer("w", kInt8, {4, 4}, std::string(16, '\1'));
   std::string from = "x";
   for (size_t i = 0; i < length; ++i) {
-    const std::string to = i + 1 == length ? "y" : "h" + std::to_string(i);
+    const std::string to = i + 1 == length ? "y" : std::string("h").append(std::to_string(i));
     model.node({"Probe", {from, "w"}, {to}, "fdq", {}});
     from = to;
   }

@@ -19,6 +19,8 @@ namespace fdq::provider_check {
 
 constexpr const char* kCpu = "CPUExecutionProvider";
 constexpr const char* kCuda = "CUDAExecutionProvider";
+// Session entry: where the files of external initializers are.
+constexpr const char* kFolderEntry = "session.model_external_initializers_file_folder_path";
 
 class Failure : public std::runtime_error {
  public:

@@ -1,5 +1,5 @@
 // Checks what fdq relies on of ONNX Runtime's CUDA execution provider, on a CUDA runtime without a GPU.
-//   provider_check <libonnxruntime> <folder for files>
+//   FDQ_CUDA_LIBRARY=<emulated kernels> provider_check <libonnxruntime> <folder for files>
 #include <cstdio>
 
 #include "harness.h"
@@ -20,8 +20,8 @@ void run_one(const Check& one) {
 
 int run_all() {
   int failures = 0;
-  for (const auto& group :
-       {schema_checks(), initializer_checks(), run_checks(), graph_checks(), placement_checks()}) {
+  for (const auto& group : {schema_checks(), initializer_checks(), run_checks(), graph_checks(),
+                            placement_checks(), adapter_checks()}) {
     for (const Check& one : group) {
       try {
         run_one(one);
