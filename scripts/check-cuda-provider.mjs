@@ -58,7 +58,13 @@ function installProvider() {
   rmSync(part, { recursive: true, force: true });
   mkdirSync(part, { recursive: true });
   const platform = ['--python-version', '3.12', '--platform', 'manylinux_2_28_x86_64'];
-  const options = ['--quiet', '--disable-pip-version-check', '--no-cache-dir', '--no-deps', '--require-hashes'];
+  const options = [
+    '--quiet',
+    '--disable-pip-version-check',
+    '--no-cache-dir',
+    '--no-deps',
+    '--require-hashes',
+  ];
   run(
     'python3',
     [
@@ -110,8 +116,7 @@ export function stubSource(library, symbols) {
   const body = (symbol) => {
     if (isRuntime)
       return `() { std::fputs("the fake CUDA runtime has no ${symbol}\\n", stderr); return 801; }`;
-    if (/Create/.test(symbol))
-      return '(void** handle) { static char made; *handle = &made; return 0; }';
+    if (/Create/.test(symbol)) return '(void** handle) { static char made; *handle = &made; return 0; }';
     return '() { return 0; }';
   };
   const functions = symbols.map((symbol) => `__attribute__((weak)) int ${symbol}${body(symbol)}\n`);
@@ -127,7 +132,8 @@ function writeStubs(folder) {
   const symbols = run('nm', ['-D', '--undefined-only', provider], problem);
   for (const [library, names] of fakeLibraries(needed, symbols)) {
     writeFileSync(path.join(folder, `${library}.cc`), stubSource(library, names));
-    if (library !== 'libcuda.so.1') writeFileSync(path.join(folder, `${library}.map`), `${library} { *; };\n`);
+    if (library !== 'libcuda.so.1')
+      writeFileSync(path.join(folder, `${library}.map`), `${library} { *; };\n`);
   }
 }
 

@@ -70,6 +70,18 @@ void keeps_a_stream() {
   expect_same(streams_of_concurrent_runs(session, probe).size(), 2, "streams of two concurrent runs");
 }
 
+// What a kernel keeps for each stream grows with the threads that ever ran the session.
+void ends_a_threads_stream() {
+  Probe probe(kCuda, {{}}, kFloat);
+  const Session session(one_node(), {.ops = {&probe}});
+  std::thread([&] { session.run_row(); }).join();
+  char destroyed[40];
+  snprintf(destroyed, sizeof destroyed, "cudaStreamDestroy %p", probe.stream);
+  fake_cuda_reset();
+  session.run_row();
+  expect_contains(fake_cuda_log(), destroyed, "the log of the next thread's run");
+}
+
 void takes_the_callers_stream() {
   const OwnStream stream = make_stream();
   Probe probe(kCuda, {{}}, kFloat);
@@ -193,6 +205,7 @@ void sets_the_device_before_kernels() {
 std::vector<Check> run_checks() {
   return {
       {"runs of one thread share a stream, concurrent runs do not", keeps_a_stream},
+      {"the stream of a thread that has ended is destroyed by the next run", ends_a_threads_stream},
       {"user_compute_stream is the stream of every run", takes_the_callers_stream},
       {"allocators of a kernel give device, pinned and host memory, and say when full",
        allocates_for_kernels},
