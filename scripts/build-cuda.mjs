@@ -6,19 +6,21 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
-import { findToolkit } from './cuda-toolkit.mjs';
+import { findToolkit, tryToolkit } from './cuda-toolkit.mjs';
 import { checkTools } from './native-tools.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const source = path.join(root, 'custom-ops', 'cuda');
 
-/** Runs cmake; its output is shown only when it fails. */
-function cmake(args) {
+/** Runs cmake and returns what it printed; `explain` may know a reason that is shorter than that. */
+function cmake(args, explain) {
   const { status, error, stdout, stderr } = spawnSync('cmake', args, {
     encoding: 'utf8',
     maxBuffer: 1 << 28,
   });
-  if (status === 0) return;
+  if (status === 0) return stdout;
+  const reason = explain();
+  if (reason !== undefined) throw new Error(reason);
   process.stderr.write(`${stdout ?? ''}${stderr ?? ''}`);
   throw new Error(`Building the CUDA kernels failed (${error?.message ?? `exit code ${status}`}).`);
 }
@@ -36,21 +38,30 @@ function main(args) {
   if (unknown !== undefined) throw new Error(`Expected --all but received ${unknown}.`);
   checkTools();
   const started = performance.now();
-  const { bin, flags } = findToolkit();
+  const toolkit = findToolkit();
+  const { bin, flags, version, isPinned } = toolkit;
+  const explain = () => tryToolkit(toolkit);
   const all = args.includes('--all');
   const build = path.join(root, 'custom-ops', 'build-cuda', all ? 'all' : 'sm_90a');
   removeForeignCache(build);
-  cmake([
-    ...['-S', source, '-B', build, `-DFDQ_CUDA_ALL=${all ? 'ON' : 'OFF'}`],
-    ...[`-DFDQ_NVCC=${path.join(bin, 'nvcc')}`, `-DFDQ_NVCC_FLAGS=${flags.join(';')}`],
-  ]);
-  cmake(['--build', build, '--parallel', String(availableParallelism())]);
+  const configured = cmake(
+    [
+      ...['-S', source, '-B', build, `-DFDQ_CUDA_ALL=${all ? 'ON' : 'OFF'}`],
+      ...[`-DFDQ_NVCC=${path.join(bin, 'nvcc')}`, `-DFDQ_NVCC_FLAGS=${flags.join(';')}`],
+      // Another compiler may warn of more.
+      `-DFDQ_CUDA_STRICT=${isPinned ? 'ON' : 'OFF'}`,
+    ],
+    explain,
+  );
+  for (const [, leftOut] of configured.matchAll(/^-- (Left out .*)$/gm)) console.error(leftOut);
+  cmake(['--build', build, '--parallel', String(availableParallelism())], explain);
   const target = path.join(root, 'custom-ops', 'build', 'Release', 'libfdq_cuda.so');
   mkdirSync(path.dirname(target), { recursive: true });
   // A process may have the old one open: it keeps that file, and the next one gets the new.
   rmSync(target, { force: true });
   copyFileSync(path.join(build, 'libfdq_cuda.so'), target);
-  console.error(`Built libfdq_cuda.so in ${((performance.now() - started) / 1000).toFixed(1)} s.`);
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  console.error(`Built libfdq_cuda.so with CUDA ${version.join('.')} in ${seconds} s.`);
 }
 
 try {
