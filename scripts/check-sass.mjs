@@ -2,6 +2,7 @@
 // spilled registers. Prints a table of registers, shared memory, occupancy (calculated for sm_90) and instructions.
 //   --json    the same as JSON
 import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
@@ -20,14 +21,36 @@ const SM_90 = {
   reservedBytesOfBlock: 1024,
 };
 
+/** The oldest release whose ptxas makes the instructions of the table. */
+const TABLE_RELEASE = [12, 8];
+
 function run(program, args, input) {
   const { status, error, stdout, stderr } = spawnSync(program, args, {
     encoding: 'utf8',
     input,
     maxBuffer: 1 << 30,
   });
+  if (error?.code === 'ENOENT') {
+    const from = program === 'c++filt' ? "your system's binutils" : 'the CUDA toolkit';
+    throw new Error(`Expected ${program}, which is part of ${from}, but it is not there.`);
+  }
   if (status !== 0) throw new Error(`${program} failed: ${error?.message ?? stderr}`);
   return stdout;
+}
+
+/** What to know of problems where an old compiler made the library; `build` has what CMake wrote beside it. */
+function noteOldCompiler(build) {
+  const file = path.join(build, 'compiler.txt');
+  const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
+  const [release, major, minor] = /release (\d+)\.(\d+)/.exec(text) ?? [];
+  if (release === undefined) return [];
+  const isOld =
+    Number(major) < TABLE_RELEASE[0] ||
+    (Number(major) === TABLE_RELEASE[0] && Number(minor) < TABLE_RELEASE[1]);
+  if (!isOld) return [];
+  return [
+    `The library was compiled by CUDA ${major}.${minor}: CUDA ${TABLE_RELEASE.join('.')} and later make these instructions.`,
+  ];
 }
 
 /** Text of `cuobjdump -sass` → counts of instructions by kernel. */
@@ -150,8 +173,12 @@ function toMarkdown(rows) {
 function main(args) {
   const unknown = args.find((arg) => arg !== '--json');
   if (unknown !== undefined) throw new Error(`Expected --json but received ${unknown}.`);
+  const build = path.join(root, 'custom-ops', 'build-cuda', 'sm_90a');
+  const library = path.join(build, 'libfdq_cuda.so');
+  if (!existsSync(library)) {
+    throw new Error(`Expected ${library} but it is not there: run npm run build:cuda first.`);
+  }
   const { bin } = findToolkit();
-  const library = path.join(root, 'custom-ops', 'build-cuda', 'sm_90a', 'libfdq_cuda.so');
   const cuobjdump = path.join(bin, 'cuobjdump');
   const instructions = countInstructions(run(cuobjdump, ['-sass', library]));
   const resources = readResources(run(cuobjdump, ['-res-usage', library]));
@@ -162,7 +189,7 @@ function main(args) {
   const { rows, problems } = judge(names, instructions, resources, KERNELS);
   rows.sort((a, b) => a.name.localeCompare(b.name));
   console.log(args.includes('--json') ? JSON.stringify(rows, null, 2) : toMarkdown(rows));
-  if (problems.length > 0) throw new Error(problems.join('\n'));
+  if (problems.length > 0) throw new Error([...problems, ...noteOldCompiler(build)].join('\n'));
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
