@@ -1,3 +1,6 @@
+/** What has to be reached: TFLOPS (in no more than bfloat16's time), or a share of the bandwidth. */
+export type Bar = readonly ['TFLOPS' | 'bandwidth', number];
+
 /** What the page shows of one measured case, as run.py writes it. */
 export interface BenchRow {
   readonly case: string;
@@ -9,7 +12,8 @@ export interface BenchRow {
   readonly bfloat16Microseconds?: number;
   readonly scaledMmMicroseconds?: number;
   readonly scaledMmError?: string;
-  readonly bar?: readonly [string, number];
+  readonly bfloat16Error?: string;
+  readonly bar?: Bar;
   readonly isMet?: boolean;
   readonly isLeftOut?: boolean;
   readonly error?: string;
@@ -25,8 +29,15 @@ export interface Device {
 export interface CheckRow {
   readonly name: string;
   readonly cases: number;
+  readonly leftOut?: number;
   readonly failures: readonly unknown[];
   readonly worst_rms: number;
+}
+
+export interface SanitizerRun {
+  readonly tool: string;
+  readonly check: string;
+  readonly status: string;
 }
 
 export interface SassRow {
@@ -41,6 +52,8 @@ export interface SassRow {
 
 export function render(results: {
   readonly benches: readonly { readonly device: Device; readonly rows: readonly BenchRow[] }[];
-  readonly checks: readonly { readonly device: Device; readonly checks: readonly CheckRow[] }[];
+  readonly checks: readonly { readonly device: Device | null; readonly checks: readonly CheckRow[] }[];
+  readonly sanitized: readonly { readonly runs: readonly SanitizerRun[] }[];
+  readonly cases: readonly { readonly case: string; readonly bar: Bar | null }[];
   readonly sass: readonly SassRow[];
 }): string;

@@ -2,11 +2,12 @@
 
 A case runs over enough copies of its operands that none is left in the L2 cache when its turn comes again. The calls
 are captured in a CUDA graph, which shows that they can be, and leaves the host out; what counts is the median of
-replays between events.
+replays between events. Results are kept after every measurement; a case that does not end takes its process along.
 """
 
+import os
 import statistics
-import time
+import threading
 
 import torch
 
@@ -25,7 +26,6 @@ from library import (
     scale_count,
 )
 from operands import Buffer
-from shapes import CASES
 
 # (bytes a second, e4m3 and bfloat16 operations a second), dense, by the vendor's datasheets of the SXM parts.
 LIMITS = {"H200": (4.8e12, 1979e12, 989e12), "H100": (3.35e12, 1979e12, 989e12)}
@@ -33,6 +33,7 @@ COLD_CACHES = 4  # times the L2 cache that the copies fill
 MOST_COPIES = 64
 LEAST_CALLS = 20
 REPLAYS = 9
+HANGING_SECONDS = 60  # of one case
 
 
 class Operands:
@@ -174,7 +175,11 @@ def _bfloat16_microseconds(case):
 
 
 def _scaled_mm_microseconds(case):
-    """PyTorch's product of e4m3 with the same scales; raises RuntimeError or ValueError where it has none."""
+    """
+    PyTorch's product of e4m3 with the same scales, without fast accumulation: [m, k] and [k, n] by columns, with
+    scales [m, 1] and [1, n], or [m, k / 128] and [k / 128, n / 128], both of these by columns. Raises RuntimeError or
+    ValueError where it has none (scales of tiles need CUDA 12.9 and Hopper).
+    """
     is_block = case.kind == "block fp8"
     groups, rows = ceil_div(case.k, 128), ceil_div(case.n, 128)
 
@@ -192,26 +197,48 @@ def _scaled_mm_microseconds(case):
     return _microseconds([make() for _ in range(_copies(case.n * case.k + case.tokens * case.k))])
 
 
-def _measure(device, case, limits):
+def _measure_own(device, case, limits):
     make = {"activations": _activation_calls, "weights": _weight_calls}.get(case.kind, _product_calls)
     calls, moved, operations = make(device, case)
     time_us = _microseconds(calls)
-    del calls
-    row = {"case": case.describe(), "kind": case.kind, "tokens": case.tokens, "n": case.n, "k": case.k}
-    row |= {"microseconds": time_us, "gigabytesPerSecond": moved / time_us / 1e3}
+    row = {"microseconds": time_us, "gigabytesPerSecond": moved / time_us / 1e3}
     row["teraflops"] = operations / time_us / 1e6
     if limits is not None:
         bandwidth, fp8, bfloat16 = limits
         row["bandwidthShare"] = moved / (time_us * 1e-6) / bandwidth
         row["computeShare"] = operations / (time_us * 1e-6) / (fp8 if "fp8" in case.kind else bfloat16)
-    if operations > 0:
-        row["bfloat16Microseconds"] = _bfloat16_microseconds(case)
+    return row
+
+
+def _measure(device, case, limits, results):
+    """One after the other, each on its own: what one cannot do is no reason to lose the others."""
+    row = {"case": case.describe(), "kind": case.kind, "tokens": case.tokens, "n": case.n, "k": case.k}
+    measurements = [("error", lambda: _measure_own(device, case, limits))]
+    if case.n > 0 and case.kind != "weights":
+        measurements.append(("bfloat16Error", lambda: {"bfloat16Microseconds": _bfloat16_microseconds(case)}))
     if "fp8" in case.kind:
+        measurements.append(("scaledMmError", lambda: {"scaledMmMicroseconds": _scaled_mm_microseconds(case)}))
+    for name, measurement in measurements:
         try:
-            row["scaledMmMicroseconds"] = _scaled_mm_microseconds(case)
-        except (RuntimeError, ValueError) as error:
-            row["scaledMmError"] = str(error).split("\n", maxsplit=1)[0]
-    return row | _judge(case, row)
+            row |= measurement()
+        except (VerifyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            row[name] = str(error).split("\n", maxsplit=1)[0]
+            if _is_device_lost():
+                return row, True
+        row |= _judge(case, row)
+        results.update(row)
+        torch.cuda.empty_cache()
+    return row, False
+
+
+def _is_device_lost():
+    """After some errors no further call of the process succeeds."""
+    try:
+        torch.cuda.synchronize()
+        torch.zeros(1, device="cuda").cpu()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _judge(case, row):
@@ -220,48 +247,46 @@ def _judge(case, row):
     if bar is None:
         return {}
     kind, least = bar
-    reached = row["teraflops"] if kind == "TFLOPS" else row.get("bandwidthShare")
+    reached = row.get("teraflops" if kind == "TFLOPS" else "bandwidthShare")
     if reached is None:
         return {"bar": bar}
-    is_met = reached >= least
-    if kind == "TFLOPS":
-        is_met = is_met and row["microseconds"] <= row["bfloat16Microseconds"]
-    return {"bar": bar, "isMet": is_met}
+    if reached < least or kind == "bandwidth":
+        return {"bar": bar, "isMet": reached >= least}
+    if "bfloat16Microseconds" not in row:
+        return {"bar": bar}
+    return {"bar": bar, "isMet": row["microseconds"] <= row["bfloat16Microseconds"]}
 
 
-def measure(device, only, seconds):
+def measure(device, cases, results, clock):
+    """Measures the cases that have no row yet. Returns whether the device was lost: a new process has to go on."""
     limits = _limits(torch.cuda.get_device_name())
-    started, rows = time.monotonic(), []
-    for case in CASES:
-        if only is not None and only not in case.describe():
+    for case in cases:
+        if results.has(case):
             continue
-        if time.monotonic() - started > seconds:
-            print(f"{case.describe()}: left out, {seconds:.0f} s are over", flush=True)
-            rows.append({"case": case.describe(), "isLeftOut": True})
-            continue
-        try:
-            rows.append(_measure(device, case, limits))
-        except (VerifyError, RuntimeError) as error:
-            rows.append({"case": case.describe(), "error": str(error).split("\n", maxsplit=1)[0]})
-        print(_line(rows[-1]), flush=True)
-        torch.cuda.empty_cache()
-    return rows
+        if clock.left() <= 0:
+            break
+        results.begin(case)
+        watch = threading.Timer(HANGING_SECONDS, _report_hanging, (case.describe(),))
+        watch.daemon = True
+        watch.start()
+        row, is_lost = _measure(device, case, limits, results)
+        watch.cancel()
+        results.finish(row)
+        print(_line(row), flush=True)
+        if is_lost:
+            return True
+    return False
+
+
+def _report_hanging(name):
+    """A kernel that does not end cannot be stopped from within its process."""
+    print(f"{name}: no end after {HANGING_SECONDS} s", flush=True)
+    os._exit(1)
 
 
 def _line(row):
     if "error" in row:
         return f"{row['case']}: {row['error']}"
-    return f"{row['case']}: {row['microseconds']:.1f} us, {row['gigabytesPerSecond']:.0f} GB/s, {row['teraflops']:.0f} TFLOPS"
+    speeds = f"{row['gigabytesPerSecond']:.0f} GB/s, {row['teraflops']:.0f} TFLOPS"
+    return f"{row['case']}: {row['microseconds']:.1f} us, {speeds}"
 
-
-def to_markdown(result):
-    """The rows as a table; scripts/gpu-report.mjs writes the one of the documentation."""
-    lines = ["| case | us | GB/s | TFLOPS | bar met |", "| --- | --- | --- | --- | --- |"]
-    for row in result["rows"]:
-        if "microseconds" not in row:
-            lines.append(f"| {row['case']} | {row.get('error', 'left out')} | | | |")
-            continue
-        met = {True: "yes", False: "no"}.get(row.get("isMet"), "")
-        numbers = f"{row['microseconds']:.1f} | {row['gigabytesPerSecond']:.0f} | {row['teraflops']:.0f}"
-        lines.append(f"| {row['case']} | {numbers} | {met} |")
-    return "\n".join(lines)

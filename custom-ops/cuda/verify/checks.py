@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+from dataclasses import dataclass
 
 import torch
 
@@ -39,7 +41,8 @@ NARROW_TERMS = 33  # 32 and what was summed before
 # Of the root mean square, where the bound of each element is far from what random errors add up to.
 NARROW_RMS = 3e-3
 WIDE_RMS = 2e-5
-HANGING_SECONDS = 90
+HANGING_EXIT = 6
+MOST_FAILURES = 8  # of a check: more tell nothing new
 MOST_LARGE = 12  # cases of large products
 FEW_TOKENS = 32  # that every streaming kernel takes
 
@@ -323,38 +326,61 @@ SMALL = Limits(70, 300, 700, [(140, 400, 200), (260, 390, 70)])
 FULL = Limits(300, 4500, 4500, [(2100, 4200, 1100), (4097, 7168, 520), (1000, 24570, 390), (8192, 2112, 264)])
 
 
-def _run_case(name, device, oracle, seed, limits):
+@dataclass(frozen=True)
+class Plan:
+    """`cases` at most, from seeds of their own; none starts after `seconds`, none takes longer than `patience`."""
+
+    cases: int
+    seed: int
+    seconds: float
+    patience: float
+
+
+def _run_case(name, device, oracle, seed, limits, patience):
     """(description, error or None, error's root mean square)"""
     case = CHECKS[name](device, oracle, Draw(seed), limits)
     description = next(case)
-    watch = threading.Timer(HANGING_SECONDS, _report_hanging, (name, description, seed))
+    watch = threading.Timer(patience, _report_hanging, (name, description, seed, patience))
     watch.daemon = True
     if not device.is_emulated:
         watch.start()
     try:
         return description, None, next(case)
-    except (Failure, VerifyError) as error:
+    except (Failure, VerifyError, RuntimeError) as error:
         return description, error, 0.0
     finally:
         watch.cancel()
 
 
-def _report_hanging(name, description, seed):
+def _report_hanging(name, description, seed, patience):
     """A kernel that does not end cannot be stopped from within its process."""
-    print(f"{name}, {description} (seed {seed}): no end after {HANGING_SECONDS} s", flush=True)
-    os._exit(1)
+    print(f"{name}, {description} (seed {seed}): no end after {patience:.0f} s", flush=True)
+    os._exit(HANGING_EXIT)
 
 
-def run_checks(device, oracle, name, count, seed, limits):
-    """Runs `count` random cases; every case has a seed of its own, printed where it fails."""
-    failures, worst = [], 0.0
-    cases = min(count, MOST_LARGE) if name == "large products" else count
-    for index in range(cases):
-        case_seed = seed * 1_000_000 + index
-        description, error, rms = _run_case(name, device, oracle, case_seed, limits)
-        worst = max(worst, rms)
+def run_checks(device, oracle, name, limits, plan, keep):
+    """Runs random cases; every case has a seed of its own, printed where it fails. `keep` gets each result so far."""
+    result = {"name": name, "cases": 0, "leftOut": 0, "failures": [], "worst_rms": 0.0}
+    count = min(plan.cases, MOST_LARGE) if name == "large products" else plan.cases
+    end = time.monotonic() + plan.seconds
+    for index in range(count):
+        if time.monotonic() > end:
+            result["leftOut"] = count - index
+            break
+        seed = plan.seed * 1_000_000 + index
+        description, error, rms = _run_case(name, device, oracle, seed, limits, plan.patience)
+        result["cases"] += 1
+        result["worst_rms"] = max(result["worst_rms"], rms)
         if error is not None:
-            failures.append({"seed": case_seed, "case": description, "error": str(error)})
-            print(f"  {description} (seed {case_seed}): {error}", flush=True)
-    print(f"{name}: {cases - len(failures)} of {cases} cases pass, worst error {worst:.2e}", flush=True)
-    return {"name": name, "cases": cases, "failures": failures, "worst_rms": worst}
+            result["failures"].append({"seed": seed, "case": description, "error": str(error).split("\n")[0]})
+            print(f"  {description} (seed {seed}): {error}", flush=True)
+        keep(result)
+        if len(result["failures"]) >= MOST_FAILURES:
+            result["leftOut"] = count - index - 1
+            break
+    passed = result["cases"] - len(result["failures"])
+    left_out = f", {result['leftOut']} left out" if result["leftOut"] > 0 else ""
+    worst = f"worst error {result['worst_rms']:.2e}"
+    print(f"{name}: {passed} of {result['cases']} cases pass{left_out}, {worst}", flush=True)
+    keep(result)
+    return result

@@ -1,0 +1,283 @@
+"""The steps of run.py. Each ends in time, and keeps what it found in a file as it goes."""
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from machine import (
+    BUILD,
+    FAILED,
+    HERE,
+    MISSING,
+    Missing,
+    describe_device,
+    find_cuda_program,
+    find_program,
+    open_device,
+    run_bounded,
+)
+from report import to_markdown
+from results import BenchResults, digest_sources, read_json, write_json
+from shapes import CASES
+
+CHECK_NAMES = (
+    *("repack_weight", "quantize_weight", "quantize_activations", "convert_activations"),
+    *("fp8_linear", "weight_only_linear"),
+    *("large products", "batch invariance"),
+)
+SANITIZERS = ("memcheck", "synccheck", "racecheck")  # racecheck is the slowest by far
+SANITIZED_SECONDS = 100  # of one check under one tool
+SANITIZER_EXIT = 9
+DEVICE_LOST = 5  # a worker's exit status: a new process has to go on
+MOST_WORKERS = 12
+
+
+def _driver(*arguments):
+    return [sys.executable, str(HERE / "run.py"), *(str(argument) for argument in arguments)]
+
+
+class Clock:
+    def __init__(self, seconds):
+        self._end = time.monotonic() + seconds
+
+    def left(self):
+        return self._end - time.monotonic()
+
+
+def build(arguments):
+    cmake = find_program("cmake", "it builds the kernels")
+    options = [f"-DFDQ_VERIFY_KERNELS={'OFF' if arguments.oracle_only else 'ON'}"]
+    if not arguments.oracle_only:
+        nvcc = find_cuda_program("nvcc", "it compiles the kernels")
+        options += [f"-DFDQ_NVCC={nvcc}", f"-DFDQ_NVCC_FLAGS={arguments.nvcc_flags}"]
+    clock = Clock(arguments.seconds)
+    log = Path(arguments.log or BUILD.with_name("build-verify.log"))
+    log.write_bytes(b"")
+    for command in (
+        [cmake, "-S", str(HERE), "-B", str(BUILD), *options],
+        [cmake, "--build", str(BUILD), "--parallel", str(os.cpu_count())],
+    ):
+        status = run_bounded(command, clock.left(), log)
+        if status != 0:
+            print(log.read_text(errors="replace")[-6000:], end="")
+            reason = "it took too long" if status is None else f"exit code {status}"
+            print(f"Building failed ({reason}): {' '.join(command)}", file=sys.stderr)
+            return FAILED
+    warnings = [line for line in log.read_text(errors="replace").split("\n") if "warning" in line.lower()]
+    print("".join(f"{line}\n" for line in warnings[:20]), end="")
+    print(f"Built {BUILD} in {arguments.seconds - clock.left():.0f} s.", flush=True)
+    return 0
+
+
+def check(arguments):
+    if arguments.kernel is not None:
+        return check_one(arguments)
+    # A process each: a kernel that breaks or hangs takes its process along.
+    content = {"device": None, "sources": digest_sources(), "checks": []}
+    outcome, clock = 0, Clock(arguments.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        for index, name in enumerate(CHECK_NAMES):
+            file = Path(folder) / f"{index}.json"
+            seconds = clock.left() / (len(CHECK_NAMES) - index)
+            options = ["--cases", arguments.cases, "--seed", arguments.seed, "--seconds", int(seconds)]
+            options += ["--small"] if arguments.small else []
+            options += [] if arguments.library is None else ["--library", arguments.library]
+            limit = max(10, min(seconds + arguments.patience, clock.left()))
+            status = run_bounded(_driver("check", "--kernel", name, "--json", file, *options), limit)
+            if status == MISSING:
+                return MISSING
+            found = read_json(file)
+            content["device"] = content["device"] or found.get("device")
+            content["checks"] += found.get("checks") or [_broken_check(name)]
+            if status not in (0, FAILED) or not found:
+                reason = f"exit code {status}" if status is not None else f"no end after {limit:.0f} s"
+                content["checks"][-1]["failures"].append({"error": f"broke off: {reason}"})
+                print(f"{name} broke off ({reason}).", flush=True)
+            outcome = outcome or (0 if status == 0 else FAILED)
+            write_json(arguments.json, content)
+    return outcome
+
+
+def _broken_check(name):
+    return {"name": name, "cases": 0, "leftOut": 0, "failures": [], "worst_rms": 0.0}
+
+
+def check_one(arguments):
+    device, oracle = open_device(arguments.library)
+    from checks import FULL, SMALL, Plan, run_checks
+
+    described = describe_device(device)
+
+    def keep(result):
+        write_json(arguments.json, {"device": described, "checks": [result]})
+
+    limits = SMALL if arguments.small else FULL
+    plan = Plan(arguments.cases, arguments.seed, arguments.seconds, arguments.patience)
+    result = run_checks(device, oracle, arguments.kernel, limits, plan, keep)
+    return FAILED if result["failures"] else 0
+
+
+def sanitize(arguments):
+    """Each check under each tool, a process each; only fdq's kernels are looked at, not PyTorch's."""
+    sanitizer = find_cuda_program("compute-sanitizer", "it is part of the CUDA toolkit")
+    if importlib.util.find_spec("torch") is None:
+        raise Missing(f"Expected PyTorch in {sys.executable} but found none.")
+    log = Path(arguments.log or BUILD.with_name("build-verify-sanitize.log"))
+    log.write_bytes(b"")
+    clock, content = Clock(arguments.seconds), {"sources": digest_sources(), "runs": []}
+    for tool in arguments.tool or SANITIZERS:
+        options = ["--tool", tool, "--error-exitcode", str(SANITIZER_EXIT), "--print-limit", "20"]
+        options += ["--kernel-name", "kernel_substring=fdq"]
+        for name in CHECK_NAMES:
+            seconds, started, status = min(clock.left(), SANITIZED_SECONDS), time.monotonic(), "not run"
+            if seconds > 10:
+                checked = ["--small", "--cases", arguments.cases, "--seed", arguments.seed]
+                status = _sanitize_one([sanitizer, *options], name, (checked, seconds, log))
+            took = round(time.monotonic() - started)
+            content["runs"].append({"tool": tool, "check": name, "status": status, "seconds": took})
+            print(f"{tool}, {name}: {status} ({took} s)", flush=True)
+            write_json(arguments.json, content)
+    if all(run["status"] in ("clean", "not run", "out of time") for run in content["runs"]):
+        return 0
+    print(f"What the tools printed is in {log}.", flush=True)
+    return FAILED
+
+
+def _sanitize_one(tool, name, how):
+    """What the tool says of a check; whether the check itself passed is in the file that it writes."""
+    options, seconds, log = how
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "check.json"
+        options = [*options, "--patience", SANITIZED_SECONDS, "--json", file]
+        status = run_bounded([*tool, *_driver("check", "--kernel", name, *options)], seconds, log)
+        checks = read_json(file).get("checks", [])
+    if status is None:
+        return "out of time"
+    if any(each["failures"] for each in checks):
+        return "check failed"
+    if status == SANITIZER_EXIT:
+        return "found something"
+    return "clean" if status == 0 and checks else f"broke off with exit code {status}"
+
+
+def bench(arguments):
+    cases = [case for case in CASES if arguments.only is None or arguments.only in case.describe()]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(arguments.json or Path(folder) / "bench.json")
+        if arguments.worker:
+            return _bench_worker(arguments, path, cases)
+        results = BenchResults(path, arguments.resume or folder)
+        results.take_up(digest_sources())
+        clock = Clock(arguments.seconds)
+
+        def work():
+            options = ["--json", path, "--seconds", int(clock.left())]
+            options += [] if arguments.only is None else ["--only", arguments.only]
+            return run_bounded(_driver("bench", "--worker", *options), clock.left() + 30)
+
+        status = supervise(work, results, cases, clock)
+        print(to_markdown(results.content()), flush=True)
+        if arguments.markdown is not None:
+            Path(arguments.markdown).write_text(to_markdown(results.content()) + "\n")
+        return status
+
+
+def supervise(work, results, cases, clock):
+    """
+    Runs workers until every case has a row or the time is over. A worker that dies in the middle of a case leaves its
+    name behind: that case counts as broken, and the next worker goes on after it.
+    """
+    status = 0
+    for _ in range(MOST_WORKERS):
+        if all(results.has(case) for case in cases) or clock.left() < 1:
+            break
+        before = len(results.rows)
+        status = work()
+        if status == MISSING:
+            return MISSING
+        results.reload()
+        if results.running is not None:
+            kept = next((row for row in results.rows if row["case"] == results.running), {"case": results.running})
+            why = {"isLeftOut": True} if status is None else {"error": f"broke off with exit code {status}"}
+            results.finish(kept if "microseconds" in kept else kept | why)
+        elif len(results.rows) == before:
+            break
+        if status is None:
+            break
+    for case in cases:
+        if not results.has(case):
+            results.update({"case": case.describe(), "isLeftOut": True})
+    return FAILED if status not in (0, None, DEVICE_LOST) or any("error" in row for row in results.rows) else 0
+
+
+def _bench_worker(arguments, path, cases):
+    device, _ = open_device(None)
+    from bench import measure
+
+    results = BenchResults(path)
+    described = describe_device(device)
+    if results.device is not None and results.device["name"] != described["name"]:
+        was = results.device["name"]
+        raise Missing(f"Expected the {was} that {path} was measured on but this machine has a {described['name']}.")
+    results.device = described
+    return DEVICE_LOST if measure(device, cases, results, Clock(arguments.seconds)) else 0
+
+
+def is_complete(name, content, sources):
+    """Whether an earlier run of the same sources left nothing to do."""
+    if content.get("sources") != sources:
+        return False
+    if name == "check":
+        return len(content["checks"]) == len(CHECK_NAMES) and not any(each.get("leftOut") for each in content["checks"])
+    return all(run["status"] not in ("not run", "out of time") for run in content["runs"])
+
+
+def run_all(arguments, parse):
+    """Builds, checks, sanitizes and measures within the budget; each step's share is of what is left then."""
+    out, clock = Path(arguments.out), Clock(arguments.budget)
+    out.mkdir(parents=True, exist_ok=True)
+    earlier, sources = Path(arguments.resume or out), digest_sources()
+    options = parse(["build", "--nvcc-flags", arguments.nvcc_flags, "--log", str(out / "build.log")])
+    options.seconds = clock.left() * 0.8
+    outcome = build(options)
+    if outcome != 0:
+        return outcome
+    steps = (("check", 0.45, check), ("sanitize", 0.5, sanitize))
+    for name, share, step in steps:
+        content = read_json(earlier / f"{name}.json")
+        if content and is_complete(name, content, sources):
+            print(f"{name}: complete in {earlier}", flush=True)
+            write_json(out / f"{name}.json", content)
+            continue
+        options = parse([name, "--json", str(out / f"{name}.json"), "--seconds", str(int(clock.left() * share))])
+        if name == "sanitize":
+            options.log = out / "sanitize.log"
+        status = _attempt(name, step, options)
+        if status == MISSING and name == "check":
+            return MISSING
+        outcome = outcome or status
+    options = parse(["bench", "--json", str(out / "bench.json"), "--seconds", str(int(clock.left() - 15))])
+    options.resume, options.markdown = earlier / "bench.json", out / "bench.md"
+    return _attempt("bench", bench, options) or outcome
+
+
+def _attempt(name, step, options):
+    """What one step lacks must not cost the others."""
+    try:
+        return step(options)
+    except Missing as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        return MISSING
+
+
+def list_cases(arguments):
+    if arguments.json:
+        print(json.dumps([{"case": case.describe(), "bar": case.bar()} for case in CASES], indent=2))
+        return 0
+    for case in CASES:
+        print(case.describe())
+    return 0
