@@ -309,19 +309,72 @@ class AllTest(unittest.TestCase):
 
     def test_resuming_passes_over_what_is_complete(self):
         earlier = self.folder / "earlier"
-        checks = [{"name": name, "leftOut": 0} for name in steps.CHECK_NAMES]
-        runs = [{"tool": "memcheck", "check": "fp8_linear", "status": "clean"}]
+        checks = [{"name": name, "cases": 20, "leftOut": 40} for name in steps.CHECK_NAMES]
         write_json(earlier / "check.json", {"sources": digest_sources(), "checks": checks})
-        write_json(earlier / "sanitize.json", {"sources": digest_sources(), "runs": [*runs, {"status": "not run"}]})
         self.assertEqual(self.run_all("--resume", str(earlier)), 0)
         self.assertEqual([name for name, _ in self.asked], ["build", "sanitize", "bench"])
-        self.assertEqual(self.asked[-1][1].resume, earlier / "bench.json")
+        self.assertEqual(self.asked[1][1].resume, earlier / "sanitize.json")
+        self.assertEqual(self.asked[2][1].resume, earlier / "bench.json")
         self.assertEqual(read_json(self.folder / "out" / "check.json")["checks"], checks)
-        # Of other sources nothing is taken up.
-        write_json(earlier / "check.json", {"sources": "other", "checks": checks})
-        self.asked.clear()
-        self.run_all("--resume", str(earlier))
-        self.assertIn("check", [name for name, _ in self.asked])
+        # Of other sources, or with too few cases, nothing is taken up.
+        for change in ({"sources": "other", "checks": checks}, {"checks": [*checks[1:], {"cases": 3, "leftOut": 1}]}):
+            write_json(earlier / "check.json", {"sources": digest_sources(), **change})
+            self.asked.clear()
+            self.run_all("--resume", str(earlier))
+            self.assertIn("check", [name for name, _ in self.asked])
+
+
+class SanitizeTest(unittest.TestCase):
+    """compute-sanitizer as a program that calls what it is given, or does not."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.addCleanup(setattr, steps, "_driver", steps._driver)
+        self.addCleanup(os.environ.__setitem__, "PATH", os.environ["PATH"])
+        os.environ["PATH"] = f"{self.folder}:{os.environ['PATH']}"
+
+    def sanitize(self, tool, *argv, failures=()):
+        """`tool`: what the program does; `"$@"` is the check."""
+        program = self.folder / "compute-sanitizer"
+        program.write_text(f'#!/bin/sh\nwhile [ "$1" != "${{1#--}}" ]; do shift 2; done\n{tool}\n')
+        program.chmod(0o755)
+        result = json.dumps({"checks": [{"failures": list(failures)}]})
+        steps._driver = lambda *options: ["sh", "-c", f"echo '{result}' > \"$0\"", options[-1]]
+        from run import parse
+
+        arguments = parse(["sanitize", "--json", str(self.folder / "s.json"), "--tool", "memcheck", *argv])
+        arguments.log = self.folder / "log"
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = arguments.run(arguments)
+        return status, {run["status"] for run in read_json(self.folder / "s.json")["runs"]}
+
+    def test_what_the_tool_and_the_check_say(self):
+        self.assertEqual(self.sanitize('"$@"'), (0, {"clean"}))
+        self.assertEqual(self.sanitize('"$@"; exit 9'), (1, {"found something"}))
+        self.assertEqual(self.sanitize('"$@"; exit 9', failures=[{}]), (1, {"check failed"}))
+        self.assertEqual(self.sanitize("exit 255"), (1, {"broke off with exit code 255"}))
+        self.assertEqual(self.sanitize("exit 0"), (1, {"broke off with exit code 0"}))
+
+    def test_nothing_runs_after_its_time_and_what_is_known_is_kept(self):
+        self.assertEqual(self.sanitize('"$@"', "--seconds", "5"), (0, {"not run"}))
+        self.assertEqual(self.sanitize('"$@"', "--resume", str(self.folder / "s.json")), (0, {"clean"}))
+        known = str(self.folder / "known.json")
+        write_json(known, read_json(self.folder / "s.json"))
+        self.assertEqual(self.sanitize("exit 9", "--resume", known), (0, {"clean"}))
+        write_json(known, read_json(known) | {"sources": "other"})
+        self.assertEqual(self.sanitize('"$@"; exit 9', "--resume", known), (1, {"found something"}))
+
+    def test_processes_are_broken_off(self):
+        steps_seconds, steps.SANITIZED_SECONDS = steps.SANITIZED_SECONDS, 11
+        self.addCleanup(setattr, steps, "SANITIZED_SECONDS", steps_seconds)
+        bounded = steps.run_bounded
+        self.addCleanup(setattr, steps, "run_bounded", bounded)
+        asked = []
+        steps.run_bounded = lambda _command, seconds, _log: asked.append(seconds)
+        self.assertEqual(self.sanitize(":"), (0, {"out of time"}))
+        self.assertEqual(set(asked), {11})
 
 
 class BoundedTest(unittest.TestCase):

@@ -38,6 +38,7 @@ def parse(argv):
     sanitizer.add_argument("--seed", type=int, default=1)
     sanitizer.add_argument("--seconds", type=float, default=540, help="nothing runs after this")
     sanitizer.add_argument("--json", help="write the results to this file")
+    sanitizer.add_argument("--resume", help="take up the runs of this earlier file")
     sanitizer.add_argument("--log", help="write what the tools print to this file")
     sanitizer.set_defaults(run=steps.sanitize)
     _add_bench(commands.add_parser("bench"))

@@ -32,6 +32,8 @@ CHECK_NAMES = (
 SANITIZERS = ("memcheck", "synccheck", "racecheck")  # racecheck is the slowest by far
 SANITIZED_SECONDS = 100  # of one check under one tool
 SANITIZER_EXIT = 9
+UNFINISHED = ("not run", "out of time")
+ENOUGH_CASES = 20  # of a check that time ran out for
 DEVICE_LOST = 5  # a worker's exit status: a new process has to go on
 MOST_WORKERS = 12
 
@@ -48,6 +50,13 @@ class Clock:
         return self._end - time.monotonic()
 
 
+def _open_log(path):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
 def build(arguments):
     cmake = find_program("cmake", "it builds the kernels")
     options = [f"-DFDQ_VERIFY_KERNELS={'OFF' if arguments.oracle_only else 'ON'}"]
@@ -55,8 +64,7 @@ def build(arguments):
         nvcc = find_cuda_program("nvcc", "it compiles the kernels")
         options += [f"-DFDQ_NVCC={nvcc}", f"-DFDQ_NVCC_FLAGS={arguments.nvcc_flags}"]
     clock = Clock(arguments.seconds)
-    log = Path(arguments.log or BUILD.with_name("build-verify.log"))
-    log.write_bytes(b"")
+    log = _open_log(arguments.log or BUILD / "build.log")
     for command in (
         [cmake, "-S", str(HERE), "-B", str(BUILD), *options],
         [cmake, "--build", str(BUILD), "--parallel", str(os.cpu_count())],
@@ -126,13 +134,18 @@ def sanitize(arguments):
     sanitizer = find_cuda_program("compute-sanitizer", "it is part of the CUDA toolkit")
     if importlib.util.find_spec("torch") is None:
         raise Missing(f"Expected PyTorch in {sys.executable} but found none.")
-    log = Path(arguments.log or BUILD.with_name("build-verify-sanitize.log"))
-    log.write_bytes(b"")
+    log = _open_log(arguments.log or BUILD / "sanitize.log")
     clock, content = Clock(arguments.seconds), {"sources": digest_sources(), "runs": []}
+    earlier = read_json(arguments.resume) if arguments.resume is not None else {}
+    known = earlier["runs"] if earlier.get("sources") == content["sources"] else []
+    done = {(run["tool"], run["check"]): run for run in known if run["status"] not in UNFINISHED}
     for tool in arguments.tool or SANITIZERS:
         options = ["--tool", tool, "--error-exitcode", str(SANITIZER_EXIT), "--print-limit", "20"]
         options += ["--kernel-name", "kernel_substring=fdq"]
         for name in CHECK_NAMES:
+            if (tool, name) in done:
+                content["runs"].append(done[tool, name])
+                continue
             seconds, started, status = min(clock.left(), SANITIZED_SECONDS), time.monotonic(), "not run"
             if seconds > 10:
                 checked = ["--small", "--cases", arguments.cases, "--seed", arguments.seed]
@@ -141,7 +154,8 @@ def sanitize(arguments):
             content["runs"].append({"tool": tool, "check": name, "status": status, "seconds": took})
             print(f"{tool}, {name}: {status} ({took} s)", flush=True)
             write_json(arguments.json, content)
-    if all(run["status"] in ("clean", "not run", "out of time") for run in content["runs"]):
+    write_json(arguments.json, content)
+    if all(run["status"] in ("clean", *UNFINISHED) for run in content["runs"]):
         return 0
     print(f"What the tools printed is in {log}.", flush=True)
     return FAILED
@@ -227,42 +241,42 @@ def _bench_worker(arguments, path, cases):
     return DEVICE_LOST if measure(device, cases, results, Clock(arguments.seconds)) else 0
 
 
-def is_complete(name, content, sources):
-    """Whether an earlier run of the same sources left nothing to do."""
-    if content.get("sources") != sources:
+def is_complete(content):
+    """Whether earlier checks of the same sources left nothing to do."""
+    checks = content.get("checks", [])
+    if content.get("sources") != digest_sources() or len(checks) < len(CHECK_NAMES):
         return False
-    if name == "check":
-        return len(content["checks"]) == len(CHECK_NAMES) and not any(each.get("leftOut") for each in content["checks"])
-    return all(run["status"] not in ("not run", "out of time") for run in content["runs"])
+    return all(each["leftOut"] == 0 or each["cases"] >= ENOUGH_CASES for each in checks)
 
 
 def run_all(arguments, parse):
     """Builds, checks, sanitizes and measures within the budget; each step's share is of what is left then."""
     out, clock = Path(arguments.out), Clock(arguments.budget)
     out.mkdir(parents=True, exist_ok=True)
-    earlier, sources = Path(arguments.resume or out), digest_sources()
+    earlier = Path(arguments.resume or out)
     options = parse(["build", "--nvcc-flags", arguments.nvcc_flags, "--log", str(out / "build.log")])
     options.seconds = clock.left() * 0.8
     outcome = build(options)
     if outcome != 0:
         return outcome
-    steps = (("check", 0.45, check), ("sanitize", 0.5, sanitize))
-    for name, share, step in steps:
-        content = read_json(earlier / f"{name}.json")
-        if content and is_complete(name, content, sources):
-            print(f"{name}: complete in {earlier}", flush=True)
-            write_json(out / f"{name}.json", content)
-            continue
-        options = parse([name, "--json", str(out / f"{name}.json"), "--seconds", str(int(clock.left() * share))])
-        if name == "sanitize":
-            options.log = out / "sanitize.log"
-        status = _attempt(name, step, options)
-        if status == MISSING and name == "check":
+    checked = read_json(earlier / "check.json")
+    if is_complete(checked):
+        print(f"check: complete in {earlier}", flush=True)
+        write_json(out / "check.json", checked)
+    else:
+        options = parse(["check", "--json", str(out / "check.json"), "--seconds", str(int(clock.left() * 0.45))])
+        status = _attempt("check", check, options)
+        if status == MISSING:
             return MISSING
-        outcome = outcome or status
+        outcome = status
+    options = parse(["sanitize", "--json", str(out / "sanitize.json"), "--seconds", str(int(clock.left() * 0.5))])
+    options.log, options.resume = out / "sanitize.log", earlier / "sanitize.json"
+    status = _attempt("sanitize", sanitize, options)
+    outcome = outcome or status
     options = parse(["bench", "--json", str(out / "bench.json"), "--seconds", str(int(clock.left() - 15))])
     options.resume, options.markdown = earlier / "bench.json", out / "bench.md"
-    return _attempt("bench", bench, options) or outcome
+    status = _attempt("bench", bench, options)
+    return outcome or status
 
 
 def _attempt(name, step, options):
