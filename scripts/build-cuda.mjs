@@ -7,7 +7,7 @@ import path from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { findToolkit, tryToolkit } from './cuda-toolkit.mjs';
-import { checkTools } from './native-tools.mjs';
+import { checkTools, generatorArgs } from './native-tools.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const source = path.join(root, 'custom-ops', 'cuda');
@@ -46,7 +46,7 @@ function main(args) {
   removeForeignCache(build);
   const configured = cmake(
     [
-      ...['-S', source, '-B', build, `-DFDQ_CUDA_ALL=${all ? 'ON' : 'OFF'}`],
+      ...['-S', source, '-B', build, ...generatorArgs(), `-DFDQ_CUDA_ALL=${all ? 'ON' : 'OFF'}`],
       ...[`-DFDQ_NVCC=${path.join(bin, 'nvcc')}`, `-DFDQ_NVCC_FLAGS=${flags.join(';')}`],
       // Another compiler may warn of more.
       `-DFDQ_CUDA_STRICT=${isPinned ? 'ON' : 'OFF'}`,

@@ -113,12 +113,12 @@ function isCurrent({ folder, requirements }) {
   return WHEEL_FILES.every((name) => existsSync(path.join(folder, 'nvidia', 'cu13', name)));
 }
 
+/** A process that ended and that nobody has waited for has no command line. */
 function isRunning(pid) {
   try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error.code === 'EPERM';
+    return readFileSync(`/proc/${pid}/cmdline`).length > 0;
+  } catch {
+    return false;
   }
 }
 

@@ -57,6 +57,11 @@ export function describeMissingTools(environment = process.env) {
   ].join('\n');
 }
 
+/** What CMake has to be told where there is no make, which it would take. */
+export function generatorArgs(environment = process.env) {
+  return isInstalled('make', environment.PATH ?? '') ? [] : ['-G', 'Ninja'];
+}
+
 /** @throws Error that names what is missing */
 export function checkTools() {
   const problem = describeMissingTools();

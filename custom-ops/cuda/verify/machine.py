@@ -19,7 +19,8 @@ class Missing(Exception):
 
 
 def find_program(name, why):
-    path = shutil.which(name)
+    """On PATH, or beside this Python: CMake may be one of its packages."""
+    path = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
     if path is None:
         raise Missing(f"Expected {name} on PATH ({why}) but found none.")
     return path

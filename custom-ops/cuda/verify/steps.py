@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -63,6 +64,8 @@ def build(arguments):
     if not arguments.oracle_only:
         nvcc = find_cuda_program("nvcc", "it compiles the kernels")
         options += [f"-DFDQ_NVCC={nvcc}", f"-DFDQ_NVCC_FLAGS={arguments.nvcc_flags}"]
+    if shutil.which("make") is None:
+        options += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={find_program('ninja', 'or make')}"]
     clock = Clock(arguments.seconds)
     log = _open_log(arguments.log or BUILD / "build.log")
     for command in (

@@ -12,7 +12,7 @@ import {
 import path from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { ROOT } from '../../helpers/cli.js';
-import { writeToolkit } from '../../helpers/fake-programs.js';
+import { writeProgram, writeToolkit } from '../../helpers/fake-programs.js';
 import { createTempDir } from '../../helpers/temp-dir.js';
 
 /** A copy of the scripts beside the real sources: what they build stays in the test's folder. */
@@ -35,10 +35,10 @@ interface Outcome {
   stderr: string;
 }
 
-function build(home: string, ...args: string[]): Outcome {
+function build(home: string, { PATH = process.env['PATH'], args = [] as string[] } = {}): Outcome {
   return spawnSync(process.execPath, [inside('scripts', 'build-cuda.mjs'), ...args], {
     encoding: 'utf8',
-    env: { PATH: process.env['PATH'], CUDA_HOME: home },
+    env: { PATH, CUDA_HOME: home },
   });
 }
 
@@ -79,12 +79,12 @@ describe('scripts/build-cuda.mjs', () => {
 
   it('builds for all devices with --all, except those that the compiler does not know', () => {
     const current = writeToolkit(inside('current'), '12.8');
-    expect(build(current, '--all').stderr).toMatch(/^Built libfdq_cuda\.so with CUDA 12\.8/);
+    expect(build(current, { args: ['--all'] }).stderr).toMatch(/^Built libfdq_cuda\.so with CUDA 12\.8/);
     expect(targetsOf(current).get('weight_only')).toBe('80 89 90a 100a');
     expect(targetsOf(current).get('fp8_linear_sm90')).toBe('90a');
     expect(targetsOf(current).get('library')).toBe('80 89 90a 100a');
     const older = writeToolkit(inside('older'), '12.4');
-    expect(build(older, '--all').stderr).toMatch(
+    expect(build(older, { args: ['--all'] }).stderr).toMatch(
       /^Left out sm_100a: CUDA 12\.4 cannot compile for it, CUDA 12\.8 can\.\nBuilt libfdq_cuda\.so with CUDA 12\.4/,
     );
     expect(targetsOf(older).get('library')).toBe('80 89 90a');
@@ -119,8 +119,22 @@ describe('scripts/build-cuda.mjs', () => {
     expect(existsSync(library())).toBe(false);
   });
 
+  it('builds with ninja where there is no make', () => {
+    const home = writeToolkit(inside('cuda'), '13.0');
+    const PATH = inside('path');
+    for (const name of ['c++', 'ninja']) writeProgram(path.join(PATH, name), 'exit 1');
+    writeProgram(path.join(PATH, 'cmake'), `echo "$@" > ${inside('arguments')}; exit 1`);
+    const asked = (): string => {
+      build(home, { PATH });
+      return readFileSync(inside('arguments'), 'utf8');
+    };
+    expect(asked()).toContain(' -G Ninja ');
+    writeProgram(path.join(PATH, 'make'), 'exit 1');
+    expect(asked()).not.toContain('Ninja');
+  });
+
   it('refuses other flags before it looks for anything', () => {
-    const { status, stderr } = build('/nowhere', '--fast');
+    const { status, stderr } = build('/nowhere', { args: ['--fast'] });
     expect({ status, stderr }).toEqual({ status: 1, stderr: 'Expected --all but received --fast.\n' });
   });
 });

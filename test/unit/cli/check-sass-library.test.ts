@@ -13,7 +13,7 @@ interface Kernel {
   instructions: Map<string, number>;
 }
 
-/** The kernels of docs/performance-gpu.md, as the last build had them. */
+/** The kernels of docs/performance-gpu.md, as the last build had them: `node scripts/gpu-report.mjs` writes it anew. */
 function readPage(): Kernel[] {
   const page = readFileSync(path.join(ROOT, 'docs', 'performance-gpu.md'), 'utf8');
   return page
