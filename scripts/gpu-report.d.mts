@@ -51,7 +51,7 @@ export interface SassRow {
 }
 
 export function render(results: {
-  readonly benches: readonly { readonly device: Device; readonly rows: readonly BenchRow[] }[];
+  readonly benches: readonly { readonly device: Device | null; readonly rows: readonly BenchRow[] }[];
   readonly checks: readonly { readonly device: Device | null; readonly checks: readonly CheckRow[] }[];
   readonly sanitized: readonly { readonly runs: readonly SanitizerRun[] }[];
   readonly cases: readonly { readonly case: string; readonly bar: Bar | null }[];

@@ -77,7 +77,10 @@ function besidePyTorch(row) {
   ];
 }
 
-function deviceLine({ name, torch, cuda, isSample }) {
+/** A command that found no GPU leaves none. */
+function deviceLine(device) {
+  if (device === null) return 'No device';
+  const { name, torch, cuda, isSample } = device;
   const sample = isSample === true ? ' (a made-up sample, not a measurement)' : '';
   return `${name}${sample}${torch === undefined ? '' : `, PyTorch ${torch}, CUDA ${cuda}`}`;
 }
@@ -100,7 +103,7 @@ function renderCheck({ device, checks }) {
     worst === 0 ? '' : worst.toExponential(1),
   ]);
   const header = ['Check', 'Cases', 'Left out', 'Failed', 'Worst error'];
-  return `### ${device === null ? 'No device' : deviceLine(device)}\n\n${toTable(header, rows)}`;
+  return `### ${deviceLine(device)}\n\n${toTable(header, rows)}`;
 }
 
 /** A row a check, a column a tool. */

@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -377,22 +379,46 @@ class SanitizeTest(unittest.TestCase):
         self.assertEqual(set(asked), {11})
 
 
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 class BoundedTest(unittest.TestCase):
+    COMMAND = ["sh", "-c", "echo started; (sleep 60; echo late) & echo $!; wait"]
+
+    def expect_dead(self, pid):
+        """The kernel takes a moment to bury it."""
+        end = time.monotonic() + 30
+        while is_alive(pid):
+            self.assertLess(time.monotonic(), end, "a process that was to be killed is alive")
+            os.sched_yield()
+
     def test_processes_end_in_time_with_those_they_started(self):
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "log"
-            command = ["sh", "-c", "echo started; (sleep 60; echo late) & echo $!; wait"]
-            self.assertIsNone(steps.run_bounded(command, 1, log))
+            self.assertIsNone(steps.run_bounded(self.COMMAND, 1, log))
             started, child = log.read_text().split()
             self.assertEqual(started, "started")
-            for _ in range(1000):  # the kernel takes a moment to bury it
-                state = Path(f"/proc/{child}/stat")
-                if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                    break
-                os.sched_yield()
-            else:
-                self.fail("a process that was to be killed is alive")
+            self.expect_dead(child)
             self.assertEqual(steps.run_bounded(["sh", "-c", "exit 7"], 60), 7)
+
+    def test_they_end_with_the_driver(self):
+        program = (
+            "import sys, run, steps\n"
+            f"steps.list_cases = lambda _: steps.run_bounded({self.COMMAND}, 60)\n"
+            'sys.exit(run.main(["list"]))'
+        )
+        environment = os.environ | {"PYTHONPATH": sys.path[1]}
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+        with process:
+            self.assertEqual(process.stdout.readline(), "started\n")
+            child = process.stdout.readline().strip()
+            process.terminate()
+            self.assertEqual(process.wait(30), 143)
+        self.expect_dead(child)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ without a GPU, a compiler or PyTorch.
 """
 
 import argparse
+import signal
 import sys
 
 sys.dont_write_bytecode = True
@@ -78,6 +79,7 @@ def _add_bench(bencher):
 
 def main(argv):
     arguments = parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started ends, too
     try:
         return arguments.run(arguments)
     except Missing as error:

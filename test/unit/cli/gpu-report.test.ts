@@ -114,6 +114,8 @@ describe('gpu-report', () => {
         '| fp8_linear | clean | out of time |\n| repack_weight | found something | not run |',
     );
     expect(render({ ...NOTHING, checks: [{ device: null, checks }] })).toContain('### No device');
+    const empty = render({ ...NOTHING, benches: [{ device: null, rows: [] }] });
+    expect(empty).toContain('### No device\n\nOf 5 bars 0 are met, 0 missed and 5 not measured.');
   });
 
   it('refuses files that are not results', async () => {
