@@ -138,7 +138,7 @@ export function render({ benches, checks, sanitized, cases, sass }) {
   const speeds =
     benches.length === 0
       ? `No kernel has been measured on a GPU: there are no figures yet. The bars were set for an H200.\n\n${renderBars(cases)}`
-      : 'A case is tokens x outputs x inputs. Medians of replayed CUDA graphs between events, over so many copies of the\n' +
+      : 'A case is tokens x outputs x inputs, those that there are. Medians of replayed CUDA graphs between events, over so many copies of the\n' +
         'operands that none is in the L2 cache when its turn comes. Limits are those of the SXM parts: 3.35 (H100) and 4.8 TB/s\n' +
         '(H200), 1979 TFLOPS in e4m3 and 989 in bfloat16. The bars were set for an H200; elsewhere a share is of that\n' +
         "device's own limit. `bf16` is `torch.matmul` of the same shape, `_scaled_mm` PyTorch's product with the same kind of scales,\n" +

@@ -19,7 +19,8 @@ class Case:
     k: int
 
     def describe(self):
-        return f"{self.kind} {self.tokens} x {self.n} x {self.k}"
+        """A case without tokens or without outputs leaves them out."""
+        return f"{self.kind} " + " x ".join(str(size) for size in (self.tokens, self.n, self.k) if size > 0)
 
     @property
     def weight_bytes(self):
