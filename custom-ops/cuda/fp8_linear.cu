@@ -14,7 +14,9 @@ Error check(const Fp8LinearArgs& args) {
   if (args.tokens < 0 || w.n < 1 || w.k < 1 || args.x_stride < w.k || args.y_stride < w.n) {
     return "fp8_linear: impossible shape";
   }
-  if (args.tokens > INT32_MAX || w.n > INT32_MAX || w.k > INT32_MAX) return "fp8_linear: more than 2^31 - 1";
+  if (args.tokens > kMostCallTokens || w.n > INT32_MAX || w.k > INT32_MAX) {
+    return "fp8_linear: more than 4194240 tokens, or 2^31 - 1 rows or columns";
+  }
   if (args.x_stride % 16 != 0 || !is_aligned(args.x) || !is_aligned(w.codes)) {
     return "fp8_linear: x, its stride and the codes must be multiples of 16 bytes";
   }

@@ -19,9 +19,8 @@ Error check(const WeightOnlyArgs& args) {
   if (args.tokens < 0 || w.n < 1 || w.k < 1 || args.x_stride < w.k || args.y_stride < w.n) {
     return "weight_only_linear: impossible shape";
   }
-  // Blocks of 64 tokens are counted in 16 bits.
-  if (args.tokens >= 65536 * 64 || w.n > INT32_MAX || w.k > INT32_MAX) {
-    return "weight_only_linear: more than 2^22 - 1 tokens, or 2^31 - 1 rows or columns";
+  if (args.tokens > kMostCallTokens || w.n > INT32_MAX || w.k > INT32_MAX) {
+    return "weight_only_linear: more than 4194240 tokens, or 2^31 - 1 rows or columns";
   }
   const bool has_groups = w.group_k == kNarrowGroup || w.group_k % kChunkK == 0;  // 0: a scale a row
   if (w.group_n != 1 || w.group_k < 0 || !has_groups) {

@@ -54,7 +54,9 @@ void check_cuda(cuda::Error error) {
   if (error == nullptr) return;
   const bool is_other_device = std::strstr(error, "no kernel image") != nullptr;
   throw Error(std::string(error) +
-              (is_other_device ? ": build the kernels for this GPU with npm run build:cuda -- --all" : ""));
+              (is_other_device ? ". The library of CUDA kernels has none for this GPU; npm run build:cuda -- "
+                                 "--all builds those of compute capability 8.0, 8.9, 9.0 and 10.0"
+                               : ""));
 }
 
 CudaLinear::CudaLinear(const cuda::Api& api, const LinearWeight& weight, const LinearActivation& activation,

@@ -32,6 +32,11 @@ class CudaQuantLinearKernel {
         workspaces_(CudaWorkspaces::shared(session, cuda_library(), info)) {
     if (max_tokens_ < 1)
       throw std::invalid_argument("the session does not say how many tokens a run may have");
+    if (max_tokens_ > cuda::kMostCallTokens) {
+      throw std::invalid_argument("the session's " + std::to_string(max_tokens_) +
+                                  " tokens in a run are more than the " +
+                                  std::to_string(cuda::kMostCallTokens) + " that a product takes");
+    }
     workspaces_->reserve(linear_.needs(max_tokens_));
   }
 

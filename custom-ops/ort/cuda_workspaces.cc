@@ -33,6 +33,9 @@ std::shared_ptr<CudaWorkspaces> CudaWorkspaces::shared(const SessionContext& ses
 }
 
 void CudaWorkspaces::reserve(const CudaNeeds& needs) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!pieces_.empty())
+    throw Error("a kernel was made after the session had run: its memory would be too small");
   const auto raise = [](int64_t& most, int64_t bytes) { most = std::max(most, round_up(bytes, kAlign)); };
   raise(needs_.workspace.counters, needs.workspace.counters);
   raise(needs_.workspace.partials, needs.workspace.partials);

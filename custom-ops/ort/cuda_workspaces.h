@@ -23,7 +23,7 @@ class CudaWorkspaces {
   static std::shared_ptr<CudaWorkspaces> shared(const SessionContext& session, const cuda::Api& cuda,
                                                 const KernelInfo& info);
 
-  // Raises what every piece must hold; only while kernels are made.
+  // Raises what every piece must hold. Throws Error once there is a piece.
   void reserve(const CudaNeeds& needs);
 
   // Allocated and zeroed when a stream is first seen, and this waits for it: ONNX Runtime runs a model before

@@ -48,6 +48,9 @@ using Error = const char*;
 // measurements and are refused where the device or the shape does not allow them.
 enum class Kernel { kAuto, kStreaming, kWarpgroup, kMma };
 
+// Of a product: blocks of 64 tokens are counted in 16 bits.
+constexpr int64_t kMostCallTokens = 65535 * 64;
+
 // x [tokens, k] to codes and scales; byte-identical to the CPU kernels (true division, ties to even, a scale
 // of 1 where all values are 0).
 //   kE4M3Group128: scales[group * scale_stride + token]; kE4M3Token, kInt8Token: scales[token];
@@ -91,8 +94,8 @@ struct Workspace {
 // kE4M3Group128) or rows (with kE4M3Token and kE4M3Static). Sums in float32, promoted every 128 of k where
 // scales are of groups.
 struct Fp8LinearArgs {
-  const void* x;  // e4m3 [tokens, x_stride]
-  const float* x_scales;
+  const void* x;          // e4m3 [tokens, x_stride], 16-byte aligned
+  const float* x_scales;  // 16-byte aligned where they are of groups
   int64_t x_scale_stride;
   ActivationRule rule;
   float static_scale;
@@ -165,7 +168,8 @@ struct Api {
   Error (*convert_activations)(const ConvertArgs& args, void* stream);
   Error (*repack_weight)(const RepackArgs& args, void* stream);
   Error (*fp8_linear)(const Fp8LinearArgs& args, void* stream);
-  // Enough for args.tokens and for fewer. No pointer but x is looked at, and of x its alignment.
+  // Enough for args.tokens and for fewer, and nothing for what the call refuses. Of pointers only the
+  // alignment is looked at.
   WorkspaceSize (*fp8_linear_workspace)(const Fp8LinearArgs& args);
   Error (*weight_only_linear)(const WeightOnlyArgs& args, void* stream);
   WorkspaceSize (*weight_only_workspace)(const WeightOnlyArgs& args);  // as above

@@ -329,6 +329,9 @@ void test_refusals() {
   bad.y_stride = 8;
   refuse(bad, "impossible shape");
   bad = good;
+  bad.tokens = cuda::kMostCallTokens + 1;
+  refuse(bad, "4194240 tokens");
+  bad = good;
   bad.rule = ActivationRule::kE4M3Token;
   refuse(bad, "scale a row");
   bad = good;

@@ -68,7 +68,14 @@ DeviceMemory* g_device = nullptr;
 struct Launch {
   std::string name;
   void* stream;
+  const void* memory;  // that the call shares with others: its workspace or what it makes of x
 };
+const void* memory_of(const cuda::ActivationArgs& args) { return args.codes; }
+const void* memory_of(const cuda::ConvertArgs& args) { return args.y; }
+template <typename Args>
+const void* memory_of(const Args& args) {
+  return args.workspace.counters;
+}
 std::vector<Launch> g_launches;
 int g_zeroed = 0;
 cuda::Error g_error = nullptr;  // what the products answer instead, once
@@ -76,7 +83,7 @@ cuda::Error g_error = nullptr;  // what the products answer instead, once
 template <typename Args>
 cuda::Error launch(const char* name, cuda::Error (*kernel)(const Args&, void*), const Args& args,
                    void* stream) {
-  if (args.tokens > 0) g_launches.push_back({name, stream});
+  if (args.tokens > 0) g_launches.push_back({name, stream, memory_of(args)});
   g_device->open();
   const cuda::Error error = kernel(args, nullptr);
   g_device->close();
@@ -245,11 +252,16 @@ class Node {
   // y as float32.
   std::vector<float> run(const std::vector<float>& x, int64_t tokens, void* stream) {
     const int64_t k = case_.shape.k, size = bytes_of(element_);
-    std::vector<uint8_t> stored(static_cast<size_t>(tokens * k * size));
-    for (int64_t i = 0; i < tokens * k; ++i) store(x[static_cast<size_t>(i)], stored.data() + i * size);
-    OrtValue input{g_device->copy(stored.data(), stored.size()), {tokens, k}, type_of(element_)};
+    const int64_t before = misalign * size;
+    std::vector<uint8_t> stored(static_cast<size_t>(before + tokens * k * size));
+    for (int64_t i = 0; i < tokens * k; ++i) {
+      store(x[static_cast<size_t>(i)], stored.data() + before + i * size);
+    }
+    auto* x_piece = static_cast<uint8_t*>(g_device->copy(stored.data(), stored.size()));
+    OrtValue input{x_piece + before, {tokens, k}, type_of(element_)};
     const int64_t count = tokens * case_.n();
-    OrtValue output{g_device->take(count * size), {}, type_of(element_)};
+    auto* y_piece = static_cast<uint8_t*>(g_device->take(before + count * size));
+    OrtValue output{y_piece + before, {}, type_of(element_)};
     ort::OrtKernelContext context{{&input}, &output, stream};
     error = text(op_->KernelComputeV2(kernel_, &context));
     if (!error.empty()) return {};
@@ -262,6 +274,7 @@ class Node {
 
   ort::OrtKernelInfo info{};
   OrtValue values[4];
+  int64_t misalign = 0;  // elements by which x and y are off 256 bytes
   std::string error;
 
  private:

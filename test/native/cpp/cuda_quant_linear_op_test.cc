@@ -1,7 +1,10 @@
 // QuantLinear on CUDA: values of every kind of layer, what is refused, and that a run only launches.
 #include <functional>
+#include <map>
+#include <set>
 
 #include "cuda_op_node.h"
+#include "ort/cuda_linear.h"
 
 namespace fdq::test {
 namespace {
@@ -126,6 +129,67 @@ struct Single {
   }
 };
 
+// As many tokens as the session has memory for: what a kernel writes beyond ends the process. Members, k and
+// the addresses of x and y are odd.
+void test_tight(int major, ElementType element, int64_t tokens) {
+  emu::device() = {major, 0, 5, 227 * 1024};
+  const Case kCases[] = {
+      {{F::kInt8, {33, 31}, 77, 1, 0}, R::kNone, kB, true},
+      {{F::kInt4, {17, 70}, 1091, 1, 32}, R::kNone, kB, true, true},
+      {{F::kInt4, {70}, 1096, 1, 0}, R::kNone, kB, false},
+      {{F::kE4M3, {33, 31}, 1130, 1, 0}, R::kE4M3Token, kB, true},
+      {{F::kE4M3, {65, 128, 3}, 1031, 128, 128}, R::kE4M3Group128, kB, true},
+      {{F::kE4M3, {7, 5}, 77, 0, 0}, R::kE4M3Static, kB, false},
+  };
+  for (const Case& c : kCases) {
+    for (const int64_t misalign : {0, 1}) {
+      Single single(c, tokens);
+      single.node.misalign = misalign;
+      CHECK(single.node.create(single.session, element).empty(), "create");
+      const std::vector<float> x = draw_x(element, tokens * c.shape.k, single.random);
+      const std::vector<float> y = single.node.run(x, tokens, nullptr);
+      CHECK(single.node.error.empty(), "%s: %s", c.describe(Isa::kScalar).c_str(), single.node.error.c_str());
+      if (single.node.error.empty()) check_output(c, element, single.weight, x, tokens, y);
+    }
+  }
+}
+
+// With as many multiprocessors as a GPU has the kernel for rows that TMA cannot read needs more counters than
+// those for aligned ones.
+void test_needs() {
+  emu::device() = {9, 0, 132, 227 * 1024};
+  DeviceMemory device;
+  g_device = &device;
+  alignas(256) static const uint8_t memory[256] = {};
+  LinearWeight weight{};
+  weight.shape = {F::kInt8, {4160}, 1024, 1, 0};
+  weight.data = memory;
+  weight.scales = reinterpret_cast<const float*>(memory);
+  const ort::CudaLinear linear(kRecordingApi, weight, {R::kNone, 0}, ElementType::kBFloat16, kB);
+  for (const int64_t tokens : {1, 16, 64, 700}) {
+    const ort::CudaNeeds needs = linear.needs(tokens);
+    for (const uintptr_t address : {256, 258}) {
+      for (const int64_t of : {int64_t{1}, tokens}) {
+        cuda::WeightOnlyArgs args{};
+        args.x = reinterpret_cast<const void*>(address);
+        args.x_element = args.y_element = ElementType::kBFloat16;
+        args.tokens = of;
+        args.x_stride = 1024;
+        args.weight = {F::kInt8, 4160, 1024, 1, 0, memory, weight.scales, nullptr};
+        args.y_stride = 4160;
+        const cuda::WorkspaceSize size = cuda::weight_only_workspace(args);
+        CHECK(size.counters > 0, "the shape was chosen to need some");
+        CHECK(size.counters <= needs.workspace.counters && size.partials <= needs.workspace.partials,
+              "%ld tokens of %ld, x at %ld: %ld and %ld bytes, not %ld and %ld", static_cast<long>(of),
+              static_cast<long>(tokens), static_cast<long>(address), static_cast<long>(size.counters),
+              static_cast<long>(size.partials), static_cast<long>(needs.workspace.counters),
+              static_cast<long>(needs.workspace.partials));
+      }
+    }
+  }
+  g_device = nullptr;
+}
+
 std::string names(const std::vector<Launch>& launches) {
   std::string text;
   for (const Launch& each : launches) text += each.name + " ";
@@ -173,14 +237,21 @@ void test_launches() {
 void test_streams() {
   emu::device() = {9, 0, 5, 227 * 1024};
   Single single({{F::kInt4, {64}, 2048, 1, 128}, R::kNone, kB, false}, 16);
-  CHECK(single.node.create(single.session, ElementType::kBFloat16).empty(), "create");
+  CHECK(single.node.create(single.session, ElementType::kFloat32).empty(), "create");
   CHECK(single.session.allocator.allocations == 0, "memory is taken when a stream is first seen");
   int streams[2];
+  std::map<std::string, std::set<const void*>> memory[2];  // by what is launched
   for (int i = 0; i < 6; ++i) {
-    single.node.run(draw_x(ElementType::kBFloat16, 16 * 2048, single.random), 16, &streams[i % 2]);
+    g_launches.clear();
+    single.node.run(draw_x(ElementType::kFloat32, 16 * 2048, single.random), 16, &streams[i % 2]);
     CHECK(single.node.error.empty(), "%s", single.node.error.c_str());
     CHECK(single.session.allocator.allocations == std::min(i + 1, 2), "%d allocations after %d runs",
           single.session.allocator.allocations, i + 1);
+    for (const Launch& each : g_launches) memory[i % 2][each.name].insert(each.memory);
+  }
+  for (const char* name : {"convert", "weight_only"}) {
+    const auto &first = memory[0][name], &second = memory[1][name];
+    CHECK(first.size() == 1 && second.size() == 1 && first != second, "%s: the memory of the streams", name);
   }
   single.node.destroy();
   CHECK(single.session.allocator.live == 0, "both are given back");
@@ -227,6 +298,8 @@ void test_bad_nodes() {
   refuse(c, kX, "element type of the weight", [](Single& s) { s.node.values[0].type = ort::kUint8; });
   refuse(c, kX, "must be an initializer", [](Single& s) { s.node.info.inputs[1] = nullptr; });
   refuse(c, kX, "how many tokens", [](Single& s) { s.session.context.max_tokens = 0; });
+  refuse(c, kX, "4194241 tokens in a run are more than the 4194240",
+         [](Single& s) { s.session.context.max_tokens = cuda::kMostCallTokens + 1; });
   refuse(c, kX, "no attribute k", [](Single& s) { s.node.info.ints.erase("k"); });
   const Case tensor{{F::kE4M3, {32}, 64, 0, 0}, R::kE4M3Token, kB, false};
   refuse(tensor, kX, "the scales' size", [](Single& s) { s.node.values[1].shape[0] = 1; });
@@ -257,6 +330,18 @@ void test_bad_runs() {
   check_output(c, ElementType::kBFloat16, single.weight, x, 8, y);
 }
 
+// A piece of memory that a stream has does not grow.
+void test_late_kernel() {
+  emu::device() = {9, 0, 5, 227 * 1024};
+  Single single({{F::kInt4, {32}, 64, 1, 0}, R::kNone, kB, false}, 8);
+  CHECK(single.node.create(single.session, ElementType::kBFloat16).empty(), "create");
+  single.node.run(draw_x(ElementType::kBFloat16, 8 * 64, single.random), 8, nullptr);
+  CHECK(single.node.error.empty(), "%s", single.node.error.c_str());
+  Node late(single.c, single.weight);
+  const std::string error = late.create(single.session, ElementType::kBFloat16);
+  CHECK(error.find("after the session had run") != std::string::npos, "'%s'", error.c_str());
+}
+
 // The CPU's op refuses what was laid out for CUDA.
 void test_cpu_op() {
   Single single({{F::kInt8, {32}, 64, 1, 0}, R::kNone, kB, false}, 8);
@@ -277,11 +362,16 @@ int main() {
   test_values(9, fdq::ElementType::kBFloat16, {100, 3, 70, 100});
   test_values(8, fdq::ElementType::kFloat32, {3, 70, 3});
   test_values(10, fdq::ElementType::kBFloat16, {3, 40});
+  test_tight(9, fdq::ElementType::kBFloat16, 5);
+  test_tight(9, fdq::ElementType::kFloat32, 66);
+  test_tight(8, fdq::ElementType::kFloat16, 30);
+  test_needs();
   test_launches();
   test_streams();
   test_unsupported();
   test_bad_nodes();
   test_bad_runs();
+  test_late_kernel();
   test_cpu_op();
   return fdq_test::finish("cuda_quant_linear_op_test");
 }

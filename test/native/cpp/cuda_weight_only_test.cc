@@ -357,7 +357,7 @@ void test_refusals() {
   refuse_changed("int8 or int4", [](auto& a) { a.weight.format = WeightFormat::kE4M3; });
   refuse_changed("bfloat16 or float16", [](auto& a) { a.x_element = ElementType::kFloat32; });
   refuse_changed("impossible shape", [](auto& a) { a.y_stride = 8; });
-  refuse_changed("tokens", [](auto& a) { a.tokens = int64_t{1} << 22; });
+  refuse_changed("4194240 tokens", [](auto& a) { a.tokens = cuda::kMostCallTokens + 1; });
   refuse_changed("multiple of 64", [](auto& a) { a.weight.group_k = 96; });
   refuse_changed("multiple of 64", [](auto& a) { a.weight.group_n = 128; });
   refuse_changed("zero points", [](auto& a) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "linear_support.h"
 #include "ort/custom_op.h"
 
 namespace fdq::ort {
@@ -26,9 +27,8 @@ struct OrtTensorTypeAndShapeInfo {
 };
 struct OrtAllocator {
   int allocations = 0, live = 0, released = 0;
-  size_t bytes = 0;
   bool is_full = false;
-  std::map<void*, size_t> pieces;
+  std::map<void*, std::unique_ptr<test::Guarded>> pieces;
 };
 struct OrtKernelInfo {
   std::map<std::string, int64_t> ints;
@@ -104,18 +104,18 @@ inline void fill_memory_functions(ort::Api& api) {
   using namespace ort;
   api.AllocatorAlloc = [](OrtAllocator* allocator, size_t size, void** out) {
     if (allocator->is_full) return new_status("Available memory is smaller than requested");
-    *out = aligned_alloc(256, static_cast<size_t>(round_up(static_cast<int64_t>(size), 256)));
-    std::memset(*out, 0xff, size);  // as the arena leaves it
+    auto piece =
+        std::make_unique<test::Guarded>(static_cast<size_t>(round_up(static_cast<int64_t>(size), 256)));
+    *out = piece->bytes();
+    std::memset(*out, 0xff, piece->size());  // not zeros, as the arena leaves it
     ++allocator->allocations;
     ++allocator->live;
-    allocator->bytes += size;
-    allocator->pieces[*out] = size;
+    allocator->pieces[*out] = std::move(piece);
     return static_cast<OrtStatus*>(nullptr);
   };
   api.AllocatorFree = [](OrtAllocator* allocator, void* memory) {
     if (allocator->pieces.erase(memory) == 0) return new_status("not of this allocator");
     --allocator->live;
-    free(memory);
     return static_cast<OrtStatus*>(nullptr);
   };
   api.ReleaseAllocator = [](OrtAllocator* allocator) { ++allocator->released; };
