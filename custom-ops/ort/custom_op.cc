@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <stdexcept>
 
 namespace fdq::ort {
 namespace {
@@ -87,7 +88,20 @@ const OrtValue* KernelInfo::constant_value(size_t index) const {
   int is_constant = 0;
   const OrtValue* value = nullptr;
   check(api_, api_.KernelInfoGetConstantInput_tensor(info_, index, &is_constant, &value));
-  return is_constant != 0 ? value : nullptr;
+  if (is_constant != 0) return value;
+  const std::string name = input_name(index);
+  if (!name.empty()) throw std::invalid_argument("input " + name + " must be an initializer");
+  return nullptr;
+}
+
+// Empty where an optional input is left out.
+std::string KernelInfo::input_name(size_t index) const {
+  size_t size = 0;  // with the terminating zero
+  check(api_, api_.KernelInfo_GetInputName(info_, index, nullptr, &size));
+  std::string name(size, '\0');
+  check(api_, api_.KernelInfo_GetInputName(info_, index, name.data(), &size));
+  name.resize(size - 1);
+  return name;
 }
 
 const void* KernelInfo::constant(size_t index) const {

@@ -60,6 +60,7 @@ class KernelInfo {
 
  private:
   const OrtValue* constant_value(size_t index) const;
+  std::string input_name(size_t index) const;
   const Api& api_;
   const OrtKernelInfo* info_;
 };

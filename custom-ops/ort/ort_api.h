@@ -106,6 +106,7 @@ constexpr uint32_t kApiVersion = 24;  // newest the official header could be che
   X(163, KernelInfoGetAttributeArray_int64, OrtStatus*, (const OrtKernelInfo*, const char*, int64_t*, size_t*)) \
   X(193, KernelContext_GetGPUComputeStream, OrtStatus*, (const OrtKernelContext*, void**))                     \
   X(230, KernelInfo_GetInputCount, OrtStatus*, (const OrtKernelInfo*, size_t*))                                \
+  X(232, KernelInfo_GetInputName, OrtStatus*, (const OrtKernelInfo*, size_t, char*, size_t*))                  \
   X(249, KernelInfoGetConstantInput_tensor, OrtStatus*, (const OrtKernelInfo*, size_t, int*, const OrtValue**)) \
   X(254, GetBuildInfoString, const char*, ())                                                                  \
   X(274, KernelContext_ParallelFor, OrtStatus*,                                                                \

@@ -48,14 +48,19 @@ function makeLayer(scheme: QuantScheme & { native: NativeFormat }): {
   };
 }
 
-function modelOf(node: GraphNode, initializers: readonly Initializer[], x: ValueInfo): Uint8Array {
+function modelOf(
+  node: GraphNode,
+  initializers: readonly Initializer[],
+  ...graphInputs: readonly [ValueInfo, ...ValueInfo[]]
+): Uint8Array {
+  const [x] = graphInputs;
   const graph: Graph = {
     name: 'test',
     opsets: new Map([
       ['', 21],
       ['fdq', 1],
     ]),
-    inputs: [x],
+    inputs: graphInputs,
     outputs: [{ name: 'y', dataType: 'float32', shape: ['t', x.dataType === 'int64' ? K : N] }],
     nodes: [node],
     initializers: new Map(initializers.map((initializer) => [initializer.name, initializer])),
@@ -188,6 +193,17 @@ describe('an op over a quantized weight', () => {
     const changed = { ...node, attributes: { ...node.attributes, ...attributes } };
     await expect(open(modelOf(changed, initializers, X), placeParts(initializers, packed))).rejects.toThrow(
       message,
+    );
+  });
+
+  it('refuses a bias that is computed', async () => {
+    const { node, initializers, packed } = makeLayer(nvfp4);
+    const inputs = [...node.inputs];
+    inputs[3] = 'bias';
+    const bias: ValueInfo = { name: 'bias', dataType: 'float32', shape: [N] };
+    const model = modelOf({ ...node, inputs }, initializers, X, bias);
+    await expect(open(model, placeParts(initializers, packed))).rejects.toThrow(
+      'input bias must be an initializer',
     );
   });
 });

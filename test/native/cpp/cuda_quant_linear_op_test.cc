@@ -296,7 +296,12 @@ void test_bad_nodes() {
   refuse(c, kX, "the weight's size", [](Single& s) { s.node.values[0].shape[0] -= 2; });
   refuse(c, kX, "the scales' size", [](Single& s) { s.node.values[1].shape[0] -= 1; });
   refuse(c, kX, "element type of the weight", [](Single& s) { s.node.values[0].type = ort::kUint8; });
-  refuse(c, kX, "must be an initializer", [](Single& s) { s.node.info.inputs[1] = nullptr; });
+  refuse(c, kX, "the weight must be an initializer", [](Single& s) { s.node.info.inputs[1] = nullptr; });
+  for (const size_t input : {1, 2, 3}) {
+    const Case biased{c.shape, R::kNone, kB, true};
+    const std::string expected = "input" + std::to_string(input) + " must be an initializer";
+    refuse(biased, kX, expected.c_str(), [input](Single& s) { s.node.info.computed = input; });
+  }
   refuse(c, kX, "how many tokens", [](Single& s) { s.session.context.max_tokens = 0; });
   refuse(c, kX, "4194241 tokens in a run are more than the 4194240",
          [](Single& s) { s.session.context.max_tokens = cuda::kMostCallTokens + 1; });

@@ -36,6 +36,7 @@ struct OrtKernelInfo {
   std::map<std::string, std::string> strings;
   std::map<std::string, std::vector<int64_t>> lists;
   std::vector<OrtValue*> inputs;  // null: absent; the first is x, which is no initializer
+  size_t computed = 0;            // another input that is none
   OrtAllocator* allocator;
 };
 struct OrtKernelContext {
@@ -88,10 +89,17 @@ inline void fill_info_functions(ort::Api& api) {
     *count = info->inputs.size();
     return nullptr;
   };
+  api.KernelInfo_GetInputName = [](const OrtKernelInfo* info, size_t index, char* out,
+                                   size_t* size) -> OrtStatus* {
+    const std::string name = info->inputs[index] == nullptr ? "" : "input" + std::to_string(index);
+    *size = name.size() + 1;
+    if (out != nullptr) std::memcpy(out, name.c_str(), *size);
+    return nullptr;
+  };
   api.KernelInfoGetConstantInput_tensor = [](const OrtKernelInfo* info, size_t index, int* is_constant,
                                              const OrtValue** value) -> OrtStatus* {
     *value = info->inputs[index];
-    *is_constant = index > 0 && *value != nullptr ? 1 : 0;
+    *is_constant = index > 0 && index != info->computed && *value != nullptr ? 1 : 0;
     return nullptr;
   };
   api.KernelInfoGetAllocator = [](const OrtKernelInfo* info, MemoryType, OrtAllocator** out) -> OrtStatus* {
