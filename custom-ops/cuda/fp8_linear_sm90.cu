@@ -24,6 +24,9 @@ constexpr int kRasterTiles = 16;
 constexpr int kSharedBytes = 227 * 1024;
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
+// Named barriers, one for each warpgroup that multiplies.
+constexpr int kStoreBarrier = 1;
+constexpr int kTurnBarrier = kStoreBarrier + kConsumers;
 
 enum class Scales { kTiles, kRows };
 
@@ -141,76 +144,139 @@ __device__ __forceinline__ Place locate_thread() {
                           : Place{warpgroup, token, warpgroup * S::kColumns + column};
 }
 
+template <typename S>
+using Sums = float[S::kColumns / 2];
+
+// Starts the product of the 128 k in `stages`, which have arrived.
+template <typename S>
+__device__ __forceinline__ void multiply(Sums<S>& part, const Stages<S>& stages, int warpgroup) {
+  const int x_offset = S::kSplitsTokens ? warpgroup * kWarpgroupTokens * kBlockK : 0;
+  const int w_offset = S::kSplitsTokens ? 0 : warpgroup * S::kColumns * kBlockK;
+  const uint64_t x = ptx::wgmma_operand(stages.x() + x_offset);
+  const uint64_t w = ptx::wgmma_operand(stages.w() + w_offset);
+  ptx::wgmma_pin(part);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < kBlockK / 32; ++step) {
+    ptx::Wgmma<S::kColumns>::e4m3(part, ptx::wgmma_advance(x, 32 * step), ptx::wgmma_advance(w, 32 * step),
+                                  step != 0);
+  }
+  ptx::wgmma_commit();
+}
+
+// Waits until at most kPending products are under way, gives the stage of the one that ended back and adds it,
+// scaled but for scales of rows.
+template <typename S, Scales kScales, int kPending>
+__device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const Stages<S>& stages, float w_scale,
+                                        const Place& place, const Parameters& p) {
+  float upper = 1.0f, lower = 1.0f;
+  if constexpr (kScales == Scales::kTiles) {
+    upper = stages.scales()[place.token] * w_scale;
+    lower = stages.scales()[place.token + 8] * w_scale;
+  }
+  ptx::wgmma_wait<kPending>();
+  ptx::wgmma_pin(part);
+#pragma unroll
+  for (int i = 0; i < S::kColumns / 2; i += 4) {
+    sum[i] += part[i] * upper;
+    sum[i + 1] += part[i + 1] * upper;
+    sum[i + 2] += part[i + 2] * lower;
+    sum[i + 3] += part[i + 3] * lower;
+  }
+  // Last, though the stage is free already: over this branch no compiler moves the sums behind the next wait.
+  ptx::wgmma_pin(sum);
+  ptx::sync_warp();
+  if (ptx::lane() < p.cluster) {
+    if (p.cluster == 1) {
+      ptx::barrier_arrive(stages.empty());
+    } else {
+      ptx::barrier_arrive_cluster(stages.empty(), static_cast<uint32_t>(ptx::lane()));
+    }
+  }
+}
+
+// The warpgroups take turns to start products, so that one adds and stores while those of the other run. Left
+// alone both would start, and end, together (as FlashAttention-3, Shah et al. 2024, does for its softmax).
+__device__ __forceinline__ void take_turn(int warpgroup) {
+  ptx::named_barrier_sync(kTurnBarrier + warpgroup, kConsumers * ptx::kWarpgroup);
+}
+__device__ __forceinline__ void pass_turn(int warpgroup) {
+  ptx::named_barrier_arrive(kTurnBarrier + 1 - warpgroup, kConsumers * ptx::kWarpgroup);
+}
+
+// Adds 128 k or, with kPair, twice as many.
+template <typename S, Scales kScales, bool kPair>
+__device__ __forceinline__ void add_blocks(Sums<S>& sum, Stages<S>& stages, const float* w_scales,
+                                           const Place& place, const Parameters& p) {
+  const Stages<S> first = stages;
+  stages.advance();
+  const Stages<S> second = stages;
+  float w_scale[2] = {1.0f, 1.0f};
+  if constexpr (kScales == Scales::kTiles) {
+    w_scale[0] = w_scales[0];
+    if constexpr (kPair) w_scale[1] = w_scales[1];
+  }
+  float part[2][S::kColumns / 2];
+  ptx::barrier_wait(first.full(), first.phase);
+  if constexpr (kPair) {
+    ptx::barrier_wait(second.full(), second.phase);
+    stages.advance();
+  }
+  take_turn(place.warpgroup);
+  multiply<S>(part[0], first, place.warpgroup);
+  if constexpr (kPair) multiply<S>(part[1], second, place.warpgroup);
+  pass_turn(place.warpgroup);
+  promote<S, kScales, kPair ? 1 : 0>(sum, part[0], first, w_scale[0], place, p);
+  if constexpr (kPair) promote<S, kScales, 0>(sum, part[1], second, w_scale[1], place, p);
+}
+
 // The sums of a tile, in float32, scaled but for scales of rows.
 template <typename S, Scales kScales>
-__device__ __forceinline__ void accumulate(Stages<S>& stages, float (&sum)[S::kColumns / 2],
-                                           const Place& place, const Tile& tile, const Parameters& p) {
+__device__ __forceinline__ void accumulate(Sums<S>& sum, Stages<S>& stages, const Place& place,
+                                           const Tile& tile, const Parameters& p) {
   const float* w_scales = p.w_scales + static_cast<int64_t>(tile.row / kTile) * p.k_blocks;
-  const int x_offset = S::kSplitsTokens ? place.warpgroup * kWarpgroupTokens * kBlockK : 0;
-  const int w_offset = S::kSplitsTokens ? 0 : place.warpgroup * S::kColumns * kBlockK;
 #pragma unroll
   for (int i = 0; i < S::kColumns / 2; ++i) sum[i] = 0.0f;
-  for (int block = 0; block < p.k_blocks; ++block, stages.advance()) {
-    const float w_scale = kScales == Scales::kTiles ? w_scales[block] : 1.0f;
-    ptx::barrier_wait(stages.full(), stages.phase);
-    const uint64_t x = ptx::wgmma_operand(stages.x() + x_offset);
-    const uint64_t w = ptx::wgmma_operand(stages.w() + w_offset);
-    float part[S::kColumns / 2];
-    ptx::wgmma_pin(part);
-    ptx::wgmma_fence();
+  int block = 0;
+  for (; block + 1 < p.k_blocks; block += 2) {
+    add_blocks<S, kScales, true>(sum, stages, w_scales + block, place, p);
+  }
+  if (block < p.k_blocks) add_blocks<S, kScales, false>(sum, stages, w_scales + block, place, p);
+}
+
+// Calls change(sum, column of the tile) for every sum, a few columns at a time: otherwise all that it loads is
+// loaded first, for which there are no registers.
+template <typename S, typename Change>
+__device__ __forceinline__ void change_sums(Sums<S>& sum, const Place& place, const Change& change) {
+  constexpr int kAtOnce = 16;
 #pragma unroll
-    for (int step = 0; step < kBlockK / 32; ++step) {
-      ptx::Wgmma<S::kColumns>::e4m3(part, ptx::wgmma_advance(x, 32 * step), ptx::wgmma_advance(w, 32 * step),
-                                    step != 0);
-    }
-    ptx::wgmma_commit();
-    float upper = 1.0f, lower = 1.0f;
-    if constexpr (kScales == Scales::kTiles) {
-      upper = stages.scales()[place.token] * w_scale;
-      lower = stages.scales()[place.token + 8] * w_scale;
-    }
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_pin(part);
-    ptx::sync_warp();
-    if (ptx::lane() < p.cluster) {
-      if (p.cluster == 1) {
-        ptx::barrier_arrive(stages.empty());
-      } else {
-        ptx::barrier_arrive_cluster(stages.empty(), static_cast<uint32_t>(ptx::lane()));
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < S::kColumns / 2; i += 4) {
-      sum[i] += part[i] * upper;
-      sum[i + 1] += part[i + 1] * upper;
-      sum[i + 2] += part[i + 2] * lower;
-      sum[i + 3] += part[i + 3] * lower;
-    }
+  for (int i = 0; i < S::kColumns / 2; ++i) {
+    if (i % kAtOnce == 0) ptx::wgmma_pin(sum);
+    change(sum[i], i / 2 % 2, place.row + i / 4 * 8 + i % 2);
   }
 }
 
 // Scales of tokens and rows, and the bias. What lies outside the matrix gets a scale of 0.
 template <typename S, Scales kScales>
-__device__ __forceinline__ void finish(float (&sum)[S::kColumns / 2], const Place& place, const Tile& tile,
+__device__ __forceinline__ void finish(Sums<S>& sum, const Place& place, const Tile& tile,
                                        const Parameters& p) {
-  float x_scale[2] = {1.0f, 1.0f};
+  const auto load = [&](const float* of_rows, int column) {
+    const int row = tile.row + column;
+    return row < p.n ? of_rows[row] : 0.0f;
+  };
   if constexpr (kScales == Scales::kRows) {
+    float x_scale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int token = tile.token + place.token + 8 * half;
       x_scale[half] = p.x_scales == nullptr ? p.static_scale : token < p.tokens ? p.x_scales[token] : 0.0f;
     }
+    change_sums<S>(sum, place, [&](float& value, int half, int column) {
+      value *= x_scale[half] * load(p.w_scales, column);
+    });
   }
-#pragma unroll
-  for (int i = 0; i < S::kColumns / 2; ++i) {
-    if (i % 8 == 0)
-      ptx::wgmma_pin(sum);  // else all loads are moved up here, for which there are no registers
-    const int row = tile.row + place.row + i / 4 * 8 + i % 2;
-    if constexpr (kScales == Scales::kRows) {
-      sum[i] *= x_scale[i / 2 % 2] * (row < p.n ? p.w_scales[row] : 0.0f);
-    }
-    if (p.bias != nullptr) sum[i] += row < p.n ? p.bias[row] : 0.0f;
-  }
+  if (p.bias == nullptr) return;
+  change_sums<S>(sum, place, [&](float& value, int, int column) { value += load(p.bias, column); });
 }
 
 template <int kOutputBytes>
@@ -226,24 +292,26 @@ __device__ __forceinline__ void store_pair(void* target, float first, float seco
 
 // Through shared memory, in boxes of 64 tokens by 128 bytes that TMA takes from there and clips.
 template <typename S, int kOutputBytes>
-__device__ __forceinline__ void store_staged(const float (&sum)[S::kColumns / 2], unsigned char* shared,
-                                             const TensorMap* y_map, const Place& place, const Tile& tile,
-                                             const Parameters& p) {
+__device__ __forceinline__ void store_staged(const Sums<S>& sum, unsigned char* shared, const TensorMap* y_map,
+                                             const Place& place, const Tile& tile, const Parameters& p) {
   unsigned char* stage = shared + S::kOutputAt + place.warpgroup * S::kBoxes * S::kBoxBytes;
   const int first_token = place.warpgroup * kWarpgroupTokens;
   const bool is_leader = static_cast<int>(threadIdx.x) % ptx::kWarpgroup == 0;
   if (is_leader) ptx::tma_store_wait_read<0>();
-  ptx::named_barrier_sync(1 + place.warpgroup, ptx::kWarpgroup);
+  ptx::named_barrier_sync(kStoreBarrier + place.warpgroup, ptx::kWarpgroup);
+  // The swizzle only changes bits of a column within its box; eight columns are a multiple of 16 bytes.
+  const auto lane_at = ptx::swizzle_128(
+      static_cast<uint32_t>((place.token - first_token) * 128 + place.row * kOutputBytes));
 #pragma unroll
   for (int i = 0; i < S::kColumns / 2; i += 2) {
-    const int column = i / 4 * 8 + place.row;
-    const int token = place.token - first_token + i / 2 % 2 * 8;
-    const uint32_t offset = static_cast<uint32_t>(token * 128 + column % S::kBoxColumns * kOutputBytes);
-    store_pair<kOutputBytes>(stage + column / S::kBoxColumns * S::kBoxBytes + ptx::swizzle_128(offset),
-                             sum[i], sum[i + 1], p.y_element == ElementType::kFloat16);
+    const int column = i / 4 * 8;
+    const auto within_box = static_cast<uint32_t>(column % S::kBoxColumns * kOutputBytes);
+    store_pair<kOutputBytes>(
+        stage + (lane_at ^ within_box) + column / S::kBoxColumns * S::kBoxBytes + i / 2 % 2 * 8 * 128, sum[i],
+        sum[i + 1], p.y_element == ElementType::kFloat16);
   }
   ptx::fence_async_shared();
-  ptx::named_barrier_sync(1 + place.warpgroup, ptx::kWarpgroup);
+  ptx::named_barrier_sync(kStoreBarrier + place.warpgroup, ptx::kWarpgroup);
   if (!is_leader || tile.token + first_token >= p.tokens) return;
 #pragma unroll
   for (int box = 0; box < S::kBoxes; ++box) {
@@ -255,7 +323,7 @@ __device__ __forceinline__ void store_staged(const float (&sum)[S::kColumns / 2]
 
 // Element by element where y's rows are not aligned.
 template <typename S, int kOutputBytes>
-__device__ __forceinline__ void store_direct(const float (&sum)[S::kColumns / 2], const Place& place,
+__device__ __forceinline__ void store_direct(const Sums<S>& sum, const Place& place,
                                              const Tile& tile, const Parameters& p) {
 #pragma unroll
   for (int i = 0; i < S::kColumns / 2; ++i) {
@@ -267,23 +335,28 @@ __device__ __forceinline__ void store_direct(const float (&sum)[S::kColumns / 2]
 }
 
 template <typename S, Scales kScales, int kOutputBytes>
+__device__ __forceinline__ void store(const Sums<S>& sum, unsigned char* shared, const TensorMap* y_map,
+                                      const Place& place, const Tile& tile, const Parameters& p) {
+  if constexpr (S::kStagesOutput) {
+    if (p.stores_by_tma) return store_staged<S, kOutputBytes>(sum, shared, y_map, place, tile, p);
+  }
+  store_direct<S, kOutputBytes>(sum, place, tile, p);
+}
+
+template <typename S, Scales kScales, int kOutputBytes>
 __device__ __forceinline__ void consume(Stages<S> stages, const TensorMap* y_map, const Parameters& p,
                                         int rank) {
   const Place place = locate_thread<S>();
+  if (place.warpgroup == 1) pass_turn(1);
   for (int index = static_cast<int>(blockIdx.x) / p.cluster; index < p.token_tiles / p.cluster * p.row_tiles;
        index += static_cast<int>(gridDim.x) / p.cluster) {
     const Tile tile = locate_tile<S>(index, p, rank);
     float sum[S::kColumns / 2];
-    accumulate<S, kScales>(stages, sum, place, tile, p);
+    accumulate<S, kScales>(sum, stages, place, tile, p);
     finish<S, kScales>(sum, place, tile, p);
-    if (S::kStagesOutput && p.stores_by_tma) {
-      if constexpr (S::kStagesOutput) {
-        store_staged<S, kOutputBytes>(sum, stages.base, y_map, place, tile, p);
-      }
-    } else {
-      store_direct<S, kOutputBytes>(sum, place, tile, p);
-    }
+    store<S, kScales, kOutputBytes>(sum, stages.base, y_map, place, tile, p);
   }
+  if (place.warpgroup == 0) take_turn(0);  // the last one, that no one needs
   if (S::kStagesOutput && static_cast<int>(threadIdx.x) % ptx::kWarpgroup == 0) ptx::tma_store_wait<0>();
 }
 
