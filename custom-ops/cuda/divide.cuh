@@ -11,7 +11,7 @@ namespace fdq::cuda {
 // A product with the rounded reciprocal and one step of correction with fused multiply-adds is the rounded
 // quotient (P. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990),
 // unless all bits of the divisor's fraction are set, or numbers leave the range of normal floats: then it
-// divides.
+// divides. The sign is that of x also where the quotient is 0.
 class Divider {
  public:
   __device__ __forceinline__ explicit Divider(float divisor) : divisor_(divisor) {
@@ -19,21 +19,29 @@ class Divider {
     constexpr uint32_t kLowest = (127u - 90u) << 23, kHighest = (127u + 90u) << 23;  // 2^-90 and 2^90
     const uint32_t bits = bit_cast<uint32_t>(divisor);
     is_plain_ = (bits & kFraction) == kFraction || bits < kLowest || bits > kHighest;
-    reciprocal_ = ptx::divide(1.0f, divisor);
+    reciprocal_ = ptx::reciprocal(divisor);
   }
 
-  __device__ __forceinline__ float operator()(float x) const {
-    if (is_plain_) return ptx::divide(x, divisor_);
-    const float quotient = x * reciprocal_;
-    if (!(fabsf(quotient) < kLargest)) return quotient;
-    const float rest = ptx::fused_multiply_add(-quotient, divisor_, x);
-    const uint32_t corrected = bit_cast<uint32_t>(ptx::fused_multiply_add(rest, reciprocal_, quotient));
-    return bit_cast<float>((corrected & ~kSign) | (bit_cast<uint32_t>(x) & kSign));  // also of a zero
+  // Replaces each x by its quotient. kBounded: the caller knows that all are below 2^20. The test is the same for
+  // all of them and stands before them: one at each would cost more than the division.
+  template <bool kBounded, int kCount>
+  __device__ __forceinline__ void divide_all(float (&x)[kCount]) const {
+    if (is_plain_) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) x[i] = ptx::divide(x[i], divisor_);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float quotient = x[i] * reciprocal_;
+      const float rest = ptx::fused_multiply_add(-quotient, divisor_, x[i]);
+      const float corrected = copysignf(ptx::fused_multiply_add(rest, reciprocal_, quotient), x[i]);
+      x[i] = kBounded || fabsf(quotient) < kLargest ? corrected : quotient;
+    }
   }
 
  private:
   static constexpr float kLargest = 1048576.0f;
-  static constexpr uint32_t kSign = 0x80000000u;
   float divisor_, reciprocal_;
   bool is_plain_;
 };

@@ -1,5 +1,5 @@
-// Activations to codes: e4m3 a group of 128 or a token, int8 a token. Bound by memory: 16-byte loads, at
-// least two of them under way in each lane.
+// Activations to codes: e4m3 a group of 128 or a token, int8 a token. Bound by memory: 16-byte loads, four
+// of them under way in each lane.
 #include "cuda/device.cuh"
 #include "cuda/divide.cuh"
 #include "cuda/ptx/convert.cuh"
@@ -11,9 +11,9 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / ptx::kWarp;
-constexpr int kUnit = kPerLane * ptx::kWarp;  // k of a step of a warp: two groups
-constexpr int kUnroll = 2;                    // steps under way
-constexpr int kGroupLanes = kTile / kPerLane;
+constexpr int kUnroll = 2;  // units under way
+constexpr int kGroupLanes = kTile / (2 * kPerLane);
+constexpr int kUnit = ptx::kWarp / kGroupLanes * kTile;
 constexpr int kKept = 4;  // steps of a token that a thread keeps in registers
 
 struct ActivationJob {
@@ -29,14 +29,20 @@ struct ActivationJob {
 // The largest magnitude as bits of the stored format, whose order is that of the numbers.
 template <ElementType T>
 __device__ __forceinline__ uint32_t largest_bits(const Values<T>& values) {
-  constexpr uint32_t kMagnitude = T == ElementType::kFloat32 ? 0x7fffffffu : 0x7fffu;
   uint32_t largest = 0;
+  if constexpr (T == ElementType::kFloat32) {
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
-    const uint32_t magnitude = values.bits(i) & kMagnitude;
-    largest = magnitude > largest ? magnitude : largest;
+    for (int i = 0; i < kPerLane; ++i) {
+      const uint32_t magnitude = values.bits(i) & 0x7fffffffu;
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+  } else {
+#pragma unroll
+    for (const uint32_t pair : values.quad[0].word) largest = ptx::max_pair(largest, pair & 0x7fff7fffu);
+    const uint32_t first = largest & 0xffffu, second = largest >> 16;
+    return first > second ? first : second;
   }
-  return largest;
 }
 
 template <ElementType T, bool Int8>
@@ -54,54 +60,72 @@ __device__ __forceinline__ uint32_t to_int8(float quotient) {
   return static_cast<uint32_t>(static_cast<int32_t>(limited)) & 0xffu;
 }
 
-// Writes the codes of 8 values; values beyond the row's end are 0 and so are their codes.
-template <ElementType T, bool Int8>
+// Writes the codes of 8 values; values beyond the row's end are 0 and so are their codes. `Static`: the scale was
+// not made from these values, so that quotients can be of any size.
+template <ElementType T, bool Int8, bool Static>
 __device__ __forceinline__ void store_codes(const Values<T>& values, const Divider& divide, uint8_t* codes) {
+  float quotients[kPerLane];
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) quotients[i] = values[i];
+  divide.divide_all<!Static>(quotients);
   uint32_t words[2];
 #pragma unroll
   for (int w = 0; w < 2; ++w) {
-    float quotient[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) quotient[i] = divide(values[4 * w + i]);
+    const float* four = quotients + 4 * w;
     if (Int8) {
-      words[w] = to_int8(quotient[0]) | to_int8(quotient[1]) << 8 | to_int8(quotient[2]) << 16 |
-                 to_int8(quotient[3]) << 24;
+      words[w] =
+          to_int8(four[0]) | to_int8(four[1]) << 8 | to_int8(four[2]) << 16 | to_int8(four[3]) << 24;
     } else {
-      words[w] = ptx::to_e4m3_pair(quotient[0], quotient[1]) | ptx::to_e4m3_pair(quotient[2], quotient[3])
-                                                                   << 16;
+      words[w] = ptx::to_e4m3_pair(four[0], four[1]) | ptx::to_e4m3_pair(four[2], four[3]) << 16;
     }
   }
   ptx::store_pair(codes, words[0], words[1]);
 }
 
-// A scale for each group of 128, or one that is known. A warp takes kUnroll units of 256 values.
+// A scale for each group of 128, or one that is known. A warp takes kUnroll units of four groups; a lane has 8
+// values of either half of its group.
 template <ElementType T, bool Int8, bool Static, bool Whole>
 __global__ void __launch_bounds__(kThreads) quantize_groups(ActivationJob job) {
   const auto units = static_cast<uint32_t>((job.code_stride + kUnit - 1) / kUnit);
   const uint32_t first = (blockIdx.x * kWarps + static_cast<uint32_t>(ptx::warp())) * kUnroll;
   const int lane = ptx::lane();
   const auto* x = static_cast<const Stored<T>*>(job.x);
-  Values<T> values[kUnroll];
+  Values<T> values[kUnroll][2];
+  int64_t tokens[kUnroll], ks[kUnroll];
+  uint32_t token_of = first / units, unit_of = first % units;
 #pragma unroll
-  for (uint32_t u = 0; u < kUnroll; ++u) {
-    const int64_t token = (first + u) / units;
-    const int64_t k = static_cast<int64_t>((first + u) % units) * kUnit + lane * kPerLane;
-    values[u] = {};
-    if (token < job.tokens) values[u] = load_values<T, Whole>(x + token * job.x_stride, k, job.k);
+  for (int u = 0; u < kUnroll; ++u) {
+    const int64_t token = token_of;
+    const int64_t k =
+        static_cast<int64_t>(unit_of) * kUnit + lane / kGroupLanes * kTile + lane % kGroupLanes * kPerLane;
+    values[u][0] = values[u][1] = {};
+    if (token < job.tokens) {
+      values[u][0] = load_values<T, Whole>(x + token * job.x_stride, k, job.k);
+      values[u][1] = load_values<T, Whole>(x + token * job.x_stride, k + kTile / 2, job.k);
+    }
+    tokens[u] = token;
+    ks[u] = k;
+    if (++unit_of == units) {
+      unit_of = 0;
+      ++token_of;
+    }
   }
 #pragma unroll
-  for (uint32_t u = 0; u < kUnroll; ++u) {
-    const int64_t token = (first + u) / units;
-    const int64_t k = static_cast<int64_t>((first + u) % units) * kUnit + lane * kPerLane;
+  for (int u = 0; u < kUnroll; ++u) {
+    const int64_t token = tokens[u], k = ks[u];
     float scale = job.static_scale;
     if (!Static) {
-      scale = scale_of_bits<T, Int8>(ptx::reduce_max<kGroupLanes>(largest_bits(values[u])));
+      const uint32_t lower = largest_bits(values[u][0]), upper = largest_bits(values[u][1]);
+      scale = scale_of_bits<T, Int8>(ptx::reduce_max<kGroupLanes>(lower > upper ? lower : upper));
       if (token < job.tokens && lane % kGroupLanes == 0 && k < job.k) {
         job.scales[k / kTile * job.scale_stride + token] = scale;
       }
     }
-    if (token >= job.tokens || k >= job.code_stride) continue;
-    store_codes<T, Int8>(values[u], Divider(scale), job.codes + token * job.code_stride + k);
+    if (token >= job.tokens) continue;
+    const Divider divide(scale);
+    uint8_t* codes = job.codes + token * job.code_stride + k;
+    if (k < job.code_stride) store_codes<T, Int8, Static>(values[u][0], divide, codes);
+    if (k + kTile / 2 < job.code_stride) store_codes<T, Int8, Static>(values[u][1], divide, codes + kTile / 2);
   }
 }
 
@@ -137,10 +161,10 @@ __global__ void __launch_bounds__(kThreads) quantize_tokens(ActivationJob job) {
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
     const int64_t k = start + i * kStep;
-    if (k < job.code_stride) store_codes<T, Int8>(kept[i], divide, codes + k);
+    if (k < job.code_stride) store_codes<T, Int8, false>(kept[i], divide, codes + k);
   }
   for (int64_t k = start + kKept * kStep; k < job.code_stride; k += kStep) {
-    store_codes<T, Int8>(load_values<T, Whole>(row, k, job.k), divide, codes + k);
+    store_codes<T, Int8, false>(load_values<T, Whole>(row, k, job.k), divide, codes + k);
   }
 }
 

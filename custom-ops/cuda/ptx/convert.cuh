@@ -136,6 +136,14 @@ __device__ __forceinline__ float divide(float a, float b) {
   return __fdiv_rn(a, b);
 #endif
 }
+// 1 / a, likewise.
+__device__ __forceinline__ float reciprocal(float a) {
+#ifdef FDQ_CUDA_EMULATE
+  return 1.0f / a;
+#else
+  return __frcp_rn(a);
+#endif
+}
 // To the nearest integer, ties to even, kept as float.
 __device__ __forceinline__ float round_to_even(float value) {
 #ifdef FDQ_CUDA_EMULATE
@@ -149,6 +157,16 @@ __device__ __forceinline__ float fused_multiply_add(float a, float b, float c) {
   return std::fma(a, b, c);
 #else
   return __fmaf_rn(a, b, c);
+#endif
+}
+
+// The larger of each pair of unsigned 16-bit numbers.
+__device__ __forceinline__ uint32_t max_pair(uint32_t a, uint32_t b) {
+#ifdef FDQ_CUDA_EMULATE
+  const uint32_t low = (a & 0xffffu) > (b & 0xffffu) ? a : b, high = a >> 16 > b >> 16 ? a : b;
+  return (low & 0xffffu) | (high & 0xffff0000u);
+#else
+  return __vmaxu2(a, b);
 #endif
 }
 
