@@ -33,6 +33,7 @@ template <int kWidth>
 struct Shape {
   static constexpr int kTokens = kWidth;
   static constexpr int kSums = kTokens / 2;  // of a thread
+  static constexpr int kPartsAtOnce = kSums < 16 ? 8 : 4;
   static constexpr int kWBytes = kRows * kBlockK;
   static constexpr int kXBytes = kTokens * kBlockK;
   static constexpr int kScaleBytes = kTokens * static_cast<int>(sizeof(float));
@@ -147,8 +148,7 @@ __device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const 
   float* mine = part_of<S>(p, static_cast<int>(blockIdx.x), tile) + threadIdx.x;
 #pragma unroll
   for (int i = 0; i < S::kSums; ++i) mine[i * kConsumerThreads] = sum[i];
-  ptx::fence_global();
-  ptx::named_barrier_sync(kConsumerBarrier, kConsumerThreads);
+  ptx::named_barrier_sync(kConsumerBarrier, kConsumerThreads);  // the release covers what all threads wrote
   if (threadIdx.x == 0) {
     const auto parts = static_cast<uint32_t>(last - first + 1);
     *flag = ptx::atomic_add_acq_rel(p.counters + tile, 1) == parts - 1 ? 1u : 0u;
@@ -160,6 +160,8 @@ __device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const 
   if (!is_last) return false;
 #pragma unroll
   for (int i = 0; i < S::kSums; ++i) sum[i] = 0.0f;
+  // Several parts are under way at a time: small matrices have many of them a tile.
+#pragma unroll(S::kPartsAtOnce)
   for (int block = first; block <= last; ++block) {
     const float* part = part_of<S>(p, block, tile) + threadIdx.x;
 #pragma unroll

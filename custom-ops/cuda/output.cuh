@@ -25,8 +25,7 @@ __device__ __forceinline__ void store_output(float value, int token, int row, co
 // on `counter`; then the parts of all are there to be read and the counter is 0 again. `flag` is in shared
 // memory.
 __device__ __forceinline__ bool is_last_block(uint32_t* counter, int blocks, uint32_t* flag) {
-  ptx::fence_global();
-  ptx::sync_block();
+  ptx::sync_block();  // the release below also covers what the other threads wrote before it
   if (threadIdx.x == 0) {
     *flag = ptx::atomic_add_acq_rel(counter, 1) == static_cast<uint32_t>(blocks) - 1 ? 1u : 0u;
     if (*flag != 0) *counter = 0;

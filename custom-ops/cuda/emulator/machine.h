@@ -81,11 +81,12 @@ struct Warp {
   std::map<float*, Accumulator> accumulators;
   std::vector<std::vector<Product>> products{1};  // groups; the last one is open
   std::vector<uint64_t> issued;                   // one digest a product, compared across the warpgroup
-  int registers = 0;
+  int registers = 0;  // by setmaxnreg, or 0
 };
 
 struct NamedBarrier {
   int threads = 0, arrived = 0;
+  uint64_t phase = 0;
   WaitList waiting;
 };
 
@@ -175,6 +176,7 @@ PhaseBarrier& phase_barrier(Block& block, const char* what, const void* barrier)
 void complete_bytes(Block& block, int64_t barrier_offset, int64_t bytes);
 // Faults when something of the block, which has ended, is under way.
 void check_products_ended(const Block& block);
+void check_registers(const Block& block);
 void check_copies_ended(const Block& block);
 
 float element_value(MmaKind kind, const unsigned char* at);

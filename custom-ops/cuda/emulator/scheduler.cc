@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <mutex>
 #include <numeric>
 #include <set>
@@ -145,6 +146,7 @@ void end_block(Machine& m, Block& block) {
   for (size_t i = 0; i < std::size(block.barriers); ++i) {
     if (block.barriers[i].arrived > 0) fault("a block ended with arrivals left at barrier %d", static_cast<int>(i));
   }
+  check_registers(block);
   check_products_ended(block);
   check_copies_ended(block);
   for (int64_t i = block.shared_bytes; i < mapped_bytes(block.shared_bytes); ++i) {

@@ -53,32 +53,60 @@ std::array<uint32_t, 32> warp_exchange(const char* name, uint32_t value) {
 
 int block_threads() { return static_cast<int>(blockDim.x * blockDim.y * blockDim.z); }
 
+// A warp arrives as a whole: lanes that are elsewhere would be counted by hardware all the same, or hang.
 void block_barrier(int index, int threads, bool wait) {
   if (index < 0 || index > 15 || threads <= 0 || threads % 32 != 0 || threads > block_threads()) {
     fault("barrier %d of %d threads in a block of %d", index, threads, block_threads());
   }
+  struct Record {
+    int index, threads;
+    uint64_t phase;
+  } record{index, threads, 0};
   NamedBarrier& barrier = self().block->barriers[index];
-  if (barrier.arrived > 0 && barrier.threads != threads) {
-    fault("barrier %d is used with %d and with %d threads", index, barrier.threads, threads);
-  }
-  barrier.threads = threads;
-  if (++barrier.arrived == threads) {
+  collective(wait ? "bar.sync" : "bar.arrive", &record, [&](void* const* records) {
+    for (size_t lane = 0; lane < 32; ++lane) {
+      auto& each = *static_cast<Record*>(records[lane]);
+      if (each.index != index || each.threads != threads) fault("lanes of a warp are at different barriers");
+      each.phase = barrier.phase;
+    }
+    if (barrier.arrived > 0 && barrier.threads != threads) {
+      fault("barrier %d is used with %d and with %d threads", index, barrier.threads, threads);
+    }
+    barrier.threads = threads;
+    barrier.arrived += 32;
+    if (barrier.arrived < threads) return;
     barrier.arrived = 0;
-    return wake(barrier.waiting);
+    ++barrier.phase;
+    wake(barrier.waiting);
+  });
+  while (wait && barrier.phase == record.phase) {
+    wait_on(barrier.waiting, "barrier", &barrier, static_cast<uint32_t>(index), describe_barrier);
   }
-  if (wait) wait_on(barrier.waiting, "barrier", &barrier, static_cast<uint32_t>(index), describe_barrier);
 }
+
+// What a thread of a block with __launch_bounds__(threads, 1) starts with: each of four partitions has 16384.
+int registers_at_launch(int warps) { return 16384 / ((warps + 3) / 4 * 32) / 8 * 8; }
 
 void set_max_registers(int count) {
   if (count < 24 || count > 256 || count % 8 != 0) fault("setmaxnreg of %d registers", count);
   warp_exchange("setmaxnreg", static_cast<uint32_t>(count));
   self().warp->registers = count;
+}
+
+// An increase waits until others have given registers back: too many in all never come.
+void check_registers(const Block& block) {
+  const auto warps = static_cast<int>(block.warps.size());
+  const int at_launch = registers_at_launch(warps);
   int total = 0;
-  for (const auto& warp : self().block->warps) total += warp->registers * 32;
-  // What a block with __launch_bounds__(threads, 1) starts with: each of four partitions has 16384 registers.
-  const auto warps = static_cast<int>(self().block->warps.size());
-  const int pool = 16384 / ((warps + 3) / 4 * 32) / 8 * 8 * 32 * warps;
-  if (total > pool) fault("setmaxnreg asks for %d registers; the block is launched with %d", total, pool);
+  for (const auto& warp : block.warps) {
+    total += (warp->registers > 0 ? warp->registers : at_launch) * 32;
+    if (warp->registers != block.warps[static_cast<size_t>(warp->index) / 4 * 4]->registers) {
+      fault("setmaxnreg by warp %d, but not by all of its warpgroup", warp->index);
+    }
+  }
+  if (total > at_launch * 32 * warps) {
+    fault("setmaxnreg asks for %d registers; the block is launched with %d", total, at_launch * 32 * warps);
+  }
 }
 
 uint32_t cluster_rank() { return self().block->rank; }

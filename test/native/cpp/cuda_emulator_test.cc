@@ -1,6 +1,8 @@
 // The emulator of CUDA kernels: small kernels that are right, and the same with one mistake each, which it
 // has to find.
 #include <cmath>
+#include <iterator>
+#include <string>
 #include <vector>
 
 #include "cpu/number_formats.h"
@@ -425,6 +427,10 @@ void misuse(int what, uint32_t* global) {
   if (what == 10) atomic_add_acq_rel(global, 1);
   while (what == 10 && load_acquire(global) < 129) {
   }
+  if (what == 11 && warp() == 0) named_barrier_arrive(2, 64);
+  if (what == 12) named_barrier_arrive(1 + lane() / 16, 64);
+  if (what == 13 && warp() == 0) set_max_registers_up<232>();
+  if (what == 14 && lane() != 5) sync_block();
 }
 
 void test_misuse() {
@@ -438,8 +444,12 @@ void test_misuse() {
                          "not a multiple of 16",
                          "at offset 80 of 64 bytes",
                          "31 of 32 lanes",
-                         "nothing happens but"};
-  for (int what = 0; what < 11; ++what) {
+                         "nothing happens but",
+                         "arrivals left at barrier 2",
+                         "at different barriers",
+                         "not by all of its warpgroup",
+                         "bar.sync (31 of 32 lanes"};
+  for (int what = 0; what < static_cast<int>(std::size(texts)); ++what) {
     alignas(16) uint32_t global[64] = {};
     std::string text;
     emu::set_seed(static_cast<uint64_t>(what) + 1);
@@ -454,25 +464,30 @@ void test_misuse() {
 }
 
 // 20 warps start with 96 registers a thread each, not with a fifth of 512.
-template <int kConsumerRegisters>
+template <int kConsumerRegisters, bool kGivesBack>
 void exchange_registers() {
   if (warp() / 4 == 4) {
-    set_max_registers_down<24>();
+    if (kGivesBack) set_max_registers_down<24>();
   } else {
     set_max_registers_up<kConsumerRegisters>();
   }
 }
 
-void test_exchange() {
-  const cuda::LaunchShape shape{dim3(1), dim3(640)};
-  CHECK(cuda::launch(exchange_registers<112>, shape, nullptr) == nullptr, "four times 112 and 24");
-  std::string text;
+template <int kConsumerRegisters, bool kGivesBack>
+std::string text_of_exchange() {
   try {
-    cuda::launch(exchange_registers<120>, shape, nullptr);
+    cuda::launch(exchange_registers<kConsumerRegisters, kGivesBack>, {dim3(1), dim3(640)}, nullptr);
   } catch (const emu::Fault& fault) {
-    text = fault.what();
+    return fault.what();
   }
-  CHECK(text.find("setmaxnreg") != std::string::npos, "four times 120 and 24: '%s'", text.c_str());
+  return "";
+}
+
+void test_exchange() {
+  CHECK((text_of_exchange<112, true>()).empty(), "four times 112 and 24");
+  CHECK((text_of_exchange<120, true>()).find("setmaxnreg asks") != std::string::npos, "four times 120 and 24");
+  CHECK((text_of_exchange<104, false>()).find("setmaxnreg asks") != std::string::npos,
+        "four times 104, and 96 that no one gave back");
 }
 
 void reduce(float* out, uint32_t* bits) {
