@@ -242,6 +242,28 @@ void test_tiles() {
   }
 }
 
+// A tile of which a dozen blocks have parts.
+void test_parts() {
+  uint64_t seed = 2000;
+  emu::device() = {9, 0, 40, 227 * 1024};
+  for (const int64_t tokens : {3, 33}) {
+    check_case({Kernel::kStreaming, 9, 0, tokens, 40, 6000, ActivationRule::kE4M3Group128,
+                ElementType::kFloat32, false, 0},
+               seed++);
+  }
+}
+
+// Tiles one after the other in a block, with an even and an odd number of blocks of 128 k, and two blocks that
+// share W.
+void test_many_tiles() {
+  uint64_t seed = 3000;
+  emu::device() = {9, 0, 2, 227 * 1024};
+  for (const int64_t k : {128, 250, 380, 520}) {
+    const ElementType output = k % 128 == 0 ? ElementType::kBFloat16 : ElementType::kFloat32;
+    check_case({Kernel::kWarpgroup, 9, 0, 250, 390, k, ActivationRule::kE4M3Group128, output, k > 300, 0}, seed++);
+  }
+}
+
 // A token's result is the same bits, whatever is beside it.
 void test_batch_invariance() {
   for (const Target& target : {kTargets[0], kTargets[2]}) {
@@ -355,6 +377,8 @@ int main() {
   test_refusals();
   test_shapes();
   test_tiles();
+  test_parts();
+  test_many_tiles();
   test_batch_invariance();
   return fdq_test::finish("cuda_fp8_linear_test");
 }
