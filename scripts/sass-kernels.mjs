@@ -32,6 +32,7 @@ export const KERNELS = [
   { kernel: /^repack_codes/, contains: ['LDG', 'STG.E.128'], threads: 256 },
   // Tokens and rows of a tile, bytes of an output; 0: scales of tiles, 1: of rows.
   ...[
+    ['256, 128, 2', 216_112],
     ['128, 128, 2', 199_248],
     ['128, 128, 4', 232_016],
     ['64, 64, 2', 199_872],
@@ -39,7 +40,7 @@ export const KERNELS = [
     ['64, 32, 2', 150_720],
     ['64, 32, 4', 150_720],
   ].map(([shape, sharedBytes]) => ({
-    kernel: new RegExp(`^fp8_linear_warpgroup_kernel<Shape<${shape}>`),
+    kernel: new RegExp(`^fp8_linear_warpgroup_kernel<fp8_tiles::Shape<${shape}>`),
     contains: ['QGMMA', 'UTMALDG.2D', 'UTMALDG.2D.MULTICAST', 'USETMAXREG', 'SYNCS'],
     threads: 384,
     sharedBytes,

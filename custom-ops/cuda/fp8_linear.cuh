@@ -11,8 +11,8 @@ Error fp8_linear_warpgroup(const Fp8LinearArgs& args, int multiprocessors, void*
 struct WarpgroupTile {
   int tokens, rows;
 };
-// The tile whose waves over all multiprocessors take least time.
-WarpgroupTile choose_warpgroup_tile(int64_t tokens, int64_t n, int multiprocessors);
+// The tile whose waves over all multiprocessors take least time; is_wide: outputs are float32.
+WarpgroupTile choose_warpgroup_tile(int64_t tokens, int64_t n, bool is_wide, int multiprocessors);
 
 // sm_90a, at most kSkinnyTokens tokens. x, its scales and W's codes are 16-byte aligned.
 constexpr int64_t kSkinnyTokens = 64;

@@ -2,156 +2,26 @@
 // TMA, two that multiply by wgmma. Sums of 128 k leave the tensor core's accumulator, which keeps fewer than
 // 32 bits for fp8, and are added in float32 with their scales. The structure is that of DeepGEMM (DeepSeek,
 // 2025) and of CUTLASS' warp-specialized persistent kernels.
-#include "cuda/fp8_linear.cuh"
-#include "cuda/output.cuh"
-#include "cuda/ptx/convert.cuh"
-#include "cuda/ptx/tma.cuh"
-#include "cuda/ptx/warp.cuh"
-#include "cuda/ptx/wgmma.cuh"
-#include "cuda/stage_ring.cuh"
+#include "cuda/fp8_linear_epilogue.cuh"
 
 namespace fdq::cuda {
 namespace {
 
-constexpr int kBlockK = 128;  // bytes of a row of the 128-byte swizzle, and k of a scale
-constexpr int kConsumers = 2;
+using namespace fp8_tiles;
+
 constexpr int kThreads = (kConsumers + 1) * ptx::kWarpgroup;
 constexpr int kConsumerWarps = kConsumers * ptx::kWarpgroup / ptx::kWarp;
-constexpr int kWarpgroupTokens = 64;  // rows of a wgmma
-// Tiles that run at the same time cover about this many rows of tiles: near to a square, so that L2 serves
-// most.
-constexpr int kRasterTiles = 16;
-constexpr int kSharedBytes = 227 * 1024;
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
-// Named barriers, one for each warpgroup that multiplies.
-constexpr int kStoreBarrier = 1;
-constexpr int kTurnBarrier = kStoreBarrier + kConsumers;
-
-enum class Scales { kTiles, kRows };
-
-// A tile of the output: kTokens of x by kRows of W. Warpgroups split the tokens of large tiles and the rows
-// of small ones.
-template <int kTileTokens, int kTileRows, int kOutputBytes>
-struct Shape {
-  static constexpr int kTokens = kTileTokens;
-  static constexpr int kRows = kTileRows;
-  static constexpr bool kSplitsTokens = kTokens == kConsumers * kWarpgroupTokens;
-  static constexpr int kColumns = kSplitsTokens ? kRows : kRows / kConsumers;  // of a warpgroup
-  static constexpr bool kStagesOutput = kSplitsTokens;
-
-  static constexpr int kXBytes = kTokens * kBlockK;
-  static constexpr int kWBytes = kRows * kBlockK;
-  static constexpr int kScaleBytes = kTokens * static_cast<int>(sizeof(float));
-  static constexpr int kBoxColumns = 128 / kOutputBytes;  // of a copy out of shared memory
-  static constexpr int kBoxBytes = kWarpgroupTokens * 128;
-  static constexpr int kBoxes = kColumns / kBoxColumns;  // of a warpgroup
-  static constexpr int kOutputStage = kStagesOutput ? kConsumers * kBoxes * kBoxBytes : 0;
-  static constexpr int kStageBytes =
-      kXBytes + kWBytes + kScaleBytes + 2 * static_cast<int>(sizeof(ptx::Barrier));
-  static constexpr int kFitting = (kSharedBytes - kOutputStage) / kStageBytes;
-  static constexpr int kStages = kFitting < 12 ? kFitting : 12;
-
-  // Offsets in shared memory; the first three are multiples of 1024, as the swizzle asks.
-  static constexpr int kXAt = 0;
-  static constexpr int kWAt = kStages * kXBytes;
-  static constexpr int kOutputAt = kWAt + kStages * kWBytes;
-  static constexpr int kScaleAt = kOutputAt + kOutputStage;
-  static constexpr int kBarrierAt = kScaleAt + kStages * kScaleBytes;
-  static constexpr int kTotal = kBarrierAt + 2 * kStages * static_cast<int>(sizeof(ptx::Barrier));
-  static_assert(kTotal <= kSharedBytes && kStages >= 3);
-  static_assert(kXBytes % 1024 == 0 && kWBytes % 2048 == 0, "half a tile of W is whole atoms of the swizzle");
-};
-
-struct Parameters {
-  const float* x_scales;
-  const float* w_scales;
-  const float* bias;
-  void* y;
-  int64_t x_scale_stride, y_stride;
-  int tokens, n, k_blocks;
-  int token_tiles, row_tiles;
-  int cluster;         // 1 or 2 blocks that share their tile of W
-  float static_scale;  // of x where x_scales is null
-  ElementType y_element;
-  bool stores_by_tma;
-};
-
-struct Tile {
-  int token, row;  // where it begins
-};
-
-// Tiles in bands of kRasterTiles rows; blocks of a cluster have neighbouring tokens.
-template <typename S>
-__device__ __forceinline__ Tile locate_tile(int index, const Parameters& p, int rank) {
-  const int groups = p.token_tiles / p.cluster;
-  const int band_height = kRasterTiles / p.cluster;
-  const int band = index / (band_height * p.row_tiles);
-  const int first = band * band_height;
-  const int height = groups - first < band_height ? groups - first : band_height;
-  const int within = index - first * p.row_tiles;
-  return {((first + within % height) * p.cluster + rank) * S::kTokens, within / height * S::kRows};
-}
-
-template <typename S>
-struct Stages : StageRing<S> {
-  __device__ __forceinline__ unsigned char* w() const { return this->base + S::kWAt + this->at * S::kWBytes; }
-};
-
-// By one thread: copies what the consumers multiply, as far ahead as there are stages.
-template <typename S, Scales kScales>
-__device__ __forceinline__ void produce(Stages<S> stages, const TensorMap* x_map, const TensorMap* w_map,
-                                        const Parameters& p, int rank) {
-  constexpr int kHalf = S::kRows / 2;
-  for (int index = static_cast<int>(blockIdx.x) / p.cluster; index < p.token_tiles / p.cluster * p.row_tiles;
-       index += static_cast<int>(gridDim.x) / p.cluster) {
-    const Tile tile = locate_tile<S>(index, p, rank);
-    const int64_t scales_left = p.x_scale_stride - tile.token;
-    const uint32_t scale_bytes =
-        kScales == Scales::kRows || scales_left <= 0
-            ? 0u
-            : static_cast<uint32_t>(scales_left < S::kTokens ? scales_left : S::kTokens) * sizeof(float);
-    for (int block = 0; block < p.k_blocks; ++block, stages.advance()) {
-      ptx::barrier_wait(stages.empty(), stages.phase ^ 1);
-      ptx::barrier_arrive_expect(stages.full(), S::kXBytes + S::kWBytes + scale_bytes);
-      ptx::tma_load(stages.x(), x_map, stages.full(), tile.token, block * kBlockK);
-      if (p.cluster == 1) {
-        ptx::tma_load(stages.w(), w_map, stages.full(), tile.row, block * kBlockK);
-        ptx::tma_load(stages.w() + S::kWBytes / 2, w_map, stages.full(), tile.row + kHalf, block * kBlockK);
-      } else {
-        ptx::tma_load_multicast(stages.w() + rank * (S::kWBytes / 2), w_map, stages.full(),
-                                tile.row + rank * kHalf, block * kBlockK, 3);
-      }
-      if (scale_bytes != 0) {
-        ptx::bulk_load(stages.scales(), p.x_scales + block * p.x_scale_stride + tile.token, scale_bytes,
-                       stages.full());
-      }
-    }
-  }
-}
-
-// Where a thread's accumulators lie: rows `token` and token + 8 of the tile, columns `row` + 8 j and the
-// next.
-struct Place {
-  int warpgroup, token, row;
-};
-template <typename S>
-__device__ __forceinline__ Place locate_thread() {
-  const int warpgroup = ptx::warp() / 4;
-  const int token = ptx::warp() % 4 * 16 + ptx::lane() / 4;
-  const int column = ptx::lane() % 4 * 2;
-  return S::kSplitsTokens ? Place{warpgroup, warpgroup * kWarpgroupTokens + token, column}
-                          : Place{warpgroup, token, warpgroup * S::kColumns + column};
-}
-
-template <typename S>
-using Sums = float[S::kColumns / 2];
+constexpr int kTurnBarrier = kStoreBarrier + kConsumers;  // likewise
 
 // Starts the product of the 128 k in `stages`, which have arrived.
 template <typename S>
-__device__ __forceinline__ void multiply(Sums<S>& part, const Stages<S>& stages, int warpgroup) {
-  const int x_offset = S::kSplitsTokens ? warpgroup * kWarpgroupTokens * kBlockK : 0;
-  const int w_offset = S::kSplitsTokens ? 0 : warpgroup * S::kColumns * kBlockK;
+__device__ __forceinline__ void multiply(Sums<S>& part, const Stages<S>& stages,
+                                         const Place& place) {
+  const int wave = place.warpgroup * S::kWaves + place.wave;
+  const int x_offset = S::kSplitsTokens ? wave * kWarpgroupTokens * kBlockK : 0;
+  const int w_offset = S::kSplitsTokens ? 0 : place.warpgroup * S::kColumns * kBlockK;
   const uint64_t x = ptx::wgmma_operand(stages.x() + x_offset);
   const uint64_t w = ptx::wgmma_operand(stages.w() + w_offset);
   ptx::wgmma_pin(part);
@@ -164,11 +34,10 @@ __device__ __forceinline__ void multiply(Sums<S>& part, const Stages<S>& stages,
   ptx::wgmma_commit();
 }
 
-// Waits until at most kPending products are under way, gives the stage of the one that ended back and adds it,
-// scaled but for scales of rows.
+// Waits until at most kPending products are under way and adds the one that ended, scaled but for scales of rows.
 template <typename S, Scales kScales, int kPending>
 __device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const Stages<S>& stages, float w_scale,
-                                        const Place& place, const Parameters& p) {
+                                        const Place& place) {
   float upper = 1.0f, lower = 1.0f;
   if constexpr (kScales == Scales::kTiles) {
     upper = stages.scales()[place.token] * w_scale;
@@ -183,15 +52,19 @@ __device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const Stage
     sum[i + 2] += part[i + 2] * lower;
     sum[i + 3] += part[i + 3] * lower;
   }
-  // Last, though the stage is free already: over this branch no compiler moves the sums behind the next wait.
   ptx::wgmma_pin(sum);
+}
+
+// Gives a stage back. Behind the sums though it is free already: over this branch the compiler moves none of them
+// behind the next wait.
+template <typename S>
+__device__ __forceinline__ void release(const Stages<S>& stages, int cluster) {
   ptx::sync_warp();
-  if (ptx::lane() < p.cluster) {
-    if (p.cluster == 1) {
-      ptx::barrier_arrive(stages.empty());
-    } else {
-      ptx::barrier_arrive_cluster(stages.empty(), static_cast<uint32_t>(ptx::lane()));
-    }
+  if (ptx::lane() >= cluster) return;
+  if (cluster == 1) {
+    ptx::barrier_arrive(stages.empty());
+  } else {
+    ptx::barrier_arrive_cluster(stages.empty(), static_cast<uint32_t>(ptx::lane()));
   }
 }
 
@@ -204,10 +77,11 @@ __device__ __forceinline__ void pass_turn(int warpgroup) {
   ptx::named_barrier_arrive(kTurnBarrier + 1 - warpgroup, kConsumers * ptx::kWarpgroup);
 }
 
-// Adds 128 k or, with kPair, twice as many.
+// Adds 128 k or, with kPair, twice as many, of which the first are added while the second are multiplied.
 template <typename S, Scales kScales, bool kPair>
 __device__ __forceinline__ void add_blocks(Sums<S>& sum, Stages<S>& stages, const float* w_scales,
-                                           const Place& place, const Parameters& p) {
+                                           int warpgroup, int cluster) {
+  const Place place = locate_thread<S>(warpgroup, 0);
   const Stages<S> first = stages;
   stages.advance();
   const Stages<S> second = stages;
@@ -222,142 +96,79 @@ __device__ __forceinline__ void add_blocks(Sums<S>& sum, Stages<S>& stages, cons
     ptx::barrier_wait(second.full(), second.phase);
     stages.advance();
   }
-  take_turn(place.warpgroup);
-  multiply<S>(part[0], first, place.warpgroup);
-  if constexpr (kPair) multiply<S>(part[1], second, place.warpgroup);
-  pass_turn(place.warpgroup);
-  promote<S, kScales, kPair ? 1 : 0>(sum, part[0], first, w_scale[0], place, p);
-  if constexpr (kPair) promote<S, kScales, 0>(sum, part[1], second, w_scale[1], place, p);
+  take_turn(warpgroup);
+  multiply<S>(part[0], first, place);
+  if constexpr (kPair) multiply<S>(part[1], second, place);
+  pass_turn(warpgroup);
+  promote<S, kScales, kPair ? 1 : 0>(sum, part[0], first, w_scale[0], place);
+  release<S>(first, cluster);
+  if constexpr (kPair) {
+    promote<S, kScales, 0>(sum, part[1], second, w_scale[1], place);
+    release<S>(second, cluster);
+  }
+}
+
+// Adds 128 k of each wave: there are registers for one product only.
+template <typename S, Scales kScales>
+__device__ __forceinline__ void add_waves(Sums<S> (&sums)[S::kWaves], Stages<S>& stages,
+                                          const float* w_scales, int warpgroup, int cluster) {
+  const float w_scale = kScales == Scales::kTiles ? *w_scales : 1.0f;
+  ptx::barrier_wait(stages.full(), stages.phase);
+#pragma unroll
+  for (int wave = 0; wave < S::kWaves; ++wave) {
+    const Place place = locate_thread<S>(warpgroup, wave);
+    float part[S::kColumns / 2];
+    take_turn(warpgroup);
+    multiply<S>(part, stages, place);
+    pass_turn(warpgroup);
+    promote<S, kScales, 0>(sums[wave], part, stages, w_scale, place);
+  }
+  release<S>(stages, cluster);
+  stages.advance();
 }
 
 // The sums of a tile, in float32, scaled but for scales of rows.
 template <typename S, Scales kScales>
-__device__ __forceinline__ void accumulate(Sums<S>& sum, Stages<S>& stages, const Place& place,
+__device__ __forceinline__ void accumulate(Sums<S> (&sums)[S::kWaves], Stages<S>& stages, int warpgroup,
                                            const Tile& tile, const Parameters& p) {
   const float* w_scales = p.w_scales + static_cast<int64_t>(tile.row / kTile) * p.k_blocks;
 #pragma unroll
-  for (int i = 0; i < S::kColumns / 2; ++i) sum[i] = 0.0f;
-  int block = 0;
-  for (; block + 1 < p.k_blocks; block += 2) {
-    add_blocks<S, kScales, true>(sum, stages, w_scales + block, place, p);
-  }
-  if (block < p.k_blocks) add_blocks<S, kScales, false>(sum, stages, w_scales + block, place, p);
-}
-
-// Calls change(sum, column of the tile) for every sum, a few columns at a time: otherwise all that it loads is
-// loaded first, for which there are no registers.
-template <typename S, typename Change>
-__device__ __forceinline__ void change_sums(Sums<S>& sum, const Place& place, const Change& change) {
-  constexpr int kAtOnce = 16;
-#pragma unroll
-  for (int i = 0; i < S::kColumns / 2; ++i) {
-    if (i % kAtOnce == 0) ptx::wgmma_pin(sum);
-    change(sum[i], i / 2 % 2, place.row + i / 4 * 8 + i % 2);
-  }
-}
-
-// Scales of tokens and rows, and the bias. What lies outside the matrix gets a scale of 0.
-template <typename S, Scales kScales>
-__device__ __forceinline__ void finish(Sums<S>& sum, const Place& place, const Tile& tile,
-                                       const Parameters& p) {
-  const auto load = [&](const float* of_rows, int column) {
-    const int row = tile.row + column;
-    return row < p.n ? of_rows[row] : 0.0f;
-  };
-  if constexpr (kScales == Scales::kRows) {
-    float x_scale[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int token = tile.token + place.token + 8 * half;
-      x_scale[half] = p.x_scales == nullptr ? p.static_scale : token < p.tokens ? p.x_scales[token] : 0.0f;
+  for (int i = 0; i < S::kWaves * S::kColumns / 2; ++i) sums[i % S::kWaves][i / S::kWaves] = 0.0f;
+  if constexpr (S::kWaves > 1) {
+    for (int block = 0; block < p.k_blocks; ++block) {
+      add_waves<S, kScales>(sums, stages, w_scales + block, warpgroup, p.cluster);
     }
-    change_sums<S>(sum, place, [&](float& value, int half, int column) {
-      value *= x_scale[half] * load(p.w_scales, column);
-    });
-  }
-  if (p.bias == nullptr) return;
-  change_sums<S>(sum, place, [&](float& value, int, int column) { value += load(p.bias, column); });
-}
-
-template <int kOutputBytes>
-__device__ __forceinline__ void store_pair(void* target, float first, float second, bool is_float16) {
-  if constexpr (kOutputBytes == 4) {
-    static_cast<float*>(target)[0] = first;
-    static_cast<float*>(target)[1] = second;
   } else {
-    *static_cast<uint32_t*>(target) =
-        is_float16 ? ptx::to_float16_pair(first, second) : ptx::to_bfloat16_pair(first, second);
+    int block = 0;
+    for (; block + 1 < p.k_blocks; block += 2) {
+      add_blocks<S, kScales, true>(sums[0], stages, w_scales + block, warpgroup, p.cluster);
+    }
+    if (block < p.k_blocks) {
+      add_blocks<S, kScales, false>(sums[0], stages, w_scales + block, warpgroup, p.cluster);
+    }
   }
-}
-
-// Through shared memory, in boxes of 64 tokens by 128 bytes that TMA takes from there and clips.
-template <typename S, int kOutputBytes>
-__device__ __forceinline__ void store_staged(const Sums<S>& sum, unsigned char* shared, const TensorMap* y_map,
-                                             const Place& place, const Tile& tile, const Parameters& p) {
-  unsigned char* stage = shared + S::kOutputAt + place.warpgroup * S::kBoxes * S::kBoxBytes;
-  const int first_token = place.warpgroup * kWarpgroupTokens;
-  const bool is_leader = static_cast<int>(threadIdx.x) % ptx::kWarpgroup == 0;
-  if (is_leader) ptx::tma_store_wait_read<0>();
-  ptx::named_barrier_sync(kStoreBarrier + place.warpgroup, ptx::kWarpgroup);
-  // The swizzle only changes bits of a column within its box; eight columns are a multiple of 16 bytes.
-  const auto lane_at = ptx::swizzle_128(
-      static_cast<uint32_t>((place.token - first_token) * 128 + place.row * kOutputBytes));
-#pragma unroll
-  for (int i = 0; i < S::kColumns / 2; i += 2) {
-    const int column = i / 4 * 8;
-    const auto within_box = static_cast<uint32_t>(column % S::kBoxColumns * kOutputBytes);
-    store_pair<kOutputBytes>(
-        stage + (lane_at ^ within_box) + column / S::kBoxColumns * S::kBoxBytes + i / 2 % 2 * 8 * 128, sum[i],
-        sum[i + 1], p.y_element == ElementType::kFloat16);
-  }
-  ptx::fence_async_shared();
-  ptx::named_barrier_sync(kStoreBarrier + place.warpgroup, ptx::kWarpgroup);
-  if (!is_leader || tile.token + first_token >= p.tokens) return;
-#pragma unroll
-  for (int box = 0; box < S::kBoxes; ++box) {
-    const int column = tile.row + box * S::kBoxColumns;
-    if (column < p.n) ptx::tma_store(y_map, stage + box * S::kBoxBytes, tile.token + first_token, column);
-  }
-  ptx::tma_store_commit();
-}
-
-// Element by element where y's rows are not aligned.
-template <typename S, int kOutputBytes>
-__device__ __forceinline__ void store_direct(const Sums<S>& sum, const Place& place,
-                                             const Tile& tile, const Parameters& p) {
-#pragma unroll
-  for (int i = 0; i < S::kColumns / 2; ++i) {
-    const int token = tile.token + place.token + i / 2 % 2 * 8;
-    const int row = tile.row + place.row + i / 4 * 8 + i % 2;
-    if (token < p.tokens && row < p.n)
-      store_output(sum[i], token, row, nullptr, p.y, p.y_stride, p.y_element);
-  }
-}
-
-template <typename S, Scales kScales, int kOutputBytes>
-__device__ __forceinline__ void store(const Sums<S>& sum, unsigned char* shared, const TensorMap* y_map,
-                                      const Place& place, const Tile& tile, const Parameters& p) {
-  if constexpr (S::kStagesOutput) {
-    if (p.stores_by_tma) return store_staged<S, kOutputBytes>(sum, shared, y_map, place, tile, p);
-  }
-  store_direct<S, kOutputBytes>(sum, place, tile, p);
 }
 
 template <typename S, Scales kScales, int kOutputBytes>
 __device__ __forceinline__ void consume(Stages<S> stages, const TensorMap* y_map, const Parameters& p,
                                         int rank) {
-  const Place place = locate_thread<S>();
-  if (place.warpgroup == 1) pass_turn(1);
-  for (int index = static_cast<int>(blockIdx.x) / p.cluster; index < p.token_tiles / p.cluster * p.row_tiles;
-       index += static_cast<int>(gridDim.x) / p.cluster) {
-    const Tile tile = locate_tile<S>(index, p, rank);
-    float sum[S::kColumns / 2];
-    accumulate<S, kScales>(sum, stages, place, tile, p);
-    finish<S, kScales>(sum, place, tile, p);
-    store<S, kScales, kOutputBytes>(sum, stages.base, y_map, place, tile, p);
+  const int warpgroup = ptx::warp() / 4;
+  const bool stores_by_tma = S::kStagesOutput && p.stores_by_tma;
+  if (warpgroup == 1) pass_turn(1);
+  for (Tiles<S> tiles(p, rank); tiles.is_left(); tiles.advance()) {
+    const Tile tile = tiles.tile();
+    Sums<S> sums[S::kWaves];
+    accumulate<S, kScales>(sums, stages, warpgroup, tile, p);
+    if (stores_by_tma) wait_for_store(warpgroup);
+#pragma unroll
+    for (int wave = 0; wave < S::kWaves; ++wave) {
+      const Place place = locate_thread<S>(warpgroup, wave);
+      finish<S, kScales>(sums[wave], place, tile, p);
+      store<S, kOutputBytes>(sums[wave], stages.base, y_map, place, tile, p);
+    }
   }
-  if (place.warpgroup == 0) take_turn(0);  // the last one, that no one needs
-  if (S::kStagesOutput && static_cast<int>(threadIdx.x) % ptx::kWarpgroup == 0) ptx::tma_store_wait<0>();
+  if (warpgroup == 0) take_turn(0);  // the last one, that no one needs
+  if (stores_by_tma && static_cast<int>(threadIdx.x) % ptx::kWarpgroup == 0) ptx::tma_store_wait<0>();
 }
 
 template <typename S, Scales kScales, int kOutputBytes>
@@ -403,7 +214,7 @@ Error make_maps(const Fp8LinearArgs& args, Parameters& p, Maps& maps) {
                         static_cast<uint64_t>(args.tokens),
                         k,
                         static_cast<uint64_t>(args.x_stride),
-                        S::kTokens,
+                        S::kTokens / 2,
                         kBlockK,
                         Swizzle::k128};
   if (const Error error = make_tensor_map(x, &maps.x)) return error;
@@ -441,7 +252,8 @@ Error launch_shape(const Fp8LinearArgs& args, int multiprocessors, void* stream)
   p.k_blocks = static_cast<int>(ceil_div(args.weight.k, kBlockK));
   p.token_tiles = static_cast<int>(ceil_div(args.tokens, S::kTokens));
   p.row_tiles = static_cast<int>(ceil_div(args.weight.n, S::kRows));
-  p.cluster = S::kSplitsTokens && p.token_tiles % 2 == 0 && multiprocessors >= 2 ? 2 : 1;
+  const int to_share = S::kSharesX ? p.row_tiles : p.token_tiles;
+  p.cluster = S::kSplitsTokens && to_share % 2 == 0 && multiprocessors >= 2 ? 2 : 1;
   p.static_scale = args.static_scale;
   p.y_element = args.y_element;
   Maps maps{};
@@ -457,21 +269,27 @@ Error launch_shape(const Fp8LinearArgs& args, int multiprocessors, void* stream)
                 p);
 }
 
+template <int kTokens, int kRows, int kOutputBytes>
+Error launch_output(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
+  using S = Shape<kTokens, kRows, kOutputBytes>;
+  return args.rule == ActivationRule::kE4M3Group128
+             ? launch_shape<S, Scales::kTiles, kOutputBytes>(args, multiprocessors, stream)
+             : launch_shape<S, Scales::kRows, kOutputBytes>(args, multiprocessors, stream);
+}
+
 template <int kTokens, int kRows>
 Error launch_tile(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
-  const bool is_wide = args.y_element == ElementType::kFloat32;
-  if (args.rule == ActivationRule::kE4M3Group128) {
-    return is_wide ? launch_shape<Shape<kTokens, kRows, 4>, Scales::kTiles, 4>(args, multiprocessors, stream)
-                   : launch_shape<Shape<kTokens, kRows, 2>, Scales::kTiles, 2>(args, multiprocessors, stream);
-  }
-  return is_wide ? launch_shape<Shape<kTokens, kRows, 4>, Scales::kRows, 4>(args, multiprocessors, stream)
-                 : launch_shape<Shape<kTokens, kRows, 2>, Scales::kRows, 2>(args, multiprocessors, stream);
+  return args.y_element == ElementType::kFloat32
+             ? launch_output<kTokens, kRows, 4>(args, multiprocessors, stream)
+             : launch_output<kTokens, kRows, 2>(args, multiprocessors, stream);
 }
 
 }  // namespace
 
 Error fp8_linear_warpgroup(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
-  const WarpgroupTile tile = choose_warpgroup_tile(args.tokens, args.weight.n, multiprocessors);
+  const bool is_wide = args.y_element == ElementType::kFloat32;
+  const WarpgroupTile tile = choose_warpgroup_tile(args.tokens, args.weight.n, is_wide, multiprocessors);
+  if (tile.tokens == 256) return launch_output<256, 128, 2>(args, multiprocessors, stream);
   if (tile.tokens == 128) return launch_tile<128, 128>(args, multiprocessors, stream);
   if (tile.rows == 64) return launch_tile<64, 64>(args, multiprocessors, stream);
   return launch_tile<64, 32>(args, multiprocessors, stream);

@@ -231,8 +231,9 @@ void test_tiles() {
   uint64_t seed = 1000;
   for (const int multiprocessors : {1, 4, 40}) {
     for (const int64_t tokens : {65, 128, 200, 256}) {
-      const auto tile = cuda::choose_warpgroup_tile(tokens, 256, multiprocessors);
-      CHECK(tile.tokens == 64 || tile.tokens == 128, "a tile of %d tokens", tile.tokens);
+      const auto tile = cuda::choose_warpgroup_tile(tokens, 256, false, multiprocessors);
+      CHECK(tile.tokens == 64 || tile.tokens == 128 || tile.tokens == 256, "a tile of %d tokens",
+            tile.tokens);
       Random random(seed);
       const Case c{Kernel::kWarpgroup,     9,     0, tokens, 256, 300, ActivationRule::kE4M3Group128,
                    ElementType::kBFloat16, false, 0};
@@ -253,14 +254,28 @@ void test_parts() {
   }
 }
 
-// Tiles one after the other in a block, with an even and an odd number of blocks of 128 k, and two blocks that
-// share W.
+// Tiles one after the other in a block, with an even and an odd number of blocks of 128 k; two blocks that share
+// W, or x, or nothing; both large tiles.
 void test_many_tiles() {
+  struct Shape {
+    int64_t tokens, n, k;
+    ElementType output;
+    int tile_tokens;
+  };
+  constexpr Shape kShapes[] = {{250, 390, 128, ElementType::kFloat32, 128},
+                               {120, 390, 380, ElementType::kBFloat16, 128},
+                               {500, 390, 250, ElementType::kFloat16, 256},
+                               {500, 300, 129, ElementType::kBFloat16, 256}};
   uint64_t seed = 3000;
   emu::device() = {9, 0, 2, 227 * 1024};
-  for (const int64_t k : {128, 250, 380, 520}) {
-    const ElementType output = k % 128 == 0 ? ElementType::kBFloat16 : ElementType::kFloat32;
-    check_case({Kernel::kWarpgroup, 9, 0, 250, 390, k, ActivationRule::kE4M3Group128, output, k > 300, 0}, seed++);
+  for (const Shape& each : kShapes) {
+    const auto tile =
+        cuda::choose_warpgroup_tile(each.tokens, each.n, each.output == ElementType::kFloat32, 2);
+    CHECK(tile.tokens == each.tile_tokens, "a tile of %d tokens for %ld", tile.tokens,
+          static_cast<long>(each.tokens));
+    const ActivationRule rule = each.k > 300 ? ActivationRule::kE4M3Token : ActivationRule::kE4M3Group128;
+    check_case({Kernel::kWarpgroup, 9, 0, each.tokens, each.n, each.k, rule, each.output, each.k > 128, 0},
+               seed++);
   }
 }
 
@@ -304,8 +319,12 @@ void test_choice() {
     CHECK(choose_fp8_kernel(Kernel::kWarpgroup, 33, device) == Fp8Kernel::kNone, "no wgmma");
     CHECK(choose_fp8_kernel(Kernel::kStreaming, 33, device) == Fp8Kernel::kNone, "too many tokens");
   }
-  const auto wide = cuda::choose_warpgroup_tile(4096, 7168, 132);
-  CHECK(wide.tokens == 128 && wide.rows == 128, "large products take large tiles");
+  const auto wide = cuda::choose_warpgroup_tile(4096, 7168, false, 132);
+  CHECK(wide.tokens == 256 && wide.rows == 128, "large products take large tiles");
+  const auto few_waves = cuda::choose_warpgroup_tile(2048, 7168, false, 132);
+  CHECK(few_waves.tokens == 128 && few_waves.rows == 128, "four waves of the largest tile are one third empty");
+  const auto floats = cuda::choose_warpgroup_tile(4096, 7168, true, 132);
+  CHECK(floats.tokens == 128 && floats.rows == 128, "float32 outputs have no room for the largest tile");
   const auto split = cuda::choose_streaming_split(4096, 7168, 108);
   CHECK(split.splits > 1 && split.splits * split.blocks_per_split >= 56, "all of k is shared out");
 }
