@@ -40,7 +40,7 @@ export const KERNELS = [
     ['64, 32, 2', 150_720],
     ['64, 32, 4', 150_720],
   ].map(([shape, sharedBytes]) => ({
-    kernel: new RegExp(`^fp8_linear_warpgroup_kernel<fp8_tiles::Shape<${shape}>`),
+    kernel: new RegExp(`^fp8_linear_warpgroup_kernel<tiles::Shape<${shape}>`),
     contains: ['QGMMA', 'UTMALDG.2D', 'UTMALDG.2D.MULTICAST', 'USETMAXREG', 'SYNCS'],
     threads: 384,
     sharedBytes,

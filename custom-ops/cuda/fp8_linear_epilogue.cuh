@@ -5,7 +5,7 @@
 #include "cuda/output.cuh"
 #include "cuda/ptx/convert.cuh"
 
-namespace fdq::cuda::fp8_tiles {
+namespace fdq::cuda::tiles {
 
 constexpr int kStoreBarrier = 1;  // and the next, a named barrier for each warpgroup
 
@@ -15,7 +15,7 @@ struct Place {
 };
 template <typename S>
 __device__ __forceinline__ Place locate_thread(int warpgroup, int wave) {
-  const int token = ptx::warp() % 4 * 16 + ptx::lane() / 4;
+  const int token = static_cast<int>(threadIdx.x) % ptx::kWarpgroup / ptx::kWarp * 16 + ptx::lane() / 4;
   const int column = ptx::lane() % 4 * 2;
   return S::kSplitsTokens
              ? Place{warpgroup, wave, (warpgroup * S::kWaves + wave) * kWarpgroupTokens + token, column}
@@ -128,4 +128,4 @@ __device__ __forceinline__ void store(const Sums<S>& sum, unsigned char* shared,
   store_direct<S, kOutputBytes>(sum, place, tile, p);
 }
 
-}  // namespace fdq::cuda::fp8_tiles
+}  // namespace fdq::cuda::tiles

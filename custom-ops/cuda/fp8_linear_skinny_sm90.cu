@@ -92,9 +92,9 @@ __device__ __forceinline__ void produce(Stages<S> stages, const TensorMap* x_map
 
 // Adds one unit to the sums, scaled by the scales of its group.
 template <typename S, bool kGroups>
-__device__ __forceinline__ void add_unit(float (&sum)[S::kSums], const Stages<S>& stages, float w_scale) {
+__device__ __forceinline__ void add_unit(float (&sum)[S::kSums], const Stages<S>& stages, float w_scale,
+                                         int warpgroup) {
   ptx::barrier_wait(stages.full(), stages.phase);
-  const int warpgroup = ptx::warp() / 4;
   const uint64_t w = ptx::wgmma_operand(stages.w() + warpgroup * kWarpgroupRows * kBlockK);
   const uint64_t x = ptx::wgmma_operand(stages.x());
   float part[S::kSums];
@@ -173,6 +173,7 @@ __device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const 
 template <typename S, bool kGroups>
 __device__ __forceinline__ void consume(Stages<S> stages, const Parameters& p, int begin, int end) {
   auto* flag = reinterpret_cast<uint32_t*>(stages.base + S::kFlagAt);
+  const int warpgroup = ptx::warp() / 4;
   for (int unit = begin; unit < end;) {
     const int tile = unit / p.k_blocks;
     const int tile_end = (tile + 1) * p.k_blocks;
@@ -182,7 +183,7 @@ __device__ __forceinline__ void consume(Stages<S> stages, const Parameters& p, i
     float sum[S::kSums] = {};
     for (; unit < stop; ++unit, ++w_scales, stages.advance()) {
       const float w_scale = kGroups ? *w_scales : 1.0f;
-      add_unit<S, kGroups>(sum, stages, w_scale);
+      add_unit<S, kGroups>(sum, stages, w_scale, warpgroup);
     }
     if (is_whole || combine<S>(sum, tile, p, flag)) store<S, kGroups>(sum, tile, p);
   }

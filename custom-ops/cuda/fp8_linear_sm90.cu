@@ -7,7 +7,7 @@
 namespace fdq::cuda {
 namespace {
 
-using namespace fp8_tiles;
+using namespace tiles;
 
 constexpr int kThreads = (kConsumers + 1) * ptx::kWarpgroup;
 constexpr int kConsumerWarps = kConsumers * ptx::kWarpgroup / ptx::kWarp;

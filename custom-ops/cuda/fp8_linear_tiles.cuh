@@ -7,7 +7,7 @@
 #include "cuda/ptx/wgmma.cuh"
 #include "cuda/stage_ring.cuh"
 
-namespace fdq::cuda::fp8_tiles {
+namespace fdq::cuda::tiles {
 
 constexpr int kBlockK = 128;  // bytes of a row of the 128-byte swizzle, and k of a scale
 constexpr int kConsumers = 2;
@@ -146,4 +146,4 @@ __device__ __forceinline__ void produce(Stages<S> stages, const TensorMap* x_map
   }
 }
 
-}  // namespace fdq::cuda::fp8_tiles
+}  // namespace fdq::cuda::tiles
