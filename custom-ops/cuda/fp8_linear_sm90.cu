@@ -17,8 +17,7 @@ constexpr int kTurnBarrier = kStoreBarrier + kConsumers;  // likewise
 
 // Starts the product of the 128 k in `stages`, which have arrived.
 template <typename S>
-__device__ __forceinline__ void multiply(Sums<S>& part, const Stages<S>& stages,
-                                         const Place& place) {
+__device__ __forceinline__ void multiply(Sums<S>& part, const Stages<S>& stages, const Place& place) {
   const int wave = place.warpgroup * S::kWaves + place.wave;
   const int x_offset = S::kSplitsTokens ? wave * kWarpgroupTokens * kBlockK : 0;
   const int w_offset = S::kSplitsTokens ? 0 : place.warpgroup * S::kColumns * kBlockK;
@@ -34,7 +33,8 @@ __device__ __forceinline__ void multiply(Sums<S>& part, const Stages<S>& stages,
   ptx::wgmma_commit();
 }
 
-// Waits until at most kPending products are under way and adds the one that ended, scaled but for scales of rows.
+// Waits until at most kPending products are under way and adds the one that ended, scaled but for scales of
+// rows.
 template <typename S, Scales kScales, int kPending>
 __device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const Stages<S>& stages, float w_scale,
                                         const Place& place) {
@@ -55,8 +55,8 @@ __device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const Stage
   ptx::wgmma_pin(sum);
 }
 
-// Gives a stage back. Behind the sums though it is free already: over this branch the compiler moves none of them
-// behind the next wait.
+// Gives a stage back. Behind the sums though it is free already: over this branch the compiler moves none of
+// them behind the next wait.
 template <typename S>
 __device__ __forceinline__ void release(const Stages<S>& stages, int cluster) {
   ptx::sync_warp();
@@ -77,74 +77,83 @@ __device__ __forceinline__ void pass_turn(int warpgroup) {
   ptx::named_barrier_arrive(kTurnBarrier + 1 - warpgroup, kConsumers * ptx::kWarpgroup);
 }
 
+// W's scales for the 128 k of a tile from `block` on, two of them; past the end the last one.
+struct WScales {
+  float value[2];
+};
+template <Scales kScales>
+__device__ __forceinline__ WScales load_w_scales(const Tile& tile, int block, const Parameters& p) {
+  if constexpr (kScales == Scales::kRows) return {1.0f, 1.0f};
+  const float* row = p.w_scales + static_cast<int64_t>(tile.row / kTile) * p.k_blocks;
+  const int last = p.k_blocks - 1;
+  return {row[block < last ? block : last], row[block + 1 < last ? block + 1 : last]};
+}
+
 // Adds 128 k or, with kPair, twice as many, of which the first are added while the second are multiplied.
 template <typename S, Scales kScales, bool kPair>
-__device__ __forceinline__ void add_blocks(Sums<S>& sum, Stages<S>& stages, const float* w_scales,
-                                           int warpgroup, int cluster) {
-  const Place place = locate_thread<S>(warpgroup, 0);
+__device__ __forceinline__ void add_blocks(Sums<S>& sum, Stages<S>& stages, const WScales& w_scales,
+                                           const Place& place, int cluster) {
   const Stages<S> first = stages;
   stages.advance();
   const Stages<S> second = stages;
-  float w_scale[2] = {1.0f, 1.0f};
-  if constexpr (kScales == Scales::kTiles) {
-    w_scale[0] = w_scales[0];
-    if constexpr (kPair) w_scale[1] = w_scales[1];
-  }
   float part[2][S::kColumns / 2];
   ptx::barrier_wait(first.full(), first.phase);
   if constexpr (kPair) {
     ptx::barrier_wait(second.full(), second.phase);
     stages.advance();
   }
-  take_turn(warpgroup);
+  take_turn(place.warpgroup);
   multiply<S>(part[0], first, place);
   if constexpr (kPair) multiply<S>(part[1], second, place);
-  pass_turn(warpgroup);
-  promote<S, kScales, kPair ? 1 : 0>(sum, part[0], first, w_scale[0], place);
+  pass_turn(place.warpgroup);
+  promote<S, kScales, kPair ? 1 : 0>(sum, part[0], first, w_scales.value[0], place);
   release<S>(first, cluster);
   if constexpr (kPair) {
-    promote<S, kScales, 0>(sum, part[1], second, w_scale[1], place);
+    promote<S, kScales, 0>(sum, part[1], second, w_scales.value[1], place);
     release<S>(second, cluster);
   }
 }
 
 // Adds 128 k of each wave: there are registers for one product only.
 template <typename S, Scales kScales>
-__device__ __forceinline__ void add_waves(Sums<S> (&sums)[S::kWaves], Stages<S>& stages,
-                                          const float* w_scales, int warpgroup, int cluster) {
-  const float w_scale = kScales == Scales::kTiles ? *w_scales : 1.0f;
-  ptx::barrier_wait(stages.full(), stages.phase);
+__device__ __forceinline__ void add_waves(Sums<S> (&sums)[S::kWaves], Stages<S>& stages, float w_scale,
+                                          const Place& first, int cluster) {
 #pragma unroll
   for (int wave = 0; wave < S::kWaves; ++wave) {
-    const Place place = locate_thread<S>(warpgroup, wave);
+    const Place place = locate_thread<S>(first.warpgroup, wave);
     float part[S::kColumns / 2];
-    take_turn(warpgroup);
+    ptx::barrier_wait(stages.full(), stages.phase);  // each time: it keeps sums out of the next turn
+    take_turn(place.warpgroup);
     multiply<S>(part, stages, place);
-    pass_turn(warpgroup);
+    pass_turn(place.warpgroup);
     promote<S, kScales, 0>(sums[wave], part, stages, w_scale, place);
   }
   release<S>(stages, cluster);
   stages.advance();
 }
 
-// The sums of a tile, in float32, scaled but for scales of rows.
+// The sums of a tile, in float32, scaled but for scales of rows. `w_scales` are those it begins with; the
+// others are loaded one turn ahead, since some come from L2.
 template <typename S, Scales kScales>
-__device__ __forceinline__ void accumulate(Sums<S> (&sums)[S::kWaves], Stages<S>& stages, int warpgroup,
-                                           const Tile& tile, const Parameters& p) {
-  const float* w_scales = p.w_scales + static_cast<int64_t>(tile.row / kTile) * p.k_blocks;
+__device__ __forceinline__ void accumulate(Sums<S> (&sums)[S::kWaves], Stages<S>& stages, WScales w_scales,
+                                           int warpgroup, const Tile& tile, const Parameters& p) {
+  const Place place = locate_thread<S>(warpgroup, 0);
 #pragma unroll
   for (int i = 0; i < S::kWaves * S::kColumns / 2; ++i) sums[i % S::kWaves][i / S::kWaves] = 0.0f;
-  if constexpr (S::kWaves > 1) {
-    for (int block = 0; block < p.k_blocks; ++block) {
-      add_waves<S, kScales>(sums, stages, w_scales + block, warpgroup, p.cluster);
+  constexpr int kStep = S::kWaves > 1 ? 1 : 2;
+  int block = 0;
+  for (; block + kStep <= p.k_blocks; block += kStep) {
+    const WScales now = w_scales;
+    w_scales = load_w_scales<kScales>(tile, block + kStep, p);
+    if constexpr (S::kWaves > 1) {
+      add_waves<S, kScales>(sums, stages, now.value[0], place, p.cluster);
+    } else {
+      add_blocks<S, kScales, true>(sums[0], stages, now, place, p.cluster);
     }
-  } else {
-    int block = 0;
-    for (; block + 1 < p.k_blocks; block += 2) {
-      add_blocks<S, kScales, true>(sums[0], stages, w_scales + block, warpgroup, p.cluster);
-    }
+  }
+  if constexpr (S::kWaves == 1) {
     if (block < p.k_blocks) {
-      add_blocks<S, kScales, false>(sums[0], stages, w_scales + block, warpgroup, p.cluster);
+      add_blocks<S, kScales, false>(sums[0], stages, w_scales, place, p.cluster);
     }
   }
 }
@@ -155,10 +164,18 @@ __device__ __forceinline__ void consume(Stages<S> stages, const TensorMap* y_map
   const int warpgroup = ptx::warp() / 4;
   const bool stores_by_tma = S::kStagesOutput && p.stores_by_tma;
   if (warpgroup == 1) pass_turn(1);
-  for (Tiles<S> tiles(p, rank); tiles.is_left(); tiles.advance()) {
-    const Tile tile = tiles.tile();
+  Tiles<S> tiles(p, rank);
+  Tile next = tiles.tile();
+  WScales w_scales = load_w_scales<kScales>(next, 0, p);
+  while (tiles.is_left()) {
+    const Tile tile = next;
     Sums<S> sums[S::kWaves];
-    accumulate<S, kScales>(sums, stages, warpgroup, tile, p);
+    accumulate<S, kScales>(sums, stages, w_scales, warpgroup, tile, p);
+    tiles.advance();
+    if (tiles.is_left()) {
+      next = tiles.tile();
+      w_scales = load_w_scales<kScales>(next, 0, p);
+    }
     if (stores_by_tma) wait_for_store(warpgroup);
 #pragma unroll
     for (int wave = 0; wave < S::kWaves; ++wave) {
