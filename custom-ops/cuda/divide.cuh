@@ -22,8 +22,8 @@ class Divider {
     reciprocal_ = ptx::reciprocal(divisor);
   }
 
-  // Replaces each x by its quotient. kBounded: the caller knows that all are below 2^20. The test is the same for
-  // all of them and stands before them: one at each would cost more than the division.
+  // Replaces each x by its quotient. kBounded: the caller knows that all are below 2^20. The test is the same
+  // for all of them and stands before them: one at each would cost more than the division.
   template <bool kBounded, int kCount>
   __device__ __forceinline__ void divide_all(float (&x)[kCount]) const {
     if (is_plain_) {

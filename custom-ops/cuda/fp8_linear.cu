@@ -40,9 +40,9 @@ bool is_hopper(const DeviceInfo& device) { return device.major == 9; }
 }  // namespace
 
 WarpgroupTile choose_warpgroup_tile(int64_t tokens, int64_t n, bool is_wide, int multiprocessors) {
-  // A block's time per 128 k: of 128 x 128, 40. 256 x 128 read less for each product (DeepGEMM measured 7 to 20%
-  // more with them, its pull requests 74 and 81), but leave no room for float32 outputs; small tiles are bound by
-  // their copies.
+  // A block's time per 128 k: of 128 x 128, 40. 256 x 128 read less for each product (DeepGEMM measured 7 to
+  // 20% more with them, its pull requests 74 and 81), but leave no room for float32 outputs; small tiles are
+  // bound by their copies.
   struct Candidate {
     WarpgroupTile tile;
     int64_t cost;

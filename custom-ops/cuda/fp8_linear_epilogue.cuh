@@ -9,7 +9,8 @@ namespace fdq::cuda::tiles {
 
 constexpr int kStoreBarrier = 1;  // and the next, a named barrier for each warpgroup
 
-// Where a thread's sums of a wave lie: tokens `token` and token + 8 of the tile, columns `row` + 8 j and the next.
+// Where a thread's sums of a wave lie: tokens `token` and token + 8 of the tile, columns `row` + 8 j and the
+// next.
 struct Place {
   int warpgroup, wave, token, row;
 };
@@ -25,8 +26,8 @@ __device__ __forceinline__ Place locate_thread(int warpgroup, int wave) {
 template <typename S>
 using Sums = float[S::kColumns / 2];
 
-// Calls change(sum, column of the tile) for every sum, a few columns at a time: otherwise all that it loads is
-// loaded first, for which there are no registers.
+// Calls change(sum, column of the tile) for every sum, a few columns at a time: otherwise all that it loads
+// is loaded first, for which there are no registers.
 template <typename S, typename Change>
 __device__ __forceinline__ void change_sums(Sums<S>& sum, const Place& place, const Change& change) {
   constexpr int kAtOnce = 16;
@@ -79,8 +80,9 @@ __device__ __forceinline__ void wait_for_store(int warpgroup) {
 
 // Through shared memory, in boxes of 64 tokens by 128 bytes that TMA takes from there and clips.
 template <typename S, int kOutputBytes>
-__device__ __forceinline__ void store_staged(const Sums<S>& sum, unsigned char* shared, const TensorMap* y_map,
-                                             const Place& place, const Tile& tile, const Parameters& p) {
+__device__ __forceinline__ void store_staged(const Sums<S>& sum, unsigned char* shared,
+                                             const TensorMap* y_map, const Place& place, const Tile& tile,
+                                             const Parameters& p) {
   const int wave = place.warpgroup * S::kWaves + place.wave;
   unsigned char* stage = shared + S::kOutputAt + wave * S::kBoxes * S::kBoxBytes;
   // The swizzle only changes bits of a column within its box; eight columns are a multiple of 16 bytes.

@@ -1,4 +1,5 @@
-// The tiles of fp8_linear_sm90.cu: how they lie in shared memory, in which order they come, and how they get there.
+// The tiles of fp8_linear_sm90.cu: how they lie in shared memory, in which order they come, and how they get
+// there.
 #pragma once
 
 #include "cuda/fp8_linear.cuh"
@@ -18,8 +19,8 @@ constexpr int kSharedBytes = 227 * 1024;
 
 enum class Scales { kTiles, kRows };
 
-// A tile of the output: kTokens of x by kRows of W. Warpgroups split the tokens of large tiles, each has kWaves
-// times 64 of them, and the rows of small ones.
+// A tile of the output: kTokens of x by kRows of W. Warpgroups split the tokens of large tiles, each has
+// kWaves times 64 of them, and the rows of small ones.
 template <int kTileTokens, int kTileRows, int kOutputBytes>
 struct Shape {
   static constexpr int kTokens = kTileTokens;

@@ -60,8 +60,8 @@ __device__ __forceinline__ uint32_t to_int8(float quotient) {
   return static_cast<uint32_t>(static_cast<int32_t>(limited)) & 0xffu;
 }
 
-// Writes the codes of 8 values; values beyond the row's end are 0 and so are their codes. `Static`: the scale was
-// not made from these values, so that quotients can be of any size.
+// Writes the codes of 8 values; values beyond the row's end are 0 and so are their codes. `Static`: the scale
+// was not made from these values, so that quotients can be of any size.
 template <ElementType T, bool Int8, bool Static>
 __device__ __forceinline__ void store_codes(const Values<T>& values, const Divider& divide, uint8_t* codes) {
   float quotients[kPerLane];
@@ -73,8 +73,7 @@ __device__ __forceinline__ void store_codes(const Values<T>& values, const Divid
   for (int w = 0; w < 2; ++w) {
     const float* four = quotients + 4 * w;
     if (Int8) {
-      words[w] =
-          to_int8(four[0]) | to_int8(four[1]) << 8 | to_int8(four[2]) << 16 | to_int8(four[3]) << 24;
+      words[w] = to_int8(four[0]) | to_int8(four[1]) << 8 | to_int8(four[2]) << 16 | to_int8(four[3]) << 24;
     } else {
       words[w] = ptx::to_e4m3_pair(four[0], four[1]) | ptx::to_e4m3_pair(four[2], four[3]) << 16;
     }
@@ -82,8 +81,8 @@ __device__ __forceinline__ void store_codes(const Values<T>& values, const Divid
   ptx::store_pair(codes, words[0], words[1]);
 }
 
-// A scale for each group of 128, or one that is known. A warp takes kUnroll units of four groups; a lane has 8
-// values of either half of its group.
+// A scale for each group of 128, or one that is known. A warp takes kUnroll units of four groups; a lane has
+// 8 values of either half of its group.
 template <ElementType T, bool Int8, bool Static, bool Whole>
 __global__ void __launch_bounds__(kThreads) quantize_groups(ActivationJob job) {
   const auto units = static_cast<uint32_t>((job.code_stride + kUnit - 1) / kUnit);
@@ -125,7 +124,8 @@ __global__ void __launch_bounds__(kThreads) quantize_groups(ActivationJob job) {
     const Divider divide(scale);
     uint8_t* codes = job.codes + token * job.code_stride + k;
     if (k < job.code_stride) store_codes<T, Int8, Static>(values[u][0], divide, codes);
-    if (k + kTile / 2 < job.code_stride) store_codes<T, Int8, Static>(values[u][1], divide, codes + kTile / 2);
+    if (k + kTile / 2 < job.code_stride)
+      store_codes<T, Int8, Static>(values[u][1], divide, codes + kTile / 2);
   }
 }
 

@@ -10,7 +10,9 @@
 //     while those still read it; shared memory out of range; misaligned addresses, wrong swizzle atoms;
 //   - accumulators of wgmma that are used before the wait (they hold NaNs until then), products without a
 //     fence, a commit or a wait, warps of a warpgroup that issue different ones;
-//   - a block that ends with copies or products under way.
+//   - barriers that part of a warp arrives at; setmaxnreg by part of a warpgroup, or for more registers than
+//   there are;
+//   - a block that ends with copies or products under way, or with arrivals left at a barrier.
 // Global memory is the caller's: with AddressSanitizer or guard pages behind it, every access is checked.
 //
 // Not emulated: the registers, timing and bank conflicts; the narrow accumulator of fp8 products (sums here

@@ -81,7 +81,7 @@ struct Warp {
   std::map<float*, Accumulator> accumulators;
   std::vector<std::vector<Product>> products{1};  // groups; the last one is open
   std::vector<uint64_t> issued;                   // one digest a product, compared across the warpgroup
-  int registers = 0;  // by setmaxnreg, or 0
+  int registers = 0;                              // by setmaxnreg, or 0
 };
 
 struct NamedBarrier {

@@ -144,7 +144,8 @@ std::string describe_waiting(const Machine& m) {
 
 void end_block(Machine& m, Block& block) {
   for (size_t i = 0; i < std::size(block.barriers); ++i) {
-    if (block.barriers[i].arrived > 0) fault("a block ended with arrivals left at barrier %d", static_cast<int>(i));
+    if (block.barriers[i].arrived > 0)
+      fault("a block ended with arrivals left at barrier %d", static_cast<int>(i));
   }
   check_registers(block);
   check_products_ended(block);

@@ -485,7 +485,8 @@ std::string text_of_exchange() {
 
 void test_exchange() {
   CHECK((text_of_exchange<112, true>()).empty(), "four times 112 and 24");
-  CHECK((text_of_exchange<120, true>()).find("setmaxnreg asks") != std::string::npos, "four times 120 and 24");
+  CHECK((text_of_exchange<120, true>()).find("setmaxnreg asks") != std::string::npos,
+        "four times 120 and 24");
   CHECK((text_of_exchange<104, false>()).find("setmaxnreg asks") != std::string::npos,
         "four times 104, and 96 that no one gave back");
 }

@@ -254,8 +254,8 @@ void test_parts() {
   }
 }
 
-// Tiles one after the other in a block, with an even and an odd number of blocks of 128 k; two blocks that share
-// W, or x, or nothing; both large tiles.
+// Tiles one after the other in a block, with an even and an odd number of blocks of 128 k; two blocks that
+// share W, or x, or nothing; both large tiles.
 void test_many_tiles() {
   struct Shape {
     int64_t tokens, n, k;
@@ -322,7 +322,8 @@ void test_choice() {
   const auto wide = cuda::choose_warpgroup_tile(4096, 7168, false, 132);
   CHECK(wide.tokens == 256 && wide.rows == 128, "large products take large tiles");
   const auto few_waves = cuda::choose_warpgroup_tile(2048, 7168, false, 132);
-  CHECK(few_waves.tokens == 128 && few_waves.rows == 128, "four waves of the largest tile are one third empty");
+  CHECK(few_waves.tokens == 128 && few_waves.rows == 128,
+        "four waves of the largest tile are a sixth empty");
   const auto floats = cuda::choose_warpgroup_tile(4096, 7168, true, 132);
   CHECK(floats.tokens == 128 && floats.rows == 128, "float32 outputs have no room for the largest tile");
   const auto split = cuda::choose_streaming_split(4096, 7168, 108);
