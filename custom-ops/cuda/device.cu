@@ -32,9 +32,15 @@ Error device_info(DeviceInfo* info) {
 }
 
 Error fill_zero(void* memory, int64_t bytes) {
-  const cudaError_t status = cudaMemset(memory, 0, static_cast<size_t>(bytes));
+  // A capture under way in another thread must not be broken: the memory is no part of it.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  cudaError_t status = cudaThreadExchangeStreamCaptureMode(&mode);
+  if (status != cudaSuccess) return error_text(status);
+  status = cudaMemset(memory, 0, static_cast<size_t>(bytes));
   // Streams that do not wait for the default one must find the zeros too.
-  return error_text(status == cudaSuccess ? cudaStreamSynchronize(nullptr) : status);
+  if (status == cudaSuccess) status = cudaStreamSynchronize(nullptr);
+  const cudaError_t restored = cudaThreadExchangeStreamCaptureMode(&mode);
+  return error_text(status == cudaSuccess ? restored : status);
 }
 
 #endif
