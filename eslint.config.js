@@ -15,7 +15,7 @@ const ROOMS = {
   text: [],
   server: ['engine', 'text'],
   load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts'],
-  inspect: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'cli'],
+  inspect: ['convert', 'load', 'hub', 'models', 'quant', 'graph', 'runtime', 'cli'],
   bench: [
     'cli',
     'engine',

@@ -1,5 +1,5 @@
 import type { AutoOptions } from './cli/auto-options.js';
-import { chooseForCheckpoint } from './inspect/choose-for-checkpoint.js';
+import { chooseForWeights } from './inspect/choose-for-weights.js';
 import { saveQuantizationConfig } from './inspect/save-config.js';
 import type { LoadOptions } from './load/load-model.js';
 import { loadRuntime } from './runtime/load-addon.js';
@@ -19,12 +19,13 @@ export interface ChooserOptions {
 
 /** `--quantization auto`: measures while planning, says what was chosen and writes it where that was asked for. */
 export function chooseSchemes(options: ChooserOptions): NonNullable<LoadOptions['chooseQuantization']> {
-  return async (checkpoint, graph) => {
+  return async (weights, graph, destination) => {
     const { saveConfig, ...limits } = options.auto;
     const { quantization, quantizationConfig, quantizeLmHead, quantizeEmbeddings, kvCacheDtype } =
       options.flags;
-    const { flags, config, summary } = await chooseForCheckpoint(checkpoint, graph, {
+    const { flags, config, summary } = await chooseForWeights(weights, graph, {
       ...limits,
+      destination,
       flags: {
         ...(quantization === undefined ? {} : { quantization }),
         ...(quantizationConfig === undefined ? {} : { quantizationConfig }),

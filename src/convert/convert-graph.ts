@@ -1,38 +1,28 @@
 import { rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { UnsupportedError, UserError } from '../errors.js';
-import { byteLengthOf } from '../graph/data-types.js';
-import type { Initializer } from '../graph/ir.js';
-import { parseModel } from '../graph/onnx.js';
 import { listInitializers } from '../graph/scopes.js';
-import { readSmallFile } from '../hub/weight-file.js';
 import { resolveModelFile } from '../hub/weight-files.js';
-import { requestOf } from '../load/apply-quantization.js';
+import { applyQuantization, requestOf, type QuantizedModel } from '../load/apply-quantization.js';
 import { SHARED_MODES, StagedFolder } from '../load/folder/staged-folder.js';
 import { layOutTensors } from '../load/folder/weights-file.js';
 import { GENAI_FILE } from '../hub/layout.js';
 import { isGenaiFolder, readGenaiConfig } from '../load/genai/genai-config.js';
-import { makePlan } from '../quant/plan.js';
 import { resolveScheme } from '../quant/registry.js';
 import { summarizeQuantization } from '../quant/report.js';
-import { quantizeGraph, type QuantizedGraph } from '../quant/rewrite.js';
 import type { ConvertObserver, ConvertOptions, ConvertReport } from './convert.js';
-import { findLayers } from './graph-input/find-layers.js';
-import type { LayerView } from './graph-input/layer-view.js';
+import { createGraphDestination, GRAPH_ARITHMETIC, sumBytes } from './graph-input/destination.js';
+import { describeSkipped, openModel } from './graph-input/open-model.js';
 import { rewriteModel } from './graph-input/rewrite-model.js';
 import { compareModel, probeModel } from './graph-input/verify-model.js';
-import { writeModel, writeNew, type GraphJob } from './graph-input/write-model.js';
+import { identifyFiles, writeModel, writeNew, type GraphJob } from './graph-input/write-model.js';
 import { copyModelFiles } from './model-files.js';
 import { checkFreeSpace, checkTarget } from './target.js';
 
-/** Protobuf holds at most this. */
-const MAX_MODEL_BYTES = 2 ** 31 - 1;
 const MODEL_FILE = 'model.onnx';
 /** Weights from inside of the model file, while they are quantized. */
 const INLINE_FILE = 'inline-weights';
 const GRAPH_BYTES = 16 << 20;
-/** Layers named in the warning about those that stay. */
-const SHOWN = 3;
 
 /** A model in an .onnx file. */
 interface GraphInput {
@@ -57,7 +47,7 @@ export async function convertGraph(
 ): Promise<ConvertReport> {
   const { load, signal } = options;
   refuseOptions(options);
-  const request = requestOf({ ...load, offline: true });
+  requestOf({ ...load, offline: true });
   observer.phase('plan', 'start');
   const input = await findInput(load.model, folder);
   const target = await checkTarget(options.output, {
@@ -66,13 +56,13 @@ export async function convertGraph(
   });
   const staged = await StagedFolder.create(target, SHARED_MODES);
   try {
-    const { job, layers } = await planGraph(input, options, { observer, dir: staged.dir, target });
+    const { job, layers, scheme } = await planGraph(input, options, { observer, dir: staged.dir, target });
     const probe = options.verify ? await probeModel(job.source, input.file, load.threads) : undefined;
     signal.throwIfAborted();
     observer.phase('plan', 'done');
     observer.phase('write', 'start');
-    await writeNew(job.inlineFile, Buffer.concat(job.inline));
-    const weightBytes = await writeModel(job);
+    await writeNew(job.inlineFile, job.inline);
+    await writeModel(job);
     await rm(job.inlineFile);
     await copyModelFiles(folder ?? path.dirname(input.file), staged.dir, input.extra);
     observer.phase('write', 'done');
@@ -90,8 +80,8 @@ export async function convertGraph(
     return {
       output: target,
       format: options.format,
-      scheme: request.name,
-      weightBytes,
+      scheme,
+      weightBytes: sumBytes(listInitializers(job.rewritten.graph)),
       checkpointBytes: sumBytes(listInitializers(job.source)),
       summary: summarizeQuantization(layers),
       ...(verified === undefined ? {} : { verified }),
@@ -118,16 +108,21 @@ async function planGraph(
   { load, signal }: ConvertOptions,
   place: { readonly observer: ConvertObserver; readonly dir: string; readonly target: string },
 ): Promise<{
-  readonly job: GraphJob & Pick<LayerView, 'inline'>;
-  readonly layers: QuantizedGraph['layers'];
+  readonly job: GraphJob & { readonly inline: Uint8Array };
+  readonly layers: QuantizedModel['layers'];
+  readonly scheme: string;
 }> {
   const { observer, dir, target } = place;
-  const source = parseModel(await readSmallFile(file, MAX_MODEL_BYTES), { dir: path.dirname(file) });
   const inlineFile = path.join(dir, INLINE_FILE);
-  const view = findLayers(source, inlineFile);
-  if (view.graph.nodes.length === 0) throw refuseNothing(load.model, view.skipped);
-  const plan = makePlan({ graph: view.graph, ...requestOf({ ...load, offline: true }) });
-  const quantized = quantizeGraph(view.graph, plan, { compute: 'float32' });
+  const { source, view, inline } = await openModel(load.model, file, inlineFile);
+  const chosen = await load.chooseQuantization?.(
+    { files: await identifyFiles(source), inline: { file: inlineFile, bytes: inline } },
+    view.graph,
+    createGraphDestination(source, view),
+  );
+  const flags = { ...load, ...chosen, offline: true } as const;
+  const quantized = applyQuantization(view.graph, flags, GRAPH_ARITHMETIC);
+  const { layers, scheme, plan } = quantized;
   for (const warning of [...plan.warnings, ...describeSkipped(view.skipped)]) observer.warn(warning);
   const rewritten = rewriteModel(source, view, quantized.graph);
   const layout = layOutTensors([...rewritten.tensors.map((tensor) => tensor.target), ...rewritten.kept]);
@@ -140,13 +135,14 @@ async function planGraph(
     quantized: quantized.graph,
     rewritten,
     inlineFile,
+    inline,
     dir,
     name,
     threads,
     signal,
     onProgress,
   };
-  return { job: { ...job, inline: view.inline }, layers: quantized.layers };
+  return { job, layers, scheme };
 }
 
 /** Whether the model is one .onnx file, whatever it computes. */
@@ -159,38 +155,12 @@ export async function isOnnxFile(model: string): Promise<boolean> {
 }
 
 function refuseOptions({ format, load }: ConvertOptions): void {
-  const refuse = (what: string, param: string, suggestion: string): UnsupportedError =>
-    new UnsupportedError('unsupported_model', `${JSON.stringify(load.model)} is an ONNX model: ${what}.`, {
-      param,
-      suggestions: [suggestion],
-    });
-  if (format !== 'onnx') {
-    throw refuse(`it is written as onnx, not as ${format}`, '--format', 'Add --format onnx.');
-  }
-  if (load.chooseQuantization !== undefined) {
-    throw refuse(
-      'schemes are not chosen by themselves',
-      '--quantization',
-      'Name a scheme, e.g. --quantization wint4:g128.',
-    );
-  }
-}
-
-function refuseNothing(model: string, skipped: ReadonlyMap<string, string>): UnsupportedError {
-  const [why] = describeSkipped(skipped);
-  return new UnsupportedError(
+  if (format === 'onnx') return;
+  throw new UnsupportedError(
     'unsupported_model',
-    `${JSON.stringify(model)} has no MatMul, Gemm or MoE with a constant matrix of floats.${why === undefined ? '' : ` ${why}`}`,
-    { param: 'model', suggestions: ['Give the float model, before any quantization.'] },
+    `${JSON.stringify(load.model)} is an ONNX model: it is written as onnx, not as ${format}.`,
+    { param: '--format', suggestions: ['Add --format onnx.'] },
   );
-}
-
-function describeSkipped(skipped: ReadonlyMap<string, string>): readonly string[] {
-  if (skipped.size === 0) return [];
-  const shown = [...skipped].slice(0, SHOWN).map(([name, why]) => `${name} (${why})`);
-  return [
-    `${skipped.size} products stay as they are: ${shown.join(', ')}${skipped.size > SHOWN ? ', ...' : ''}.`,
-  ];
 }
 
 function appeared(target: string): UserError {
@@ -198,10 +168,4 @@ function appeared(target: string): UserError {
     param: 'output',
     suggestions: ['Choose another folder, or replace it: --force.'],
   });
-}
-
-function sumBytes(initializers: Iterable<Initializer>): number {
-  let bytes = 0;
-  for (const { dataType, shape } of initializers) bytes += byteLengthOf(dataType, shape);
-  return bytes;
 }

@@ -1,14 +1,13 @@
 import { UserError } from '../errors.js';
-import type { Graph } from '../graph/ir.js';
 import { formatBytes } from '../cli/render.js';
 import { applyQuantization, weightBytesOf, type QuantizationFlags } from '../load/apply-quantization.js';
-import { SCHEMES } from '../quant/registry.js';
-import type { QuantScheme } from '../quant/scheme.js';
+import { toLayerError, type ErrorSums } from '../load/weight-meter.js';
+import { createExactPatterns } from '../quant/exact-pattern.js';
+import { fixedBytesOf, measureUnits, type Candidate, type MeasureRequest, type Unit } from './auto-units.js';
 import { splitFlags } from './base-flags.js';
-import { findFreeLayers, findSources, type FreeLayers } from './free-layers.js';
-import { countWeights, formatQuantity } from './columns.js';
-import { chooseWithin, totalOf, type Choice } from './knapsack.js';
-import { toLayerError, type ErrorSums, type WeightMeter } from '../load/weight-meter.js';
+import { formatQuantity } from './columns.js';
+import { findFreeLayers, type FreeLayers } from './free-layers.js';
+import { chooseWithin, totalOf } from './knapsack.js';
 
 /** What `--quantization auto` is held to; at least one of the two. */
 export interface AutoLimits {
@@ -18,15 +17,9 @@ export interface AutoLimits {
   readonly maxError?: number;
 }
 
-export interface AutoRequest extends AutoLimits {
+export interface AutoRequest extends AutoLimits, MeasureRequest {
   /** Flags beside the scheme: layers left out, the lm_head, the cache. */
   readonly flags: QuantizationFlags;
-  /** The float graph. */
-  readonly graph: Graph;
-  readonly meter: Pick<WeightMeter, 'measure'>;
-  /** Checkpoint bytes of the layers measured so far; each is measured once for every candidate. */
-  readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
-  readonly signal?: AbortSignal | undefined;
 }
 
 export interface AutoResult {
@@ -41,32 +34,8 @@ export interface AutoResult {
   readonly summary: readonly string[];
 }
 
-/** One layer under one scheme. */
-interface Candidate extends Choice {
-  readonly scheme: QuantScheme;
-  /** undefined as stored: nothing is lost. */
-  readonly sums: ErrorSums | undefined;
-}
-
-interface Layer {
-  readonly name: string;
-  readonly tensor: string;
-  readonly candidates: readonly Candidate[];
-}
-
 /** Times the budget is lowered when biases of split layers take more than was counted. */
 const MAX_ROUNDS = 4;
-
-/**
- * Schemes that `auto` chooses from: those that quantize while loading and leave activations alone, so that the error
- * of the weights is all there is, and `block_wise_fp8`, whose inputs are rounded in groups fine enough to lose less
- * than its weights do. `none` is always possible.
- */
-export function autoCandidates(): readonly QuantScheme[] {
-  return SCHEMES.filter(
-    ({ name, online, activation }) => online && (activation === null || name === 'block_wise_fp8'),
-  );
-}
 
 /**
  * Measures every layer under every candidate scheme and chooses one for each. With a byte budget the sum over layers
@@ -76,20 +45,21 @@ export function autoCandidates(): readonly QuantScheme[] {
  */
 export async function chooseAutomatically(request: AutoRequest): Promise<AutoResult> {
   const free = requireFree(request);
-  const layers = await measureLayers(request, free);
+  const units = await measureUnits(request, free);
+  const fixedBytes = fixedBytesOf(free, request.destination);
   const { maxError = Infinity, maxWeightBytes = Infinity } = request;
-  const allowed = layers.map(({ candidates }) =>
-    candidates.filter(({ sums }) => sums === undefined || toLayerError(sums).frobenius <= maxError),
+  const allowed = units.map(({ candidates }) =>
+    candidates.filter(({ sums }) => sums.every((lost) => errorOf(lost) <= maxError)),
   );
-  let budget = maxWeightBytes - free.fixedBytes;
+  let budget = maxWeightBytes - fixedBytes;
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const picks = choose(allowed, budget);
-    if (picks === undefined) throw tooSmall(allowed, free, request);
-    const result = describeChoice(request, layers, picks);
+    if (picks === undefined) throw tooSmall(allowed, fixedBytes, request);
+    const result = describeChoice(request, free, { units, picks });
     if (result.weightBytes <= maxWeightBytes) return result;
     budget -= result.weightBytes - maxWeightBytes;
   }
-  throw tooSmall(allowed, free, request);
+  throw tooSmall(allowed, fixedBytes, request);
 }
 
 function requireFree({ flags, graph }: AutoRequest): FreeLayers {
@@ -105,33 +75,12 @@ function requireFree({ flags, graph }: AutoRequest): FreeLayers {
   );
 }
 
+function errorOf(lost: ErrorSums | undefined): number {
+  return lost === undefined ? 0 : toLayerError(lost).frobenius;
+}
+
 /** Bytes do not depend on how inputs travel. */
 const ANY_ARITHMETIC = { compute: 'float32', kv: 'float32' } as const;
-
-async function measureLayers(request: AutoRequest, free: FreeLayers): Promise<readonly Layer[]> {
-  const sources = findSources(request.graph);
-  const schemes = autoCandidates();
-  const totalBytes = free.layers.reduce((sum, { bytesBefore }) => sum + bytesBefore, 0);
-  const layers: Layer[] = [];
-  let doneBytes = 0;
-  for (const { name, tensor, shape, bytesBefore } of free.layers) {
-    const source = sources.get(tensor);
-    if (source === undefined) continue;
-    const candidates: Candidate[] = [];
-    for (const scheme of schemes) {
-      request.signal?.throwIfAborted();
-      if (scheme.accepts(source) !== true) continue;
-      const sums = scheme.native === null ? undefined : await request.meter.measure(source, scheme);
-      const frobenius = sums === undefined ? 0 : toLayerError(sums).frobenius;
-      const cost = countWeights(shape) * frobenius ** 2;
-      candidates.push({ scheme, sums, bytes: scheme.bytes(source), cost });
-    }
-    layers.push({ name, tensor, candidates });
-    doneBytes += bytesBefore;
-    request.onProgress?.(doneBytes, totalBytes);
-  }
-  return layers;
-}
 
 /** The candidate of each layer; without a budget the smallest, and of equally small ones the most exact. */
 function choose(layers: readonly (readonly Candidate[])[], budget: number): readonly Candidate[] | undefined {
@@ -148,12 +97,15 @@ function choose(layers: readonly (readonly Candidate[])[], budget: number): read
 
 function describeChoice(
   request: AutoRequest,
-  layers: readonly Layer[],
-  picks: readonly Candidate[],
+  free: FreeLayers,
+  { units, picks }: { readonly units: readonly Unit[]; readonly picks: readonly Candidate[] },
 ): AutoResult {
-  const targets = Object.fromEntries(
-    layers.map(({ name }, index) => [name, (picks[index] as Candidate).scheme.name]),
-  );
+  const toPattern = createExactPatterns(free.probe.plan.layers);
+  const chosen = units.flatMap(({ layers }, unit) => {
+    const { scheme, sums } = picks[unit] as Candidate;
+    return layers.map(({ name, tensor }, layer) => ({ name, tensor, scheme, lost: sums[layer] }));
+  });
+  const targets = Object.fromEntries(chosen.map(({ name, scheme }) => [toPattern(name), scheme.name]));
   const { quantizationConfig = {}, ...others } = splitFlags(request.flags).rest;
   const config = { ...omit(quantizationConfig, ['quantize_lm_head', 'quantize_embeddings']), targets };
   const flags: QuantizationFlags = {
@@ -161,13 +113,12 @@ function describeChoice(
     quantizationConfig: config,
   };
   const errors = new Map(
-    layers.flatMap(({ tensor }, index) => {
-      const sums = picks[index]?.sums;
-      return sums === undefined ? [] : [[tensor, sums] as const];
-    }),
+    chosen.flatMap(({ tensor, lost }) => (lost === undefined ? [] : [[tensor, lost] as const])),
   );
-  const weightBytes = weightBytesOf(applyQuantization(request.graph, flags, ANY_ARITHMETIC).graph);
-  return { flags, config, weightBytes, errors, summary: summarize(layers, picks, weightBytes) };
+  const weightBytes =
+    request.destination?.weigh?.(flags) ??
+    weightBytesOf(applyQuantization(request.graph, flags, ANY_ARITHMETIC).graph);
+  return { flags, config, weightBytes, errors, summary: summarize(units, picks, weightBytes) };
 }
 
 /** The targets name what the switches for lm_head and embeddings ask for. */
@@ -176,16 +127,16 @@ function omit(object: object, keys: readonly string[]): Readonly<Record<string, 
 }
 
 function summarize(
-  layers: readonly Layer[],
+  units: readonly Unit[],
   picks: readonly Candidate[],
   weightBytes: number,
 ): readonly string[] {
   const byScheme = new Map<string, { names: string[]; bytes: number; worst: number }>();
   for (const [index, { scheme, bytes, sums }] of picks.entries()) {
     const entry = byScheme.get(scheme.name) ?? { names: [], bytes: 0, worst: 0 };
-    entry.names.push(layers[index]?.name ?? '');
+    entry.names.push(...(units[index]?.layers ?? []).map(({ name }) => name));
     entry.bytes += bytes;
-    entry.worst = Math.max(entry.worst, sums === undefined ? 0 : toLayerError(sums).frobenius);
+    entry.worst = Math.max(entry.worst, ...sums.map(errorOf));
     byScheme.set(scheme.name, entry);
   }
   const lines = [...byScheme].map(([scheme, { names, bytes, worst }]) => {
@@ -197,7 +148,7 @@ function summarize(
 
 function tooSmall(
   layers: readonly (readonly Candidate[])[],
-  { fixedBytes }: FreeLayers,
+  fixedBytes: number,
   { maxWeightBytes = 0, maxError }: AutoLimits,
 ): UserError {
   const smallest = layers.map((candidates) =>

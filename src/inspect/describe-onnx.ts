@@ -7,6 +7,7 @@ import { listInitializers, listScopes, type Scope } from '../graph/scopes.js';
 import { describeNode, totalsOf } from './describe-checkpoint.js';
 import { countWeights } from './columns.js';
 import { partBytes, readOnnxLayers, type OnnxContext, type OnnxLayer } from './onnx-operators.js';
+import type { OnnxPlan } from './plan-onnx.js';
 import {
   REPORT_SCHEMA,
   type InspectReport,
@@ -19,6 +20,7 @@ import type { IsaName } from '../runtime/addon.js';
 /** Protobuf holds at most this. */
 const MAX_MODEL_BYTES = 2 ** 31 - 1;
 const WEIGHT_SUFFIX = /\.weight$/;
+const NOTHING = { tensors: 0, parameters: 0, bytesBefore: 0, bytesAfter: 0 } as const;
 
 /**
  * Reads the graph of an ONNX model; weights in external files are not read.
@@ -40,21 +42,33 @@ export async function openOnnx(file: string): Promise<Graph> {
   }
 }
 
-/** The report of an ONNX model, whoever quantized it, from the graph alone. */
+/**
+ * The report of an ONNX model, whoever quantized it, from the graph alone.
+ * @param planned what flags would make of it; absent: it is shown as it is
+ */
 export function describeOnnx(
   graph: Graph,
   model: Pick<ModelFacts, 'reference' | 'path'>,
   isa: IsaName,
+  planned?: OnnxPlan,
 ): InspectReport {
-  const found = listScopes(graph).flatMap((scope) => {
+  const parts = new Set(planned?.matrices);
+  const layers = listScopes(graph).flatMap((scope) => {
     const context = contextOf(graph, scope);
-    return scope.graph.nodes.flatMap((node) => readOnnxLayers(node, context));
+    return scope.graph.nodes.flatMap((node) => {
+      const rows = planned?.rows.get(node.name);
+      if (rows !== undefined) return rows;
+      return readOnnxLayers(node, context).map((layer) => {
+        for (const part of layer.parts) parts.add(part);
+        const row = describeLayer(layer, isa);
+        return planned === undefined ? row : { ...row, bytesBefore: row.bytesAfter };
+      });
+    });
   });
-  const layers = found.map((layer) => describeLayer(layer, isa));
-  const known = new Set(found.flatMap(({ parts }) => parts));
   const all = listInitializers(graph);
-  const rest = all.filter((initializer) => !known.has(initializer));
-  const others = groupOf(rest);
+  const rest = groupOf(all.filter((initializer) => !parts.has(initializer)));
+  const bytesInLayers = totalsOf(layers, { others: NOTHING }).bytesAfter;
+  const others = { ...rest, ...(planned && { bytesAfter: planned.weightBytes - bytesInLayers }) };
   const quantized = [...new Set(layers.map(({ scheme }) => scheme).filter((scheme) => scheme !== 'none'))];
   return {
     schema: REPORT_SCHEMA,
@@ -66,14 +80,14 @@ export function describeOnnx(
       parameters: layers.reduce((sum, { shape }) => sum + countWeights(shape), others.parameters),
       storedBytes: partBytes(all),
     },
-    scheme: quantized.length === 0 ? 'none' : quantized.join('; '),
+    scheme: planned?.scheme ?? (quantized.length === 0 ? 'none' : quantized.join('; ')),
     arithmetic: null,
     layers,
     others,
-    totals: totalsOf(layers, { others }),
+    totals: totalsOf(layers, { others, errors: planned?.errors }),
     memory: null,
     alternatives: [],
-    warnings: warnings(graph),
+    warnings: [...warnings(graph), ...(planned?.warnings ?? [])],
   };
 }
 

@@ -1,6 +1,7 @@
 import type { Graph, WeightSource } from '../graph/ir.js';
-import { applyQuantization, weightBytesOf } from '../load/apply-quantization.js';
+import { applyQuantization, weightBytesOf, type QuantizationFlags } from '../load/apply-quantization.js';
 import type { CheckpointPlan } from '../load/plan.js';
+import type { QuantizationPlan } from '../quant/plan.js';
 import type { LayerReport } from '../quant/report.js';
 import { splitFlags } from './base-flags.js';
 
@@ -8,10 +9,12 @@ import { splitFlags } from './base-flags.js';
 export interface FreeLayers {
   readonly layers: readonly LayerReport[];
   readonly fixedBytes: number;
+  /** Flags that give all of them the scheme `PROBE`, and what was planned from them. */
+  readonly probe: { readonly flags: QuantizationFlags; readonly plan: QuantizationPlan };
 }
 
 /** The scheme that stands for any while it is found out which layers may be quantized. */
-const PROBE = 'wint8';
+export const PROBE = 'wint8';
 
 /** @returns undefined where flags give layers schemes of their own */
 export function findFreeLayers(
@@ -19,11 +22,16 @@ export function findFreeLayers(
 ): FreeLayers | undefined {
   const { rest, schemeKeys } = splitFlags(plan.quantization);
   if (schemeKeys.length > 0) return undefined;
-  const probe = applyQuantization(plan.floatGraph, { ...rest, quantization: PROBE }, plan.arithmetic);
+  const flags = { ...rest, quantization: PROBE };
+  const probe = applyQuantization(plan.floatGraph, flags, plan.arithmetic);
   const quantized = probe.layers.filter(({ scheme }) => scheme === PROBE);
   const layers = [...new Map(quantized.map((layer) => [layer.tensor, layer])).values()];
   const freeBytes = layers.reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);
-  return { layers, fixedBytes: weightBytesOf(probe.graph) - freeBytes };
+  return {
+    layers,
+    fixedBytes: weightBytesOf(probe.graph) - freeBytes,
+    probe: { flags, plan: probe.plan },
+  };
 }
 
 /** The checkpoint tensors of a float graph by name. */

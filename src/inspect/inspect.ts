@@ -1,9 +1,10 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { BugError, UnsupportedError, UserError } from '../errors.js';
-import { openCheckpoint, readCheckpoint, verifyUnchanged, type Checkpoint } from '../hub/checkpoint.js';
+import { UnsupportedError, UserError } from '../errors.js';
+import { openCheckpoint, readCheckpoint, type Checkpoint } from '../hub/checkpoint.js';
 import { findModel, locateModel, type LocatedModel, type LocateOptions } from '../hub/locate.js';
 import { openRemoteModel } from '../hub/remote-source.js';
+import { findModelLayers } from '../convert/graph-input/open-model.js';
 import type { QuantizationFlags } from '../load/apply-quantization.js';
 import type { DtypeChoice } from '../load/arithmetic.js';
 import { isFdqFolder } from '../load/folder/open-folder.js';
@@ -11,19 +12,20 @@ import { planFdqFolder } from '../load/folder/plan-folder.js';
 import { isGenaiFolder } from '../load/genai/genai-config.js';
 import { planGenaiFolder } from '../load/genai/plan-genai.js';
 import { planCheckpoint, type CheckpointPlan, type PlanOptions } from '../load/plan.js';
+import type { ErrorSums } from '../load/weight-meter.js';
 import { explainLayer, type LayerExplanation } from '../quant/explain.js';
-import { resolveScheme } from '../quant/registry.js';
 import type { IsaName } from '../runtime/addon.js';
 import { chooseIsa, loadRuntime } from '../runtime/load-addon.js';
 import { availableMemoryBytes } from '../runtime/machine.js';
 import type { AutoLimits, AutoResult } from './auto.js';
-import { chooseForCheckpoint, meterOf } from './choose-for-checkpoint.js';
+import { chooseForWeights } from './choose-for-weights.js';
 import { describeCheckpoint, describeFolder } from './describe-checkpoint.js';
 import { describeOnnx, openOnnx } from './describe-onnx.js';
 import type { MemorySettings } from './forecast.js';
 import { findSources } from './free-layers.js';
-import type { ErrorSums } from '../load/weight-meter.js';
+import { measureLayers } from './measure-layers.js';
 import { openReport } from './open-report.js';
+import { INLINE_FILE, planOnnx } from './plan-onnx.js';
 import type { InspectReport } from './report.js';
 import { findUnknownKeys } from './unknown-keys.js';
 
@@ -93,10 +95,7 @@ async function inspectFolder(
   let refusal: string | undefined;
   if (await isGenaiFolder(located.dir)) {
     try {
-      return readOnly(
-        options,
-        describeFolder('genai', await planGenaiFolder(located, request, isa), describe),
-      );
+      return await inspectGenai(options, located, isa);
     } catch (error) {
       if (!(error instanceof UnsupportedError)) throw error;
       refusal = `fdq serve would not run this model. ${error.message}`;
@@ -113,69 +112,90 @@ async function inspectOnnx(
   isa: IsaName,
   warning?: string,
 ): Promise<Inspection> {
-  const report = describeOnnx(await openOnnx(file), { reference: options.model, path: file }, isa);
-  const warnings = warning === undefined ? report.warnings : [...report.warnings, warning];
-  return readOnly(options, { ...report, warnings });
+  const graph = await openOnnx(file);
+  const model = { reference: options.model, path: file };
+  const more = warning === undefined ? [] : [warning];
+  if (!isPlanned(options)) {
+    const report = describeOnnx(graph, model, isa);
+    return readOnly(options, { ...report, warnings: [...report.warnings, ...more] });
+  }
+  const planned = await planOnnx(findModelLayers(options.model, graph, INLINE_FILE), options);
+  const report = describeOnnx(graph, model, isa, planned);
+  return {
+    report: { ...report, warnings: [...report.warnings, ...more] },
+    explain: (layer) => explainLayer(planned.plan, layer),
+    auto: planned.auto,
+  };
+}
+
+/** Whether anything is asked about the layers of an ONNX model but what they are. */
+function isPlanned({ measure, auto, quantization }: InspectOptions): boolean {
+  const { kvCacheDtype: _, ...flags } = quantization;
+  return measure || auto !== undefined || Object.keys(flags).length > 0;
+}
+
+async function inspectGenai(
+  options: InspectOptions,
+  located: LocatedModel,
+  isa: IsaName,
+): Promise<Inspection> {
+  const chooser = createChooser(options);
+  const { quantization, dtype } = options;
+  const plan = await planGenaiFolder(located, { ...quantization, dtype, ...chooser.request }, isa);
+  const sources = findSources(plan.floatGraph);
+  const floats = plan.layers.filter(({ tensor }) => sources.has(tensor));
+  const describe = { isa, memory: measureMachine(options) };
+  // Beside layers that are stored quantized no other can be.
+  if (floats.length < plan.layers.length) return readOnly(options, describeFolder('genai', plan, describe));
+  const errors = chooser.chosen()?.errors ?? (await measurePlan({ ...plan, layers: floats }, options));
+  const report = describeFolder('genai', plan, { ...describe, ...(errors && { errors }) });
+  return { report, explain: (layer) => explainLayer(plan.plan, layer), auto: chooser.chosen() };
 }
 
 async function inspectCheckpoint(options: InspectOptions, checkpoint: Checkpoint): Promise<Inspection> {
-  const { addon } = loadRuntime();
-  const isa = chooseIsa(addon, options.isa);
-  const { auto: limits, quantization, dtype, onProgress, signal, memory } = options;
+  const isa = chooseIsa(loadRuntime().addon, options.isa);
+  const chooser = createChooser(options);
+  const { quantization, dtype } = options;
+  const plan = await planCheckpoint(checkpoint, { ...quantization, dtype, ...chooser.request }, isa);
+  const errors = chooser.chosen()?.errors ?? (await measurePlan(plan, options));
+  const described = describeCheckpoint(plan, {
+    isa,
+    memory: measureMachine(options),
+    ...(errors && { errors }),
+  });
+  const unknown = await findUnknownKeys(checkpoint.config);
+  const warnings = [...described.warnings, ...(unknown.length === 0 ? [] : [describeUnknown(unknown)])];
+  const explain = (layer: string): readonly LayerExplanation[] => explainLayer(plan.plan, layer);
+  return { report: { ...described, warnings }, explain, auto: chooser.chosen() };
+}
+
+/** `--quantization auto` as a part of what is planned; `chosen` says afterwards what it chose. */
+function createChooser({ auto: limits, quantization, memory, onProgress, signal }: InspectOptions): {
+  readonly request: Pick<PlanOptions, 'chooseQuantization'>;
+  readonly chosen: () => AutoResult | undefined;
+} {
+  if (limits === undefined) return { request: {}, chosen: () => undefined };
   let auto: AutoResult | undefined;
-  const choose: PlanOptions['chooseQuantization'] = async (_, graph) => {
-    const progress = onProgress === undefined ? {} : { onProgress };
-    auto = await chooseForCheckpoint(checkpoint, graph, {
+  const chooseQuantization: PlanOptions['chooseQuantization'] = async (weights, graph) => {
+    auto = await chooseForWeights(weights, graph, {
       ...limits,
-      ...progress,
+      ...(onProgress === undefined ? {} : { onProgress }),
       flags: quantization,
-      addon,
+      addon: loadRuntime().addon,
       threads: memory.threads,
       signal,
     });
     return auto.flags;
   };
-  const request = { ...quantization, dtype, ...(limits === undefined ? {} : { chooseQuantization: choose }) };
-  const plan = await planCheckpoint(checkpoint, request, isa);
-  const errors = auto?.errors ?? (options.measure ? await measureLayers(plan, options) : undefined);
-  const described = describeCheckpoint(plan, {
-    isa,
-    memory: measureMachine(options),
-    ...(errors === undefined ? {} : { errors }),
-  });
-  const unknown = await findUnknownKeys(checkpoint.config);
-  const warnings = [...described.warnings, ...(unknown.length === 0 ? [] : [describeUnknown(unknown)])];
-  return { report: { ...described, warnings }, explain: (layer) => explainLayer(plan.plan, layer), auto };
+  return { request: { chooseQuantization }, chosen: () => auto };
 }
 
-/** Measures every layer the plan quantizes, each tensor once. */
-async function measureLayers(
-  plan: CheckpointPlan,
-  { onProgress, signal, memory }: InspectOptions,
-): Promise<ReadonlyMap<string, ErrorSums>> {
-  const sources = findSources(plan.floatGraph);
-  const quantized = plan.layers.filter(
-    ({ scheme, tensor }) => scheme !== 'none' && sources.get(tensor)?.stored === undefined,
-  );
-  const layers = new Map(quantized.map((layer) => [layer.tensor, layer]));
-  const totalBytes = [...layers.values()].reduce((sum, { bytesBefore }) => sum + bytesBefore, 0);
-  const errors = new Map<string, ErrorSums>();
-  const meter = meterOf(plan.checkpoint, loadRuntime().addon, memory.threads);
-  try {
-    let doneBytes = 0;
-    for (const [tensor, { scheme, bytesBefore }] of layers) {
-      signal?.throwIfAborted();
-      const source = sources.get(tensor);
-      if (source === undefined) throw new BugError(`${tensor} is no weight of the graph`);
-      errors.set(tensor, await meter.measure(source, resolveScheme(scheme)));
-      doneBytes += bytesBefore;
-      onProgress?.(doneBytes, totalBytes);
-    }
-    await verifyUnchanged(plan.checkpoint);
-    return errors;
-  } finally {
-    await meter.close();
-  }
+async function measurePlan(
+  { checkpoint, floatGraph, layers }: Pick<CheckpointPlan, 'checkpoint' | 'floatGraph' | 'layers'>,
+  options: InspectOptions,
+): Promise<ReadonlyMap<string, ErrorSums> | undefined> {
+  if (!options.measure) return undefined;
+  return measureLayers({ layers, floatGraph, weights: checkpoint }, options);
 }
 
 function measureMachine({ memory }: InspectOptions): MemorySettings {

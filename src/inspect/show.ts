@@ -51,8 +51,9 @@ export async function showInspection(
 
 /** The other side is planned with the same flags; a converted folder, an ONNX file or a report is what it is. */
 async function inspectBase(model: string, options: InspectOptions): Promise<InspectReport> {
-  const { auto: _, ...rest } = options;
-  const { report } = await inspectModel({ ...rest, model, measure: false });
+  const { auto: _, quantization, ...rest } = options;
+  const flags = model.endsWith('.onnx') ? {} : quantization;
+  const { report } = await inspectModel({ ...rest, quantization: flags, model, measure: false });
   return report;
 }
 

@@ -1,18 +1,43 @@
 import type { Graph } from '../graph/ir.js';
-import type { Checkpoint } from '../hub/checkpoint.js';
+import type { Checkpoint, FileIdentity } from '../hub/checkpoint.js';
 import type { DecoderInfo } from '../models/architecture.js';
 import { buildModel } from '../models/build-model.js';
 import type { QuantizationPlan } from '../quant/plan.js';
 import type { LayerReport } from '../quant/report.js';
+import type { QuantScheme, WeightTensor } from '../quant/scheme.js';
 import type { IsaName } from '../runtime/addon.js';
 import type { ErrorSums } from './weight-meter.js';
 import { applyQuantization, requestOf, weightBytesOf, type QuantizationFlags } from './apply-quantization.js';
 import { chooseArithmetic, isBfloat16Model, type Arithmetic, type DtypeChoice } from './arithmetic.js';
 
+/** Files that weights are read from, as they were when their headers were checked. */
+export interface WeightFiles {
+  readonly files: readonly FileIdentity[];
+  /** Weights from inside of a model file, under the name of a file that sources give for them. */
+  readonly inline?: { readonly file: string; readonly bytes: Uint8Array };
+}
+
+/** Where quantized layers go that fdq itself is not to run. */
+export interface Destination {
+  /** What it takes to hold a tensor; undefined where it holds no such scheme. */
+  bytesOf(tensor: WeightTensor, scheme: QuantScheme): number | undefined;
+  /** Bytes of all weights under these flags; absent: what this process would hold. */
+  weigh?(flags: QuantizationFlags): number;
+  /** Tensors that must have the same scheme as each other. */
+  readonly together?: readonly (readonly string[])[];
+}
+
 export interface PlanOptions extends QuantizationFlags {
   readonly dtype: DtypeChoice;
-  /** Decides about the layers of the float graph in place of the flags, e.g. from measured errors. */
-  readonly chooseQuantization?: (checkpoint: Checkpoint, graph: Graph) => Promise<QuantizationFlags>;
+  /**
+   * Decides about the layers of the float graph in place of the flags, e.g. from measured errors.
+   * @param destination absent: this process
+   */
+  readonly chooseQuantization?: (
+    weights: WeightFiles,
+    graph: Graph,
+    destination?: Destination,
+  ) => Promise<QuantizationFlags>;
 }
 
 /** What it takes to serve a model, whatever the machine's memory and wherever its weights come from. */

@@ -9,13 +9,14 @@ const SQUARE = 32;
 
 /**
  * Reads a weight [n, k] that its file has as [k, n].
+ * @param from descriptor of the file, or the bytes of the weight
  * @param target [n, k] in the weight's own type
  * @throws UserError `invalid_checkpoint` when the file ends early or cannot be read
  */
 export async function readTransposed(
   addon: NativeAddon,
   source: WeightSource,
-  fd: number,
+  from: number | Uint8Array,
   target: Uint8Array<ArrayBuffer>,
 ): Promise<void> {
   const [n = 0, k = 0] = source.shape;
@@ -28,10 +29,11 @@ export async function readTransposed(
     const count = Math.min(rows, k - start);
     const byteLength = count * n * width;
     const part = slab.subarray(0, byteLength);
-    checkResult(
-      source,
-      await addon.read({ fd, offset: source.offset + start * n * width, byteLength, target: part }),
-    );
+    const offset = start * n * width;
+    if (typeof from === 'number') {
+      const range = { fd: from, offset: source.offset + offset, byteLength };
+      checkResult(source, await addon.read({ ...range, target: part }));
+    } else part.set(from.subarray(offset, offset + byteLength));
     transpose(new words(slab.buffer, 0, count * n), to, { start, count, n, k });
   }
 }

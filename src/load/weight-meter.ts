@@ -1,16 +1,19 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { BugError } from '../errors.js';
 import type { WeightSource } from '../graph/ir.js';
+import type { WeightFiles } from './plan.js';
 import { checkResult, floatType } from './read-problems.js';
+import { readTransposed } from './read-transposed.js';
 import { memberSlices } from '../quant/packed-layout.js';
 import type { QuantScheme } from '../quant/scheme.js';
-import type { NativeAddon, WeightError } from '../runtime/addon.js';
+import type { NativeAddon, QuantizeJob, WeightError } from '../runtime/addon.js';
 
 export interface MeterOptions {
   readonly addon: NativeAddon;
   readonly threads: number;
   /** Opens a weight file whose header was checked; the meter closes it. */
   readonly open?: (file: string) => Promise<FileHandle>;
+  readonly inline?: WeightFiles['inline'];
 }
 
 /** Sums behind a `LayerError`; those of several layers add up. */
@@ -36,12 +39,15 @@ type Part = 'weight' | 'scales' | 'blockScales';
 
 /**
  * Measures what quantizing a matrix loses, with the quantizer and the bytes that serving uses. Takes the memory of
- * one quantized matrix, the largest measured so far, and of 128 rows of the original for each thread.
+ * one quantized matrix, the largest measured so far, and of 128 rows of the original for each thread; of all of the
+ * original where a file has it transposed or inside of a model.
  */
 export class WeightMeter {
   readonly #options: MeterOptions;
   readonly #files = new Map<string, FileHandle>();
   readonly #buffers = new Map<Part, ArrayBuffer>();
+  /** The last matrix that was not read in bands: each is measured once for every candidate. */
+  #whole: { readonly source: WeightSource; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
 
   constructor(options: MeterOptions) {
     this.#options = options;
@@ -58,7 +64,6 @@ export class WeightMeter {
     const [n = 0, k = 0] = source.shape;
     const [slice] = memberSlices([n], k, native);
     if (slice === undefined) throw new BugError(`${source.name} has no rows`);
-    const handle = await this.#open(source.file);
     const weight = new Uint8Array(this.#reserve('weight', slice.weightBytes), 0, slice.weightBytes);
     const scales = new Float32Array(
       this.#reserve('scales', slice.scaleCount * Float32Array.BYTES_PER_ELEMENT),
@@ -66,7 +71,7 @@ export class WeightMeter {
       slice.scaleCount,
     );
     const job = {
-      source: { fd: handle.fd, offset: source.offset },
+      source: await this.#locate(source),
       dataType: floatType(source),
       n,
       k,
@@ -96,6 +101,27 @@ export class WeightMeter {
   async close(): Promise<void> {
     await Promise.all([...this.#files.values()].map((handle) => handle.close()));
     this.#files.clear();
+    this.#whole = undefined;
+  }
+
+  /** Where the matrix lies as [n, k]. */
+  async #locate(source: WeightSource): Promise<QuantizeJob['source']> {
+    const { inline } = this.#options;
+    const isInline = source.file === inline?.file;
+    if (!isInline && source.transposed !== true) {
+      return { fd: (await this.#open(source.file)).fd, offset: source.offset };
+    }
+    if (this.#whole?.source === source) return { bytes: this.#whole.bytes };
+    this.#whole = undefined;
+    const { offset, byteLength } = source;
+    const stored = isInline ? inline.bytes.subarray(offset, offset + byteLength) : undefined;
+    const bytes = new Uint8Array(byteLength);
+    if (source.transposed === true) {
+      const from = stored ?? (await this.#open(source.file)).fd;
+      await readTransposed(this.#options.addon, source, from, bytes);
+    } else if (stored !== undefined) bytes.set(stored);
+    this.#whole = { source, bytes };
+    return { bytes };
   }
 
   async #open(file: string): Promise<FileHandle> {

@@ -1,6 +1,7 @@
 import { open, readFile, truncate } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { chooseSchemes } from '../../src/choose-schemes.js';
 import { parseModel } from '../../src/graph/onnx.js';
 import { loadModel, type LoadedModel } from '../../src/load/load-model.js';
 import { convertFixture } from '../helpers/convert-fixture.js';
@@ -124,16 +125,27 @@ describe('an ONNX decoder is refused', () => {
       message: 'model.layers.1.mlp.up_proj.weight holds a NaN or infinity at row 7, column 5.',
     });
   });
+});
 
-  it('when its schemes are to be chosen by measuring, which reads checkpoints', async () => {
-    const dir = await createTempDir();
-    await writeGenaiModel('llama', dir);
-    const chooseQuantization = (): Promise<never> => Promise.reject(new Error('nothing is measured'));
-    await expect(loadFolder(dir, { chooseQuantization })).rejects.toMatchObject({
-      code: 'usage',
-      param: 'quantization',
+it('is served in schemes chosen by measuring', async () => {
+  const dir = await createTempDir();
+  await writeGenaiModel('llama', dir, { packed: true });
+  const choose = (maxError: number) =>
+    chooseSchemes({
+      auto: { maxError },
+      flags: {},
+      threads: 1,
+      signal: new AbortController().signal,
+      onProgress: () => undefined,
+      info: () => undefined,
     });
-  });
+  const loaded = async (maxError: number) =>
+    closing(await loadFolder(dir, { chooseQuantization: choose(maxError) }));
+  const [fine, coarse] = [await loaded(0.01), await loaded(0.2)];
+  const schemes = (model: typeof fine) => new Set(model.layers.map(({ scheme }) => scheme));
+  expect([...schemes(fine)].some((scheme) => scheme.startsWith('wint8'))).toBe(true);
+  expect([...schemes(coarse)].some((scheme) => scheme.startsWith('wint4'))).toBe(true);
+  expect(coarse.weightBytes).toBeLessThan(fine.weightBytes);
 });
 
 it('warns of a window that only genai_config.json has', async () => {

@@ -41,7 +41,8 @@ export function findLayers(source: Graph, inlineFile: string): LayerView {
       }
     }
   }
-  return { graph: view.build(source), layers, experts, skipped, inline: view.inline };
+  const { inline, origins } = view;
+  return { graph: view.build(source), layers, experts, origins, skipped, inline };
 }
 
 function addExperts(

@@ -42,6 +42,8 @@ export interface LayerView {
   /** By node name. */
   readonly layers: ReadonlyMap<string, FoundLayer>;
   readonly experts: ReadonlyMap<string, FoundExperts>;
+  /** The initializer of the model behind each one of `graph`, by the name of that. */
+  readonly origins: ReadonlyMap<string, Initializer>;
   /** Node names → why a product with a constant matrix stays as it is. */
   readonly skipped: ReadonlyMap<string, string>;
   /** Weights that lie in the .onnx file itself, which `inlineFile` is to hold one after the other. */
@@ -70,6 +72,14 @@ export class ViewBuilder {
 
   get inline(): readonly Uint8Array[] {
     return this.#spill.pieces;
+  }
+
+  get origins(): ReadonlyMap<string, Initializer> {
+    return new Map(
+      [...this.#known].flatMap(([initializer, names]) =>
+        [...names.values()].map((name) => [name, initializer] as const),
+      ),
+    );
   }
 
   /** @returns the name of the product */

@@ -41,6 +41,34 @@ export function rewriteModel(source: Graph, view: LayerView, quantized: Graph): 
   return { graph, tensors, ...nameKept(graph, tensors) };
 }
 
+/**
+ * What each layer becomes by itself, by the name of its node; the reason where its scheme cannot be written.
+ * @param quantized the graph of the view, after quantization
+ */
+export function lowerEach(
+  source: Graph,
+  view: LayerView,
+  quantized: Graph,
+): ReadonlyMap<string, Lowered | UnsupportedError> {
+  const rewriter = new Rewriter(source, view, quantized);
+  const nodes = [...view.layers.values(), ...view.experts.values()].map(({ node }) => node);
+  return new Map(
+    nodes.flatMap((node) => {
+      const lowered = tryLower(() => rewriter.lower(node));
+      return lowered === undefined ? [] : [[node.name, lowered] as const];
+    }),
+  );
+}
+
+function tryLower(lower: () => Lowered | undefined): Lowered | UnsupportedError | undefined {
+  try {
+    return lower();
+  } catch (error) {
+    if (error instanceof UnsupportedError) return error;
+    throw error;
+  }
+}
+
 /** Names of bodies may be used twice in a model. */
 function nameKept(graph: Graph, tensors: readonly StockTensor[]): Pick<RewrittenModel, 'kept' | 'places'> {
   const taken = new Set(tensors.map(({ target }) => target.name));
@@ -97,9 +125,8 @@ class Rewriter {
   }
 
   #rewriteNode(node: GraphNode): readonly GraphNode[] {
-    const lowered = this.#lower(node);
+    const lowered = this.lower(node);
     if (lowered === undefined) return [mapBodies(node, (body) => ({ ...body, ...this.rewrite(body) }))];
-    for (const each of lowered.nodes) checkOpset(this.#source, node, each);
     for (const [name, initializer] of lowered.initializers) {
       // Layers that share a weight share the tensor.
       if (!this.tensors.has(name)) this.added.set(name, initializer);
@@ -108,7 +135,14 @@ class Rewriter {
     return lowered.nodes;
   }
 
-  #lower(node: GraphNode): Lowered | undefined {
+  /** undefined for a node that stays. */
+  lower(node: GraphNode): Lowered | undefined {
+    const lowered = this.#lowerQuantized(node);
+    for (const each of lowered?.nodes ?? []) checkOpset(this.#source, node, each);
+    return lowered;
+  }
+
+  #lowerQuantized(node: GraphNode): Lowered | undefined {
     const place = { quantized: this.#quantized, opsets: this.opsets };
     const found = this.#view.layers.get(node.name);
     const layer = this.#layers.get(found?.output ?? '');

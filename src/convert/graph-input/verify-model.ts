@@ -1,8 +1,13 @@
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
+import path from 'node:path';
 import type { Graph } from '../../graph/ir.js';
+import { parseModel, serializeModel } from '../../graph/onnx.js';
+import { readSmallFile } from '../../hub/weight-file.js';
 import { decodeFp16 } from '../../quant/numerics/fp16.js';
 import { loadRuntime } from '../../runtime/load-addon.js';
+import { guardExperts, hasExperts } from './guard-experts.js';
 import { makeInputs, type MadeUpInput } from './made-up-inputs.js';
+import { MAX_MODEL_BYTES } from './open-model.js';
 import { outputDiffers, refuseInputs } from './verify-problems.js';
 
 /**
@@ -20,6 +25,7 @@ export interface CompareOptions {
 
 /** Outputs of a model on made-up inputs. */
 export interface Probe {
+  readonly hasExperts: boolean;
   readonly inputs: readonly MadeUpInput[];
   readonly outputs: ReadonlyMap<string, Output>;
 }
@@ -35,7 +41,8 @@ interface Output {
  */
 export async function probeModel(graph: Graph, file: string, threads: number): Promise<Probe> {
   const inputs = makeInputs(graph);
-  const outputs = await run(file, inputs, threads).catch((cause: unknown) => {
+  const isGuarded = hasExperts(graph);
+  const outputs = await run(file, inputs, { threads, isGuarded }).catch((cause: unknown) => {
     throw refuseInputs(`ONNX Runtime fails on ${describeInputs(inputs)}: ${reasonOf(cause)}`, cause);
   });
   if (outputs.size === 0) throw refuseInputs('it gives no values of floats');
@@ -43,7 +50,7 @@ export async function probeModel(graph: Graph, file: string, threads: number): P
     if (Array.prototype.every.call(values, Number.isFinite)) continue;
     throw refuseInputs(`"${name}" is not finite on ${describeInputs(inputs)}`);
   }
-  return { inputs, outputs };
+  return { inputs, outputs, hasExperts: isGuarded };
 }
 
 /**
@@ -52,12 +59,12 @@ export async function probeModel(graph: Graph, file: string, threads: number): P
  * @throws UserError `check_failed` naming the output that differs
  */
 export async function compareModel(
-  { inputs, outputs }: Probe,
+  { inputs, outputs, hasExperts: isGuarded }: Probe,
   file: string,
   { threads, bits }: CompareOptions,
 ): Promise<string> {
   const least = LEAST_COSINE[bits];
-  const found = await run(file, inputs, threads).catch((cause: unknown) => {
+  const found = await run(file, inputs, { threads, isGuarded }).catch((cause: unknown) => {
     throw outputDiffers(`ONNX Runtime fails on it: ${reasonOf(cause)}`, cause);
   });
   let worst = 1;
@@ -79,17 +86,19 @@ export async function compareModel(
   return `${count} a cosine of at least ${worst.toFixed(6)} with the float model's, on made-up inputs`;
 }
 
-/** Outputs of floats by name. */
+/** Outputs of floats by name; `isGuarded`: of the graph that `guardExperts` makes of the file's. */
 async function run(
   file: string,
   inputs: readonly MadeUpInput[],
-  threads: number,
+  { threads, isGuarded }: { readonly threads: number; readonly isGuarded: boolean },
 ): Promise<ReadonlyMap<string, Output>> {
   // The addon loads the library first, with its telemetry switched off. The binding is for this alone.
   loadRuntime();
   const ort = await import('onnxruntime-node');
   const options: InferenceSession.SessionOptions = { intraOpNumThreads: threads, logSeverityLevel: 4 };
-  const session = await ort.InferenceSession.create(file, options);
+  const session = isGuarded
+    ? await ort.InferenceSession.create(await readGuarded(file), { ...options, extra: dataIn(file) })
+    : await ort.InferenceSession.create(file, options);
   try {
     const feeds = inputs.map(({ name, dataType, shape, data }) => {
       const tensor = new ort.Tensor(dataType, data as Float32Array, [...shape]);
@@ -100,6 +109,18 @@ async function run(
   } finally {
     await session.release();
   }
+}
+
+/** Where a model in memory finds its external data. */
+function dataIn(file: string): Record<string, unknown> {
+  return { session: { model_external_initializers_file_folder_path: path.dirname(file) } };
+}
+
+/** The model with its experts guarded; its external data stays in its files. */
+async function readGuarded(file: string): Promise<Uint8Array> {
+  const dir = path.dirname(file);
+  const graph = parseModel(await readSmallFile(file, MAX_MODEL_BYTES), { dir });
+  return serializeModel(guardExperts(graph), { dir });
 }
 
 function readOutput(name: string, { type, dims, data }: Tensor): readonly (readonly [string, Output])[] {

@@ -31,10 +31,9 @@ export interface GraphJob {
 
 /**
  * Writes the model and its external data, layer by layer.
- * @returns bytes of all weights written
  * @throws UserError `write_failed`, and as `produceWeights`
  */
-export async function writeModel(job: GraphJob): Promise<number> {
+export async function writeModel(job: GraphJob): Promise<void> {
   const { source, quantized, rewritten, dir, name: modelFile } = job;
   const { tensors, kept } = rewritten;
   const layout = layOutTensors([...tensors.map(({ target }) => target), ...kept]);
@@ -48,7 +47,7 @@ export async function writeModel(job: GraphJob): Promise<number> {
   const data = await WeightsFile.create(dataFile, layout, SHARED_MODES.file);
   try {
     let doneBytes = 0;
-    const files = await identifyFiles(source, job.inlineFile);
+    const files = await identifyFiles(source, [job.inlineFile]);
     await produceWeights(
       { ...quantized, initializers: new Map([...produced, ...kept].map((each) => [each.name, each])) },
       {
@@ -73,7 +72,6 @@ export async function writeModel(job: GraphJob): Promise<number> {
   }
   const graph = placeTensors(rewritten, dataFile, layout);
   await writeNew(path.join(dir, modelFile), serializeModel(graph, { dir }));
-  return totalBytes;
 }
 
 /** The graph with its large tensors in the data file. */
@@ -87,9 +85,15 @@ function placeTensors({ graph, places }: RewrittenModel, file: string, layout: W
   });
 }
 
-/** Files that weights are read from, as they are now. */
-export async function identifyFiles(source: Graph, inlineFile: string): Promise<readonly FileIdentity[]> {
-  const names = new Set([inlineFile]);
+/**
+ * Files that weights are read from, as they are now.
+ * @param more beside those of external data
+ */
+export async function identifyFiles(
+  source: Graph,
+  more: readonly string[] = [],
+): Promise<readonly FileIdentity[]> {
+  const names = new Set(more);
   for (const { data } of listInitializers(source)) if (data.kind === 'external') names.add(data.file);
   const files: FileIdentity[] = [];
   for (const name of names) {

@@ -14,12 +14,15 @@ import {
   type QuantizationFlags,
 } from '../apply-quantization.js';
 import { chooseArithmetic, isBfloat16Model } from '../arithmetic.js';
-import type { PlanOptions, ServingPlan } from '../plan.js';
+import type { CheckpointPlan, PlanOptions, ServingPlan } from '../plan.js';
 import { readGenaiConfig, type GenaiConfig } from './genai-config.js';
 import { packDecoder } from './rewrite-graph.js';
 
 /** Weights lie in files of their own; what is in the .onnx file is read whole. */
 const MAX_GRAPH_BYTES = 512 * 1024 * 1024;
+
+/** What serving such a folder takes, and what its float layers were planned from. */
+export type GenaiPlan = ServingPlan & Pick<CheckpointPlan, 'floatGraph' | 'plan'>;
 
 /**
  * What serving a folder of onnxruntime-genai takes: a float decoder is quantized as a checkpoint is, layers that are
@@ -31,14 +34,15 @@ export async function planGenaiFolder(
   location: CheckpointLocation,
   options: PlanOptions,
   isa: IsaName,
-): Promise<ServingPlan> {
+): Promise<GenaiPlan> {
   const { dir, reference } = location;
-  if (options.chooseQuantization !== undefined) throw refuseAuto(reference);
   const config = await readGenaiConfig(dir);
   const file = await resolveModelFile(dir, config.filename);
   const parsed = parseModel(await readSmallFile(file, MAX_GRAPH_BYTES), { dir });
   const { graph, info, stored } = packDecoder(parsed, config);
-  const flags = flagsFor(reference, options, stored);
+  const asked = flagsFor(reference, options, stored);
+  const chosen = await options.chooseQuantization?.({ files: await identifyFiles(graph) }, graph);
+  const flags = chosen ?? asked;
   const { kvCacheDtype } = requestOf(flags);
   const arithmetic = chooseArithmetic({
     isBfloat16: isBfloat16Model(graph),
@@ -52,6 +56,8 @@ export async function planGenaiFolder(
     checkpoint: await describeFolder(location, config, finished),
     decoder: info,
     graph: finished,
+    floatGraph: graph,
+    plan: quantized.plan,
     scheme: schemeOf(stored) ?? quantized.scheme,
     layers: [...stored, ...quantized.layers],
     weightBytes: weightBytesOf(finished),
@@ -83,6 +89,7 @@ function flagsFor(
   stored: readonly LayerReport[],
 ): QuantizationFlags {
   const { quantization, quantizationConfig, quantizeLmHead, quantizeEmbeddings, kvCacheDtype } = options;
+  const isChosen = options.chooseQuantization !== undefined;
   const kv = kvCacheDtype === undefined ? {} : { kvCacheDtype };
   const asked = {
     ...(quantization === undefined ? {} : { quantization }),
@@ -92,7 +99,7 @@ function flagsFor(
   };
   const scheme = schemeOf(stored);
   if (scheme === undefined) return { ...asked, ...kv };
-  if (Object.keys(asked).length > 0) {
+  if (isChosen || Object.keys(asked).length > 0) {
     throw new UserError(
       'already_quantized',
       `${stored.length} layers of ${JSON.stringify(reference)} are stored as ${scheme}, and cannot become others now.`,
@@ -106,17 +113,6 @@ function flagsFor(
     );
   }
   return kv;
-}
-
-function refuseAuto(reference: string): UserError {
-  return new UserError(
-    'usage',
-    `--quantization auto measures the layers of a safetensors checkpoint, and ${JSON.stringify(reference)} is an ONNX model.`,
-    {
-      param: 'quantization',
-      suggestions: ['Name a scheme: --quantization wint8.', 'Or serve the checkpoint it was exported from.'],
-    },
-  );
 }
 
 /** Constants that stay as they are stored are mapped, each as the weight it is. */

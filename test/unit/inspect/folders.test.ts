@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { inspectModel } from '../../../src/inspect/inspect.js';
+import { inspectModel, type InspectOptions } from '../../../src/inspect/inspect.js';
 import type { InspectReport } from '../../../src/inspect/report.js';
 import { convertFixture } from '../../helpers/convert-fixture.js';
 import { fixtureFolder } from '../../helpers/fixture-model.js';
@@ -62,16 +62,47 @@ describe('inspect of a folder of onnxruntime-genai', () => {
     expect(report.warnings.join()).toMatch(/fdq serve would not run this model\. .*pipeline/);
   });
 
-  it('has no original weights to measure', async () => {
+  const asked = { quantization: 'wint8' };
+  const options = (model: string, changes: Partial<InspectOptions>): InspectOptions => ({
+    model,
+    quantization: {},
+    dtype: 'auto',
+    memory: { threads: 1, utilization: 0.9 },
+    measure: false,
+    ...changes,
+  });
+
+  it('measures its floats, which lie transposed, as those of the checkpoint', async () => {
     const dir = await createTempDir();
     await writeGenaiModel('llama', dir, {});
-    const measuring = inspectModel({
-      model: dir,
-      quantization: { quantization: 'wint8' },
-      dtype: 'auto',
-      memory: { threads: 1, utilization: 0.9 },
-      measure: true,
-    });
-    expect((await catchError(measuring)).code).toBe('usage');
+    const measured = { quantization: asked, measure: true };
+    const { report } = await inspectModel(options(dir, measured));
+    const checkpoint = await inspectModel(options(fixtureFolder('llama'), measured));
+    const errorOf = (rows: InspectReport['layers'], name: string) =>
+      rows.find((row) => row.name.endsWith(name))?.error;
+    for (const name of ['layers.0.mlp.down_proj', 'layers.1.mlp.up_proj']) {
+      expect(errorOf(report.layers, name)).toEqual(errorOf(checkpoint.report.layers, name));
+      expect(errorOf(report.layers, name)?.frobenius).toBeGreaterThan(0);
+    }
+  });
+
+  it('chooses schemes for it, as convert does for its model', async () => {
+    const dir = await createTempDir();
+    await writeGenaiModel('llama', dir, {});
+    const { report, auto, explain } = await inspectModel(options(dir, { auto: { maxError: 0.05 } }));
+    const quantized = report.layers.filter(({ scheme }) => scheme !== 'none');
+    expect(quantized.length).toBeGreaterThan(5);
+    expect(quantized.every(({ error }) => error !== null && error.frobenius <= 0.05)).toBe(true);
+    expect(auto?.weightBytes).toBe(report.totals.bytesAfter);
+    expect(explain?.('*.layers.0.mlp.down_proj')).toHaveLength(1);
+  });
+
+  it('has no original weights to measure once it is quantized', async () => {
+    const dir = await createTempDir();
+    const { output } = await convertFixture('llama', dir, 'wint8', { format: 'onnx' });
+    const ignored = { measure: true, quantization: {} };
+    expect((await catchError(inspectModel(options(output, ignored)))).code).toBe('usage');
+    const chosen = catchError(inspectModel(options(output, { auto: { maxError: 0.05 } })));
+    expect((await chosen).code).toBe('already_quantized');
   });
 });

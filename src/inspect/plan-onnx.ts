@@ -1,0 +1,137 @@
+import { BugError, UnsupportedError } from '../errors.js';
+import type { GraphNode, Initializer } from '../graph/ir.js';
+import {
+  createGraphDestination,
+  GRAPH_ARITHMETIC,
+  sizeFloats,
+  sizeQuantized,
+  sumBytes,
+} from '../convert/graph-input/destination.js';
+import type { LayerView } from '../convert/graph-input/layer-view.js';
+import type { Lowered } from '../convert/graph-input/lower-layer.js';
+import { describeSkipped, type OpenModel } from '../convert/graph-input/open-model.js';
+import { lowerEach, rewriteModel } from '../convert/graph-input/rewrite-model.js';
+import { identifyFiles } from '../convert/graph-input/write-model.js';
+import { listInitializers } from '../graph/scopes.js';
+import { applyQuantization } from '../load/apply-quantization.js';
+import { toLayerError, type ErrorSums } from '../load/weight-meter.js';
+import type { QuantizationPlan } from '../quant/plan.js';
+import { precisionName } from '../quant/precision.js';
+import { resolveScheme } from '../quant/registry.js';
+import type { LayerReport } from '../quant/report.js';
+import { loadRuntime } from '../runtime/load-addon.js';
+import type { AutoResult } from './auto.js';
+import { chooseForWeights } from './choose-for-weights.js';
+import type { InspectOptions } from './inspect.js';
+import { measureLayers } from './measure-layers.js';
+import type { LayerRow } from './report.js';
+
+/** What `fdq convert --format onnx` would make of a float model. */
+export interface OnnxPlan {
+  /** Rows by the name of the node they are of. */
+  readonly rows: ReadonlyMap<string, readonly LayerRow[]>;
+  /** Matrices of the model that the rows are about. */
+  readonly matrices: ReadonlySet<Initializer>;
+  readonly scheme: string;
+  /** Of everything that would be written. */
+  readonly weightBytes: number;
+  readonly errors: ReadonlyMap<string, ErrorSums> | undefined;
+  readonly warnings: readonly string[];
+  readonly plan: QuantizationPlan;
+  readonly auto: AutoResult | undefined;
+}
+
+/** Name that sources give for weights from inside of the model. */
+export const INLINE_FILE = '';
+/** Operators that multiply with the weights of a layer. */
+const PRODUCTS: readonly string[] = ['QMoE', 'MatMulNBits', 'Gemm', 'MatMul'];
+
+/**
+ * Plans a float model by the flags; weights are read to be measured only.
+ * @throws UnsupportedError and UserError where `fdq convert` would refuse the flags
+ */
+export async function planOnnx(model: OpenModel, options: InspectOptions): Promise<OnnxPlan> {
+  const { source, view } = model;
+  const weights = { files: await identifyFiles(source), inline: { file: INLINE_FILE, bytes: model.inline } };
+  const auto = await choose(model, weights, options);
+  const flags = { ...(auto?.flags ?? options.quantization), offline: true };
+  const quantized = applyQuantization(view.graph, flags, GRAPH_ARITHMETIC);
+  const { layers, scheme, plan } = quantized;
+  const written = sumBytes(listInitializers(rewriteModel(source, view, quantized.graph).graph));
+  const measured = { layers, floatGraph: view.graph, weights };
+  const errors = auto?.errors ?? (options.measure ? await measureLayers(measured, options) : undefined);
+  const sizes = { none: sizeFloats(source, view), quantized: sizeQuantized(source, view, quantized.graph) };
+  const lowered = lowerEach(source, view, quantized.graph);
+  const rows = new Map<string, LayerRow[]>();
+  const products = new Map(quantized.graph.nodes.map(({ name, outputs }) => [name, outputs[0] ?? '']));
+  const nodes = nodesByProduct(view);
+  for (const layer of layers) {
+    const node = nodes.get(products.get(layer.node) ?? '');
+    if (node === undefined) throw new BugError(`${layer.node} is no product of the view`);
+    const bytesAfter = (layer.scheme === 'none' ? sizes.none : sizes.quantized).get(layer.tensor) ?? 0;
+    const sums = layer.scheme === 'none' ? undefined : errors?.get(layer.tensor);
+    const kernel = `ONNX Runtime ${productOf(lowered.get(node.name)) ?? node.opType}`;
+    const row = describeRow(layer, { bytesAfter, sums, kernel });
+    rows.set(node.name, [...(rows.get(node.name) ?? []), row]);
+  }
+  return {
+    rows,
+    matrices: new Set(view.origins.values()),
+    scheme,
+    weightBytes: written,
+    errors,
+    warnings: [...plan.warnings, ...describeSkipped(view.skipped)],
+    plan,
+    auto,
+  };
+}
+
+async function choose(
+  { source, view }: OpenModel,
+  weights: Parameters<typeof chooseForWeights>[0],
+  { auto: limits, quantization, memory, onProgress, signal }: InspectOptions,
+): Promise<AutoResult | undefined> {
+  if (limits === undefined) return undefined;
+  return chooseForWeights(weights, view.graph, {
+    ...limits,
+    ...(onProgress === undefined ? {} : { onProgress }),
+    destination: createGraphDestination(source, view),
+    flags: quantization,
+    addon: loadRuntime().addon,
+    threads: memory.threads,
+    signal,
+  });
+}
+
+/** The node of the model by the name of each product in the view. */
+function nodesByProduct({ layers, experts }: LayerView): ReadonlyMap<string, GraphNode> {
+  return new Map([
+    ...[...layers.values()].map(({ output, node }) => [output, node] as const),
+    ...[...experts.values()].flatMap(({ parts, node }) => parts.map(({ output }) => [output, node] as const)),
+  ]);
+}
+
+function productOf(lowered: Lowered | UnsupportedError | undefined): string | undefined {
+  if (lowered === undefined || lowered instanceof UnsupportedError) return undefined;
+  return lowered.nodes.find(({ opType }) => PRODUCTS.includes(opType))?.opType;
+}
+
+function describeRow(
+  layer: LayerReport,
+  known: Pick<LayerRow, 'bytesAfter' | 'kernel'> & { readonly sums: ErrorSums | undefined },
+): LayerRow {
+  return {
+    name: layer.name,
+    tensor: layer.tensor,
+    kind: layer.kind ?? 'linear',
+    shape: layer.shape,
+    storedType: layer.storedType,
+    scheme: layer.scheme,
+    precision: precisionName(resolveScheme(layer.scheme)),
+    bytesBefore: layer.bytesBefore,
+    bytesAfter: known.bytesAfter,
+    rule: layer.reason,
+    kernel: known.kernel,
+    error: known.sums === undefined ? null : toLayerError(known.sums),
+  };
+}
