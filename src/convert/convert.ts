@@ -5,7 +5,7 @@ import { isFdqFolder } from '../load/folder/open-folder.js';
 import { isGenaiFolder } from '../load/genai/genai-config.js';
 import { SHARED_MODES, StagedFolder } from '../load/folder/staged-folder.js';
 import type { LoadOptions } from '../load/load-model.js';
-import { planCheckpoint } from '../load/plan.js';
+import { planCheckpoint, type PlanOptions } from '../load/plan.js';
 import { requestOf } from '../load/apply-quantization.js';
 import { loadArchitecture } from '../models/registry.js';
 import { summarizeQuantization, type QuantizationSummary } from '../quant/report.js';
@@ -14,6 +14,7 @@ import { convertGraph, isOnnxFile } from './convert-graph.js';
 import { writerOf, type FormatName } from './formats.js';
 import { copyModelFiles } from './model-files.js';
 import { checkFreeSpace, checkTarget } from './target.js';
+import type { FormatWriter } from './writer.js';
 
 export type ConvertPhase = 'locate' | 'plan' | 'write' | 'verify';
 
@@ -79,7 +80,7 @@ export async function convert(options: ConvertOptions, observer: ConvertObserver
   const target = await checkTarget(options.output, { force: options.force, source: located.dir });
   const runtime = loadRuntime();
   const isa = chooseIsa(runtime.addon, load.isa);
-  const plan = await planCheckpoint(await openCheckpoint(located), offline, isa);
+  const plan = await planCheckpoint(await openCheckpoint(located), chooseFor(writer, offline), isa);
   writer.check(plan);
   for (const warning of [...plan.warnings, ...(writer.warnings?.(plan) ?? [])]) observer.warn(warning);
   await checkFreeSpace(target, writer.estimateBytes(plan));
@@ -111,6 +112,16 @@ export async function convert(options: ConvertOptions, observer: ConvertObserver
   } finally {
     await staged.discard();
   }
+}
+
+/** `--quantization auto` among what the format holds. */
+function chooseFor(writer: FormatWriter, options: PlanOptions): PlanOptions {
+  const { chooseQuantization: choose } = options;
+  if (choose === undefined) return options;
+  return {
+    ...options,
+    chooseQuantization: (weights, graph) => choose(weights, graph, writer.destination?.(graph)),
+  };
 }
 
 async function verify(

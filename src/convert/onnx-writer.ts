@@ -6,6 +6,7 @@ import { serializeModel } from '../graph/onnx.js';
 import { SHARED_MODES } from '../load/folder/staged-folder.js';
 import { layOutTensors, WeightsFile, type WeightsLayout } from '../load/folder/weights-file.js';
 import { writeFailure } from '../load/folder/write-problems.js';
+import type { QuantScheme } from '../quant/scheme.js';
 import { describeForGenai } from './onnx/genai-config.js';
 import { lowerGraph, type LoweredGraph } from './onnx/lower-graph.js';
 import type { SourcedTensor } from './onnx/stock-weights.js';
@@ -24,10 +25,18 @@ export const onnxWriter: FormatWriter = {
   name: 'onnx',
   summary: 'a model for any ONNX Runtime, with genai_config.json',
   estimateBytes: (plan) => layOut(lowerGraph(plan.graph, plan.decoder)).bytes + GRAPH_BYTES,
+  // MatMulNBits multiplies these as they lie; FP8 becomes float32 in memory.
+  destination: () => ({
+    bytesOf: (tensor, scheme) => (isHeldAsItLies(scheme) ? scheme.bytes(tensor) : undefined),
+  }),
   check: (plan) => void lowerGraph(plan.graph, plan.decoder),
   write,
   verify: verifyOnnx,
 };
+
+function isHeldAsItLies({ native, activation }: QuantScheme): boolean {
+  return native === null || (/^int[48]$/.test(native.format) && activation === null);
+}
 
 async function write(job: ConvertJob): Promise<WriteReport> {
   const { plan, dir } = job;

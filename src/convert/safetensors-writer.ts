@@ -5,7 +5,7 @@ import { requestOf } from '../load/apply-quantization.js';
 import { writeFailure } from '../load/folder/write-problems.js';
 import { produceWeights } from './produce-weights.js';
 import { describeConfig } from './safetensors/describe-config.js';
-import { planTensors, type OutputPlan } from './safetensors/plan-tensors.js';
+import { holds, planTensors, type OutputPlan } from './safetensors/plan-tensors.js';
 import { describeIndex, layOutShards, ShardFiles, type ShardPlan } from './safetensors/shards.js';
 import { compareLogits } from './verify-logits.js';
 import type { ConvertJob, FormatWriter, VerifyJob, WriteReport } from './writer.js';
@@ -20,6 +20,13 @@ export const safetensorsWriter: FormatWriter = {
   name: 'safetensors',
   summary: 'a checkpoint that other engines load: compressed-tensors, or fp8 for block_wise_fp8',
   estimateBytes: (plan) => layOutShards(planTensors(plan).tensors).fileBytes + TEXT_BYTES,
+  destination: ({ initializers }) => ({
+    bytesOf: (tensor, scheme) => (holds(scheme, tensor) ? scheme.bytes(tensor) : undefined),
+    // Engines that fuse q, k and v, or gate and up, want one scheme for them.
+    together: [...initializers.values()].flatMap(({ data }) =>
+      data.kind === 'weight' && data.members.length > 1 ? [data.members.map(({ name }) => name)] : [],
+    ),
+  }),
   check: (plan) => void planTensors(plan),
   warnings: (plan) => warnAbout(planTensors(plan)),
   write,

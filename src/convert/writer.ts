@@ -1,5 +1,6 @@
 import type { LoadOptions } from '../load/load-model.js';
-import type { CheckpointPlan } from '../load/plan.js';
+import type { Graph } from '../graph/ir.js';
+import type { CheckpointPlan, Destination } from '../load/plan.js';
 import type { Runtime } from '../runtime/load-addon.js';
 
 /** What a writer is given: a model whose every layer is decided, and an empty folder. */
@@ -40,6 +41,8 @@ export interface FormatWriter {
    * @throws UnsupportedError
    */
   check(plan: CheckpointPlan): void;
+  /** What `--quantization auto` is held to besides its limits; absent: every scheme that serving has. */
+  destination?(graph: Graph): Destination;
   /** What the user has to know of such an output, before anything is written. */
   warnings?(plan: CheckpointPlan): readonly string[];
   /**

@@ -4,7 +4,7 @@ import type { SafetensorsDtype } from '../../hub/checkpoint.js';
 import type { CheckpointPlan } from '../../load/plan.js';
 import { memberSlices, type MemberSlice } from '../../quant/packed-layout.js';
 import { SCHEMES } from '../../quant/registry.js';
-import type { QuantScheme } from '../../quant/scheme.js';
+import type { QuantScheme, WeightTensor } from '../../quant/scheme.js';
 import { layoutOf, type StoredLayout } from './stored-layout.js';
 
 /** A tensor of the output. */
@@ -93,6 +93,13 @@ export function planTensors({ graph, checkpoint }: CheckpointPlan): OutputPlan {
     splits,
     isBlockFp8,
   };
+}
+
+/** Whether a matrix can be written in a scheme. */
+export function holds(scheme: QuantScheme, { shape }: Pick<WeightTensor, 'shape'>): boolean {
+  if (scheme.native === null) return true;
+  const layout = layoutOf(scheme);
+  return layout !== undefined && (shape[1] ?? 0) % layout.divisor === 0;
 }
 
 const HINT = 'Write --format fdq.';
