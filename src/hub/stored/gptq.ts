@@ -40,7 +40,9 @@ export const gptq: StoredMethod = {
     };
     config.choose('pack_dtype', ['int32'], 'int32');
     config.choose('is_marlin_format', [false], false);
-    if (gptqConfig.bits === 8) config.choose('sym', [true], true);
+    // int8 kernels take no zero points.
+    if (gptqConfig.bits === 8 && !gptqConfig.symmetric)
+      throw config.unsupported('sym', 'true where bits is 8');
     refuseOverrides(config);
     return {
       valueSuffixes: ['g_idx'],

@@ -42,7 +42,7 @@ describe('fields of a quantization config that are not loaded are refused by nam
   it.each<[string, Changes, string]>([
     [GPTQ, { bits: 3 }, 'quantization_config.bits is 3; fdq loads gptq checkpoints with 4 or 8'],
     [GPTQ, { bits: undefined }, 'quantization_config.bits is absent'],
-    [GPTQ, { bits: 8 }, 'quantization_config.sym is false'],
+    [GPTQ, { bits: 8 }, 'sym is false; fdq loads gptq checkpoints with true where bits is 8'],
     [
       GPTQ,
       { group_size: 16 },
@@ -90,6 +90,11 @@ describe('fields of a quantization config that are not loaded are refused by nam
     [{ strategy: 'block' }, undefined, 'group_0.weights.strategy is "block"'],
     [{ actorder: 'random' }, undefined, 'group_0.weights.actorder is "random"'],
     [{ type: 'float' }, undefined, 'group_0.weights.type is "float"'],
+    [
+      { num_bits: 8 },
+      undefined,
+      'group_0.weights.symmetric is false; fdq loads compressed-tensors checkpoints',
+    ],
     [
       {},
       { num_bits: 8, type: 'int', strategy: 'token', dynamic: true, symmetric: false },
