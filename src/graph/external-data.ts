@@ -77,12 +77,15 @@ function resolveLocation(location: string, tensor: ExternalTensor): string {
   }
 }
 
+/** `<repository>/snapshots/<commit>` of the Hugging Face cache, or a folder of that. */
+const SNAPSHOT = /^(.*)\/snapshots\/(?:[^/]+|[0-9a-f]{40}\/.+)$/s;
+
 /** In the Hugging Face cache every file is a link into the `blobs` of its repository, whose files have no other names. */
 function findBlobs(dir: string): string | undefined {
-  const snapshots = path.dirname(dir);
-  if (path.basename(snapshots) !== 'snapshots') return undefined;
+  const [, cached] = SNAPSHOT.exec(dir) ?? [];
+  if (cached === undefined) return undefined;
   try {
-    return realpathSync(path.join(snapshots, '..', 'blobs'));
+    return realpathSync(path.join(cached, 'blobs'));
   } catch {
     return undefined;
   }

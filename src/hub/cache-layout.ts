@@ -1,7 +1,11 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { GENAI_FILE, hasNoModel } from './layout.js';
 import { isCommit } from './reference.js';
 import type { RepoReference } from './reference.js';
+
+/** Folders in folders of a repository that are looked into. */
+const MAX_FOLDERS = 8;
 
 /** The folders of one repository in the Hugging Face cache: `models--<org>--<name>/{blobs,refs,snapshots}`. */
 export interface RepoCache {
@@ -38,14 +42,30 @@ async function isDirectory(path: string): Promise<boolean> {
   }
 }
 
-/** The snapshot a revision names, complete or not; undefined when the cache has none. */
+/** Folders of a snapshot that hold a model of onnxruntime-genai, when there is no model at its top level. */
+export async function findCachedFolders(dir: string): Promise<readonly string[]> {
+  const entries = await readdir(dir, { withFileTypes: true });
+  if (!hasNoModel(entries.map(({ name }) => name))) return [];
+  const folders: string[] = [];
+  const walk = async (path: string, depth: number): Promise<void> => {
+    const found = await readdir(join(dir, path), { withFileTypes: true });
+    if (path !== '' && found.some(({ name }) => name === GENAI_FILE)) folders.push(path);
+    if (depth === MAX_FOLDERS) return;
+    for (const entry of found)
+      if (entry.isDirectory()) await walk(path === '' ? entry.name : `${path}/${entry.name}`, depth + 1);
+  };
+  await walk('', 0);
+  return folders.sort();
+}
+
+/** The snapshot a revision names, complete or not, or the folder of it; undefined when the cache has none. */
 export async function findSnapshot(
   cacheDir: string,
-  { id, revision }: RepoReference,
+  { id, revision, folder = '' }: RepoReference,
 ): Promise<Snapshot | undefined> {
   const cache = getRepoCache(cacheDir, id);
   const commit = await readRef(cache.refs, revision);
   if (commit === undefined) return undefined;
-  const dir = join(cache.snapshots, commit);
+  const dir = join(cache.snapshots, commit, folder);
   return (await isDirectory(dir)) ? { dir, commit } : undefined;
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rename, rm, stat, statfs, symlink, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { UserError } from '../errors.js';
 import { getRepoCache } from './cache-layout.js';
 import type { RepoCache, Snapshot } from './cache-layout.js';
@@ -70,9 +70,9 @@ async function readSize(path: string): Promise<number | undefined> {
 }
 
 /** A relative link, as huggingface_hub writes it, put in place in one step. */
-async function linkIntoSnapshot({ snapshot }: Download, { name, etag }: RemoteFile): Promise<void> {
+async function linkIntoSnapshot({ snapshot, cache }: Download, { name, etag }: RemoteFile): Promise<void> {
   const temporary = join(snapshot.dir, `${randomBytes(6).toString('hex')}.incomplete`);
-  await symlink(join('..', '..', 'blobs', etag), temporary);
+  await symlink(join(relative(snapshot.dir, cache.blobs), etag), temporary);
   await rename(temporary, join(snapshot.dir, name));
 }
 
@@ -266,10 +266,10 @@ export async function downloadModel(
   const policy = options.retry ?? DEFAULT_RETRY;
   const client = createHubClient(repo, settings, await settings.readToken(), signal);
   const listing = await listRepository(client, policy, signal);
-  const { commit } = listing;
+  const { commit, folder = '' } = listing;
 
   const cache = getRepoCache(settings.cacheDir, repo.id);
-  const snapshot: Snapshot = { dir: join(cache.snapshots, commit), commit };
+  const snapshot: Snapshot = { dir: join(cache.snapshots, commit, folder), commit };
   const download: Download = { client, cache, snapshot, settings, retry: policy, signal };
   await prepareFolders(download);
 

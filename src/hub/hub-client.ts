@@ -168,6 +168,12 @@ function describeStatus(client: HubClient, response: Response, hasToken: boolean
       suggestions: [`See the branches and tags at ${endpoint}/${repo.id}.`],
     });
   }
+  if (status === 404 && errorCode === 'EntryNotFound' && repo.folder !== undefined) {
+    return new UserError('model_not_found', `${repo.id} has no folder ${repo.folder} on ${endpoint}.`, {
+      param: repo.folder,
+      suggestions: [`See its files at ${endpoint}/${repo.id}/tree/${repo.revision}.`],
+    });
+  }
   if (status === 404) {
     return new UserError('model_not_found', `${repo.id} does not exist on ${endpoint} (HTTP 404).`, {
       param: repo.id,

@@ -26,6 +26,11 @@ export function findLayout(names: readonly string[]): ModelLayout {
   return names.includes(GENAI_FILE) && !hasSafetensors ? 'genai' : 'checkpoint';
 }
 
+/** Whether there is nothing of a model but perhaps a config.json: models may lie in folders below. */
+export function hasNoModel(names: readonly string[]): boolean {
+  return findLayout(names) === 'checkpoint' && !names.some((name) => name.includes('.safetensors'));
+}
+
 /** genai_config.json, unchecked. */
 export async function readGenaiJson(source: ModelSource): Promise<Record<string, unknown>> {
   const bytes = await source.readSmall(GENAI_FILE, MAX_GENAI_BYTES);

@@ -2,19 +2,24 @@ import { listFiles, modelInfo } from '@huggingface/hub';
 import { FdqError, UserError } from '../errors.js';
 import { retry } from './hub-client.js';
 import type { FirstContactPolicy, HubClient, RetryPolicy } from './hub-client.js';
+import { GENAI_FILE, hasNoModel } from './layout.js';
 import { quote } from './quote.js';
-import { isCommit } from './reference.js';
+import { describeSeveralFolders, isCommit, isRepoFolder } from './reference.js';
 import type { RemoteFile } from './transfer.js';
 
 /** What a repository holds at one commit. */
 export interface Listing {
   readonly commit: string;
-  /** Everything at the top level of the repository. */
+  /** Where in the repository the model lies; absent: at its top level. */
+  readonly folder?: string;
+  /** Everything in that folder. */
   readonly names: readonly string[];
   /** Those of them that are files. */
   readonly files: readonly RemoteFile[];
 }
 
+/** Looked through for folders with models. */
+const MAX_ENTRIES = 10_000;
 const ETAG = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 /** Beside the weights, what serving reads; no code, no pickles. */
 const SMALL_FILE =
@@ -56,27 +61,56 @@ async function ask<T>(
   });
 }
 
-async function listRemoteFiles(client: HubClient, commit: string): Promise<Listing> {
+async function listRemoteFiles(
+  client: HubClient,
+  commit: string,
+  folder: string | undefined,
+): Promise<Listing> {
   const names: string[] = [];
   const files: RemoteFile[] = [];
   const { endpoint: hubUrl, repo } = client;
+  const prefix = folder === undefined ? '' : `${folder}/`;
   for await (const entry of listFiles({
     repo: repo.id,
     revision: commit,
     hubUrl,
     fetch: client.fetchMetadata,
+    ...(folder === undefined ? {} : { path: folder }),
   })) {
-    names.push(entry.path);
-    if (entry.type !== 'file' || !PLAIN_NAME.test(entry.path)) continue;
+    if (!entry.path.startsWith(prefix)) {
+      throw describeOddAnswer(client, `the listing of ${quote(prefix)} has ${quote(entry.path)}`);
+    }
+    const name = entry.path.slice(prefix.length);
+    names.push(name);
+    if (entry.type !== 'file' || !PLAIN_NAME.test(name)) continue;
     const etag = entry.lfs?.oid ?? entry.oid ?? '';
     if (!ETAG.test(etag) || !Number.isSafeInteger(entry.size) || entry.size < 0) {
-      if (!SMALL_FILE.test(entry.path) && !WEIGHT_FILE.test(entry.path)) continue;
+      if (!SMALL_FILE.test(name) && !WEIGHT_FILE.test(name)) continue;
       throw describeOddAnswer(client, `the listing of ${quote(entry.path)} has no valid hash or size`);
     }
-    const url = `${hubUrl}/${repo.id}/resolve/${commit}/${encodeURIComponent(entry.path)}`;
-    files.push({ name: entry.path, size: entry.size, etag, url });
+    const path = entry.path.split('/').map(encodeURIComponent).join('/');
+    files.push({ name, size: entry.size, etag, url: `${hubUrl}/${repo.id}/resolve/${commit}/${path}` });
   }
-  return { commit, names, files };
+  return { commit, names, files, ...(folder === undefined ? {} : { folder }) };
+}
+
+/** Folders of a repository that hold a model of onnxruntime-genai, among its first entries. */
+async function findGenaiFolders(client: HubClient, commit: string): Promise<readonly string[]> {
+  const { endpoint: hubUrl, repo } = client;
+  const folders: string[] = [];
+  let count = 0;
+  for await (const { path } of listFiles({
+    repo: repo.id,
+    revision: commit,
+    hubUrl,
+    fetch: client.fetchMetadata,
+    recursive: true,
+  })) {
+    const folder = path.endsWith(`/${GENAI_FILE}`) ? path.slice(0, -GENAI_FILE.length - 1) : '';
+    if (folder !== '' && isRepoFolder(folder)) folders.push(folder);
+    if (++count === MAX_ENTRIES) break;
+  }
+  return folders;
 }
 
 async function resolveCommit(client: HubClient, policy: RetryPolicy, signal: AbortSignal): Promise<string> {
@@ -95,7 +129,8 @@ async function resolveCommit(client: HubClient, policy: RetryPolicy, signal: Abo
 }
 
 /**
- * The commit a revision stands for, and its files.
+ * The commit a revision stands for, and the files of the folder that the reference names. Without one they are those of
+ * the top level, or, where that has no model and one folder below it has one of onnxruntime-genai, of that folder.
  * @throws UserError `model_not_found`, `download_failed`, `aborted`
  */
 export async function listRepository(
@@ -104,5 +139,12 @@ export async function listRepository(
   signal: AbortSignal,
 ): Promise<Listing> {
   const commit = await resolveCommit(client, policy, signal);
-  return ask(client, policy, signal, () => listRemoteFiles(client, commit));
+  const { folder } = client.repo;
+  const listing = await ask(client, policy, signal, () => listRemoteFiles(client, commit, folder));
+  if (folder !== undefined || !hasNoModel(listing.names)) return listing;
+  const folders = await ask(client, policy, signal, () => findGenaiFolders(client, commit));
+  if (folders.length > 1) throw describeSeveralFolders(client.repo, folders);
+  const [only] = folders;
+  if (only === undefined) return listing;
+  return ask(client, policy, signal, () => listRemoteFiles(client, commit, only));
 }

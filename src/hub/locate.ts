@@ -1,13 +1,20 @@
 import { stat } from 'node:fs/promises';
-import { dirname, isAbsolute, resolve } from 'node:path';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { UserError } from '../errors.js';
-import { findSnapshot } from './cache-layout.js';
+import { findCachedFolders, findSnapshot } from './cache-layout.js';
+import type { Snapshot } from './cache-layout.js';
 import { downloadModel } from './download.js';
 import type { DownloadProgress, RetryPolicy } from './download.js';
 import { expandPath, readHubSettings } from './hub-environment.js';
 import type { Environment, HubSettings } from './hub-environment.js';
 import { listNames, quote } from './quote.js';
-import { findSimilarPaths, formatFetchCommand, HUB_PREFIX, parseRepoReference } from './reference.js';
+import {
+  describeSeveralFolders,
+  findSimilarPaths,
+  formatFetchCommand,
+  HUB_PREFIX,
+  parseRepoReference,
+} from './reference.js';
 import type { RepoReference } from './reference.js';
 import { listMissingFiles } from './missing-files.js';
 
@@ -58,6 +65,9 @@ function describeOfflineMiss(reference: string, repo: RepoReference, problem: st
 async function describeUnknownPath(reference: string, path: string): Promise<UserError> {
   const similar = await findSimilarPaths(isAbsolute(reference) ? path : reference);
   const suggestions = similar.length > 0 ? [`Did you mean ${similar.map(quote).join(' or ')}?`] : [];
+  const onHub = `${HUB_PREFIX}${reference}`;
+  if (parseRepoReference(onHub)?.folder !== undefined)
+    suggestions.push(`For a folder of a repository of the hub write ${onHub}.`);
   return new UserError('model_not_found', `There is no model folder ${quote(reference)}.`, {
     param: reference,
     suggestions: [
@@ -118,20 +128,36 @@ async function describeMistypedPath(
   });
 }
 
+/** The snapshot, or the only folder of it that holds a model where its top level has none. */
+async function findCached(
+  repo: RepoReference,
+  settings: HubSettings,
+  isOffline: boolean,
+): Promise<Snapshot | undefined> {
+  const snapshot = await findSnapshot(settings.cacheDir, repo);
+  if (snapshot === undefined || repo.folder !== undefined) return snapshot;
+  const folders = await findCachedFolders(snapshot.dir);
+  if (folders.length > 1 && isOffline) throw describeSeveralFolders(repo, folders);
+  const [only, ...others] = folders;
+  const isOne = only !== undefined && others.length === 0;
+  return isOne ? { ...snapshot, dir: join(snapshot.dir, only) } : snapshot;
+}
+
 async function findRepo(
   reference: string,
   repo: RepoReference,
   options: LocateOptions,
 ): Promise<LocatedModel | MissingModel> {
   const settings = readHubSettings(options.env ?? process.env);
-  const snapshot = await findSnapshot(settings.cacheDir, repo);
+  const isOffline = options.offline === true || settings.isOffline;
+  const snapshot = await findCached(repo, settings, isOffline);
   const missing = snapshot === undefined ? [] : await listMissingFiles(snapshot.dir);
   if (snapshot !== undefined && missing.length === 0) {
     return { dir: snapshot.dir, reference, revision: snapshot.commit, source: 'cache' };
   }
   const mistyped = await describeMistypedPath(reference, options);
   if (mistyped !== undefined) throw mistyped;
-  if (options.offline === true || settings.isOffline) {
+  if (isOffline) {
     const where = `in the Hugging Face cache (${settings.cacheDir})`;
     throw describeOfflineMiss(
       reference,
@@ -145,7 +171,7 @@ async function findRepo(
 /**
  * Finds a model without using the network: a local folder, else a repository (`org/name` or `org/name@revision`) in
  * the standard Hugging Face cache, if it is complete there, else what to ask the hub for. `hf:org/name` skips the local
- * folder.
+ * folder, and may go on with a folder of the repository.
  *
  * @throws UserError `model_not_found`, `offline`, `usage`, `invalid_config`
  */

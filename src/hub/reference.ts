@@ -2,19 +2,24 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { distance } from 'fastest-levenshtein';
 import { UserError } from '../errors.js';
-import { quote } from './quote.js';
+import { listNames, quote } from './quote.js';
 
 /** A repository of the hub, at a branch, tag or commit. */
 export interface RepoReference {
   /** `org/name` */
   readonly id: string;
   readonly revision: string;
+  /** Where in the repository the model lies, `sub/folder`; absent: at its top level, or in the only folder with one. */
+  readonly folder?: string;
 }
 
 export const DEFAULT_REVISION = 'main';
 
 const MAX_REPO_ID_LENGTH = 96;
 const REPO_PART = /^(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?$/;
+/** A folder becomes a part of paths and of URLs. */
+const FOLDER_PART = /^(?!\.{1,2}$)[\w.+-]+$/;
+const MAX_FOLDER_LENGTH = 256;
 const REVISION = /^[\w.+-]+(?:\/[\w.+-]+)*$/;
 const COMMIT = /^[0-9a-f]{40}$/;
 const MAX_SUGGESTED_NAMES = 3;
@@ -40,13 +45,24 @@ export function checkRevision(revision: string): string {
 /** In front of a hub id: it is one, whatever folders there are. */
 export const HUB_PREFIX = 'hf:';
 
-/** `org/name` or `org/name@revision`, with or without `hf:`; undefined for anything else, which can only be a path. */
+export function isRepoFolder(folder: string): boolean {
+  return folder.length <= MAX_FOLDER_LENGTH && folder.split('/').every((part) => FOLDER_PART.test(part));
+}
+
+/**
+ * `org/name` or `org/name@revision`, with or without `hf:`, or `hf:org/name/sub/folder` with or without `@revision`;
+ * undefined for anything else, which can only be a path: local names of three parts are not told to the hub.
+ */
 export function parseRepoReference(text: string, revision?: string): RepoReference | undefined {
   const reference = text.startsWith(HUB_PREFIX) ? text.slice(HUB_PREFIX.length) : text;
   const at = reference.indexOf('@');
-  const id = at === -1 ? reference : reference.slice(0, at);
+  const place = at === -1 ? reference : reference.slice(0, at);
   const inline = at === -1 ? undefined : reference.slice(at + 1);
-  const parts = id.split('/');
+  const parts = place.split('/').slice(0, 2);
+  const id = parts.join('/');
+  const folder = place === id ? undefined : place.slice(id.length + 1);
+  const isHubId = text.startsWith(HUB_PREFIX);
+  if (folder !== undefined && !(isHubId && isRepoFolder(folder))) return undefined;
   if (parts.length !== 2 || id.length > MAX_REPO_ID_LENGTH || !parts.every((part) => REPO_PART.test(part))) {
     return undefined;
   }
@@ -57,12 +73,32 @@ export function parseRepoReference(text: string, revision?: string): RepoReferen
       { param: 'revision', suggestions: ['Name the revision in one place.'] },
     );
   }
-  return { id, revision: checkRevision(inline ?? revision ?? DEFAULT_REVISION) };
+  return {
+    id,
+    revision: checkRevision(inline ?? revision ?? DEFAULT_REVISION),
+    ...(folder === undefined ? {} : { folder }),
+  };
+}
+
+/** A repository without a model at its top level and with several below. */
+export function describeSeveralFolders(repo: RepoReference, folders: readonly string[]): UserError {
+  const { id, revision } = repo;
+  const [first = ''] = folders;
+  const suffix = revision === DEFAULT_REVISION ? '' : `@${revision}`;
+  return new UserError(
+    'model_not_found',
+    `${repo.id} holds ${folders.length} models of onnxruntime-genai, in ${listNames(folders)}.`,
+    {
+      param: repo.id,
+      suggestions: [`Name the folder of one: ${HUB_PREFIX}${id}/${first}${suffix}`],
+    },
+  );
 }
 
 /** The command that fills the cache on a machine with a network. */
-export function formatFetchCommand({ id, revision }: RepoReference): string {
-  return `huggingface-cli download ${id}${revision === DEFAULT_REVISION ? '' : ` --revision ${revision}`}`;
+export function formatFetchCommand({ id, revision, folder }: RepoReference): string {
+  const part = folder === undefined ? '' : ` --include "${folder}/*"`;
+  return `huggingface-cli download ${id}${part}${revision === DEFAULT_REVISION ? '' : ` --revision ${revision}`}`;
 }
 
 /** Entries beside `path` whose names look like its own, nearest first, in the form the user typed. */

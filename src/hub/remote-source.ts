@@ -16,7 +16,7 @@ import type { FileIdentity } from './weight-file.js';
 
 /** A repository of the hub of which only what is asked for is fetched; nothing is kept on this machine. */
 export interface RemoteModel {
-  /** `dir` is `hf:org/name@commit`, which messages and reports show. */
+  /** `dir` is `hf:org/name@commit` or `hf:org/name/sub/folder@commit`, which messages and reports show. */
   readonly location: CheckpointLocation;
   readonly source: ModelSource;
   /** Its weights are safetensors; anything else is read from a downloaded folder. */
@@ -36,7 +36,7 @@ interface Session {
   readonly retry: RetryPolicy;
   readonly signal: AbortSignal;
   readonly stallTimeoutMs: number;
-  /** `hf:org/name@commit` */
+  /** `hf:org/name@commit`, as `dir` */
   readonly label: string;
 }
 
@@ -181,7 +181,8 @@ export async function openRemoteModel(
   const policy = options.retry ?? DEFAULT_RETRY;
   const client = createHubClient(repo, settings, await settings.readToken(), signal);
   const listing = await listRepository(client, policy, signal);
-  const label = `${HUB_PREFIX}${repo.id}@${listing.commit}`;
+  const place = listing.folder === undefined ? repo.id : `${repo.id}/${listing.folder}`;
+  const label = `${HUB_PREFIX}${place}@${listing.commit}`;
   const stallTimeoutMs = settings.downloadTimeoutMs;
   return {
     location: { reference: options.reference, dir: label, revision: listing.commit },

@@ -1,5 +1,5 @@
 import { readdir, realpath } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { UnsupportedError, UserError } from '../errors.js';
 import { listNames, quote } from './quote.js';
 import { describeJson, isJsonObject, parseStrictJsonObject } from './strict-json.js';
@@ -112,20 +112,22 @@ export async function findWeightFiles(source: ModelSource, label: string): Promi
   throw describeMissingWeights(label, source.names);
 }
 
+/** `<repository>/snapshots/<commit>` of the Hugging Face cache, or a folder of that. */
+const SNAPSHOT = /^(.*)\/snapshots\/(?:[^/]+|[0-9a-f]{40}\/.+)$/s;
+
 /**
  * The real path of a file of the model folder.
  *
- * A link may stay inside the folder or, in the Hugging Face cache (`snapshots/<commit>/<file>`), lead to the `blobs`
- * of the same repository. Anything else could make a downloaded folder read files of the machine.
+ * A link may stay inside the folder or, in the Hugging Face cache (`snapshots/<commit>/<file>`, or in a folder of that),
+ * lead to the `blobs` of the same repository. Anything else could make a downloaded folder read files of the machine.
  *
  * @throws UserError `invalid_checkpoint` for a link that leads elsewhere, or to nothing.
  */
 export async function resolveModelFile(dir: string, name: string): Promise<string> {
   const realDir = await realpath(dir);
   const allowed = [realDir];
-  if (basename(dirname(realDir)) === 'snapshots') {
-    allowed.push(await realpath(join(realDir, '..', '..', 'blobs')).catch(() => realDir));
-  }
+  const [, cached] = SNAPSHOT.exec(realDir) ?? [];
+  if (cached !== undefined) allowed.push(await realpath(join(cached, 'blobs')).catch(() => realDir));
   let target: string;
   try {
     target = await realpath(join(realDir, name));

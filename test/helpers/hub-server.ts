@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 
 /** Something that goes wrong, for requests whose path contains `match`. */
 export interface Fault {
@@ -76,9 +76,9 @@ const LFS_THRESHOLD_BYTES = 10_000;
 const FILES_PER_PAGE = 4;
 
 async function loadRevision(dir: string): Promise<StoredRevision> {
-  const names = (await readdir(dir, { withFileTypes: true }))
+  const names = (await readdir(dir, { withFileTypes: true, recursive: true }))
     .filter((entry) => entry.isFile())
-    .map(({ name }) => name);
+    .map(({ name, parentPath }) => relative(dir, join(parentPath, name)));
   const files = await Promise.all(
     names.sort().map(async (name): Promise<StoredFile> => {
       const bytes = await readFile(join(dir, name));
@@ -94,6 +94,27 @@ async function loadRevision(dir: string): Promise<StoredRevision> {
   );
   const commit = createHash('sha1').update(files.map(({ name, oid }) => `${name} ${oid}`).join('\n'));
   return { commit: commit.digest('hex'), files };
+}
+
+/** Files and names of folders in a folder, or everything below it. */
+function listTree(
+  files: readonly StoredFile[],
+  folder: string,
+  isRecursive: boolean,
+): readonly (StoredFile | string)[] {
+  const prefix = folder === '' ? '' : `${folder}/`;
+  const below = files.filter(({ name }) => name.startsWith(prefix));
+  const depth = prefix.split('/').length;
+  const folders = below.flatMap(({ name }) =>
+    name
+      .split('/')
+      .slice(0, -1)
+      .map((_, index, parts) => parts.slice(0, index + 1).join('/'))
+      .filter((path) => path.length >= prefix.length),
+  );
+  const entries = [...new Set(folders), ...below];
+  const pathOf = (entry: StoredFile | string): string => (typeof entry === 'string' ? entry : entry.name);
+  return isRecursive ? entries : entries.filter((entry) => pathOf(entry).split('/').length === depth);
 }
 
 function listen(server: Server): Promise<string> {
@@ -161,10 +182,17 @@ class Hub {
     const { id = '', kind = '', rev = '', file: fileName = '' } = route?.groups ?? {};
     const revisions = this.models.get(id);
     if (revisions === undefined) return this.refuse(response, 'RepoNotFound');
-    const revision = revisions.get(decodeURIComponent(rev));
+    const place = kind === 'tree' ? decodeURIComponent(rev) : rev;
+    const known = [...revisions.keys()].find((name) => `${place}/`.startsWith(`${name}/`));
+    const revision = revisions.get(kind === 'tree' ? (known ?? '') : decodeURIComponent(rev));
     if (revision === undefined) return this.refuse(response, 'RevisionNotFound');
     if (kind === 'revision') return this.sendInfo(response, id, revision);
-    if (kind === 'tree') return this.sendTree(response, url, revision);
+    if (kind === 'tree') {
+      const folder = place.slice((known ?? '').length + 1);
+      const entries = listTree(revision.files, folder, url.searchParams.get('recursive') === 'true');
+      if (entries.length === 0) return this.refuse(response, 'EntryNotFound');
+      return this.sendTree(response, url, entries);
+    }
     const file = revision.files.find(({ name }) => name === decodeURIComponent(fileName));
     if (file === undefined) return this.refuse(response, 'EntryNotFound');
     await this.sendResolved(request, response, { recorded, revision, file, fault });
@@ -188,10 +216,12 @@ class Hub {
     });
   }
 
-  sendTree(response: ServerResponse, url: URL, { files }: StoredRevision): void {
+  sendTree(response: ServerResponse, url: URL, entries: readonly (StoredFile | string)[]): void {
     const start = Number(url.searchParams.get('cursor') ?? 0);
     const end = start + FILES_PER_PAGE;
-    const page = files.slice(start, end).map(({ name, bytes, oid, lfsOid }) => {
+    const page = entries.slice(start, end).map((entry) => {
+      if (typeof entry === 'string') return { type: 'directory', oid: '', size: 0, path: entry };
+      const { name, bytes, oid, lfsOid } = entry;
       const size = this.faults.find(({ match }) => match === `tree:${name}`)?.claimedSize ?? bytes.length;
       const lfs = lfsOid === undefined ? {} : { lfs: { oid: lfsOid, size, pointerSize: 130 } };
       return { type: 'file', oid, size, path: name, ...lfs };
@@ -201,7 +231,7 @@ class Hub {
     );
     const next = new URL(`${url.pathname}${url.search}`, leadsAway ? this.cdnUrl : url);
     next.searchParams.set('cursor', String(end));
-    sendJson(response, 200, page, end < files.length ? { link: `<${next.href}>; rel="next"` } : {});
+    sendJson(response, 200, page, end < entries.length ? { link: `<${next.href}>; rel="next"` } : {});
   }
 
   async sendResolved(

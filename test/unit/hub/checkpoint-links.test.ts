@@ -33,6 +33,20 @@ describe('links', () => {
     expect(files[0]?.path).toBe(join(repo, 'blobs', 'etag-model.safetensors'));
   });
 
+  it.each([
+    ['0123456789abcdef0123456789abcdef01234567', true],
+    ['main', false],
+  ])('may lead there from a folder of the snapshot of a commit: %s, %s', async (commit, isAllowed) => {
+    const repo = join(await createTempDir(), 'models--org--name');
+    const dir = join(repo, 'snapshots', commit, 'sub', 'folder');
+    await mkdir(join(repo, 'blobs'), { recursive: true });
+    await writeModel(dir);
+    await rename(join(dir, 'model.safetensors'), join(repo, 'blobs', 'etag'));
+    await symlink('../../../../blobs/etag', join(dir, 'model.safetensors'));
+    if (isAllowed) await expect(open(dir)).resolves.toBeDefined();
+    else expect((await catchError(open(dir))).message).toContain('outside of the model');
+  });
+
   it('may stay inside the folder, and the folder itself may be a link', async () => {
     const root = await createTempDir();
     await writeModel(join(root, 'real'));

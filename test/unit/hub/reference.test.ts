@@ -9,6 +9,8 @@ describe('parseRepoReference', () => {
     ['Qwen/Qwen3-0.6B', { id: 'Qwen/Qwen3-0.6B', revision: 'main' }],
     ['a/b_c.d@v1.0', { id: 'a/b_c.d', revision: 'v1.0' }],
     ['a/b@refs/pr/1', { id: 'a/b', revision: 'refs/pr/1' }],
+    ['hf:a/b/c', { id: 'a/b', revision: 'main', folder: 'c' }],
+    ['hf:a/b/c-1/d.e@refs/pr/1', { id: 'a/b', revision: 'refs/pr/1', folder: 'c-1/d.e' }],
   ])('reads %s', (reference, expected) => {
     expect(parseRepoReference(reference)).toEqual(expected);
   });
@@ -34,6 +36,14 @@ describe('parseRepoReference', () => {
     'a b/c',
     '-a/b',
     'a/.b',
+    'hf:a/b/',
+    'hf:a/b/..',
+    'hf:a/b/c//d',
+    'hf:a/b/c/../d',
+    'hf:a/b/c\\d',
+    'hf:a/b/c\0',
+    `hf:a/b/${'c'.repeat(300)}`,
+    'a/b/c@main',
   ])('takes %s for a path', (reference) => {
     expect(parseRepoReference(reference)).toBeUndefined();
   });
