@@ -1,4 +1,4 @@
-import type { Graph, GraphNode, Initializer, WeightSource } from '../graph/ir.js';
+import type { Graph, GraphNode, Initializer, ValueInfo, WeightSource } from '../graph/ir.js';
 import { FLOAT_TYPES, isFloatType } from './numerics/floats.js';
 
 /** One checkpoint matrix of a linear layer. */
@@ -36,8 +36,9 @@ export function findLinearLayers(graph: Graph): readonly LinearLayer[] {
       .filter((node) => node.domain === '' && node.opType === 'Transpose' && swapsAxes(node))
       .map((node) => [node.outputs[0] as string, node]),
   );
+  const inputs = new Map(graph.inputs.map((input) => [input.name, input]));
   return graph.nodes.flatMap((node) => {
-    const layer = describeLayer(graph, node, producers);
+    const layer = describeLayer(graph, node, { transposes: producers, inputs });
     return layer === undefined ? [] : [layer];
   });
 }
@@ -45,7 +46,13 @@ export function findLinearLayers(graph: Graph): readonly LinearLayer[] {
 function describeLayer(
   graph: Graph,
   node: GraphNode,
-  transposes: ReadonlyMap<string, GraphNode>,
+  {
+    transposes,
+    inputs,
+  }: {
+    readonly transposes: ReadonlyMap<string, GraphNode>;
+    readonly inputs: ReadonlyMap<string, ValueInfo>;
+  },
 ): LinearLayer | undefined {
   if (node.domain !== '' || (node.opType !== 'Gemm' && node.opType !== 'MatMul')) return undefined;
   const [x = '', operand = '', biasName = ''] = node.inputs;
@@ -68,7 +75,7 @@ function describeLayer(
     names: layerNames(weight.name, node.name),
     obstacle:
       findWeightObstacle(weight, isTransposed) ??
-      findInputObstacle(graph, node, x) ??
+      findInputObstacle(node, graph.values.get(x) ?? inputs.get(x)) ??
       (biasName === '' ? undefined : findBiasObstacle(bias, weight.shape[0] as number)),
   };
 }
@@ -99,12 +106,11 @@ export function findWeightObstacle(
   return undefined;
 }
 
-function findInputObstacle(graph: Graph, node: GraphNode, x: string): string | undefined {
+function findInputObstacle(node: GraphNode, info: ValueInfo | undefined): string | undefined {
   for (const [name, neutral] of [['transA', 0] as const, ['alpha', 1] as const, ['beta', 1] as const]) {
     const value = numberAttribute(node, name, neutral);
     if (value !== neutral) return `its ${node.opType} has ${name} ${value}`;
   }
-  const info = graph.values.get(x) ?? graph.inputs.find((input) => input.name === x);
   if (info === undefined) {
     return node.opType === 'Gemm' ? undefined : 'the shape of its input is not known';
   }

@@ -38,6 +38,8 @@ type LayerParts = Pick<LinearLayer, 'node' | 'x' | 'weight' | 'bias' | 'members'
 interface Draft {
   readonly compute: ComputeType;
   readonly names: Set<string>;
+  /** How many numbers behind a name were tried. */
+  readonly copies: Map<string, number>;
   readonly initializers: Map<string, Initializer>;
   readonly values: Map<string, ValueInfo>;
   /** Weight initializers by what they are made of, so that layers sharing a weight share the result. */
@@ -248,6 +250,7 @@ function startDraft(
   return {
     compute: rest.compute,
     names: new Set([...names, ...initializers.keys()]),
+    copies: new Map(),
     initializers,
     values: new Map([...graph.values].filter(([name]) => !dead.has(name))),
     weights: new Map(),
@@ -328,10 +331,13 @@ function folderOf({ name, opType }: GraphNode): string {
   return name.replace(new RegExp(`/${opType}(?:_\\d+)?$`), '');
 }
 
-function claimName(draft: Draft, wanted: string): string {
+/** Copies are counted, so that many layers of one name cost no more than others. */
+function claimName({ names, copies }: Draft, wanted: string): string {
   let name = wanted;
-  for (let copy = 1; draft.names.has(name); copy++) name = `${wanted}_${copy}`;
-  draft.names.add(name);
+  let copy = copies.get(wanted) ?? 0;
+  while (names.has(name)) name = `${wanted}_${++copy}`;
+  copies.set(wanted, copy);
+  names.add(name);
   return name;
 }
 
