@@ -151,6 +151,7 @@ export default defineConfig(
     files: [
       'src/commands/**/*.ts',
       'src/cli/command-not-found.ts',
+      'src/cli/output-streams.ts',
       '*.config.{js,ts}',
       'scripts/test-reporter.mjs',
     ],
