@@ -4,7 +4,7 @@ import process from 'node:process';
 import { describe, expect, it } from 'vitest';
 import { compareCommands } from '../../src/bench/gate/compare-commands.js';
 import { parseGate, type GateOptions } from '../../src/bench/gate/options.js';
-import type { Invocation } from '../../src/bench/gate/rounds-child.js';
+import { RoundsChild, type Invocation } from '../../src/bench/gate/rounds-child.js';
 import type { BenchReport } from '../../src/bench/report.js';
 
 const CHILD = path.join(import.meta.dirname, '..', 'helpers', 'rounds-child.mjs');
@@ -34,6 +34,14 @@ function listRunning(): string {
   return execFileSync('ps', ['-eo', 'ppid,args'], { encoding: 'utf8' })
     .split('\n')
     .filter((line) => line.includes(CHILD) && line.trim().startsWith(`${process.pid} `))
+    .join('\n');
+}
+
+/** They outlive their parent unless the group is ended. */
+function listGrandchildren(): string {
+  return execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' })
+    .split('\n')
+    .filter((line) => line.includes(`${CHILD} grandchild`))
     .join('\n');
 }
 
@@ -71,6 +79,29 @@ describe('compareCommands', () => {
       }),
     );
     expect(listRunning()).toBe('');
+  });
+
+  it.each(['silent', 'leave'])(
+    'ends a baseline that never answers, and what it started: %s',
+    async (mode) => {
+      const run = RoundsChild.start(build(mode), { timeoutMs: 1000 });
+      await expect(run).rejects.toThrow(
+        expect.objectContaining({
+          code: 'runtime_failed',
+          param: '--baseline-command',
+          message: `"build ${mode}" gave no sign of a ready line for 1.0s.`,
+        }),
+      );
+      expect(listRunning()).toBe('');
+      expect(listGrandchildren()).toBe('');
+    },
+  );
+
+  it('does not wait for the other build when one cannot start', async () => {
+    const missing = { text: 'no-such-program', file: '/no/such/program', args: [] };
+    await expect(compare(missing, build('silent'))).rejects.toThrow('cannot be started');
+    expect(listRunning()).toBe('');
+    expect(listGrandchildren()).toBe('');
   });
 
   it('refuses a metric that is not measured in rounds', async () => {

@@ -1,6 +1,8 @@
 // A build that speaks the protocol of --rounds-from-stdin: node rounds-child.mjs MODE [decode]
+import { spawn } from 'node:child_process';
 import process from 'node:process';
 import { createInterface } from 'node:readline';
+import { setInterval } from 'node:timers';
 
 const [mode = 'answer', decode = '100'] = process.argv
   .slice(2)
@@ -11,7 +13,14 @@ if (mode === 'die') {
   process.stderr.write('cannot find the model\n');
   process.exit(3);
 }
-if (mode === 'refuse') say({ error: { message: 'No model there.', suggestions: ['Give a model.'] } });
+// Says nothing and lives on when its input ends; its child is in its process group.
+if (mode === 'silent' || mode === 'leave') {
+  const child = spawn(process.execPath, [process.argv[1], 'grandchild'], { stdio: 'inherit' });
+  if (mode === 'leave') child.once('spawn', () => process.exit(0));
+}
+if (mode === 'silent' || mode === 'leave' || mode === 'grandchild') {
+  await new Promise(() => setInterval(() => undefined, 60_000));
+} else if (mode === 'refuse') say({ error: { message: 'No model there.', suggestions: ['Give a model.'] } });
 else if (mode === 'nonsense') say('hello');
 else {
   const environment = {

@@ -10,18 +10,26 @@ export interface ComparedBuilds {
 
 /**
  * Compares two builds that run side by side, each in its own process: see compareSides.
- * @throws UserError `usage` for a program that does not start, `runtime_failed` for one that ends or answers something
- * else, and what compareSides throws
+ * @throws UserError `usage` for a program that does not start, `runtime_failed` for one that ends, answers something
+ * else or does not answer, and what compareSides throws
  */
 export function compareCommands(builds: ComparedBuilds, options: CompareOptions): Promise<BenchReport> {
   return compareSides((signal) => startBoth(builds, signal), options);
 }
 
 async function startBoth(builds: ComparedBuilds, signal: AbortSignal | undefined): Promise<Sides> {
-  const [now, baseline] = await Promise.allSettled([
-    RoundsChild.start(builds.now, signal),
-    RoundsChild.start(builds.baseline, signal),
-  ]);
+  const failed = new AbortController();
+  const start = async (build: Invocation): Promise<RoundsChild> => {
+    const signals = signal === undefined ? [failed.signal] : [signal, failed.signal];
+    try {
+      return await RoundsChild.start(build, { signal: AbortSignal.any(signals) });
+    } catch (error) {
+      // Nobody waits for the other one any more.
+      failed.abort(error);
+      throw error;
+    }
+  };
+  const [now, baseline] = await Promise.allSettled([start(builds.now), start(builds.baseline)]);
   if (now.status === 'fulfilled' && baseline.status === 'fulfilled') {
     return { now: now.value, baseline: baseline.value };
   }

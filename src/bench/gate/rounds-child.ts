@@ -3,6 +3,7 @@ import process from 'node:process';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { z } from 'zod';
+import { formatSeconds } from '../../cli/render.js';
 import { UserError } from '../../errors.js';
 import type { RoundMetrics, RoundSource } from './compare-sides.js';
 import { placeSession } from './core-placement.js';
@@ -33,10 +34,26 @@ const errorLine = z.object({
 
 /** Of what a child wrote to stderr, for messages. */
 const STDERR_TAIL = 2000;
+/** Starting reads headers of files: what takes longer than some npx does not speak the protocol. */
+const START_TIMEOUT_MS = 2 * 60e3;
 /** Loading a large model takes minutes; a round that takes as long hangs. */
 const ANSWER_TIMEOUT_MS = 15 * 60e3;
 /** For a child that was told to end by the end of its input. */
 const EXIT_TIMEOUT_MS = 5000;
+
+export interface StartOptions {
+  readonly signal?: AbortSignal;
+  /** Until the ready line; replaced in tests. */
+  readonly timeoutMs?: number;
+}
+
+/** What is waited for. */
+interface Wanted<T> {
+  /** For messages. */
+  readonly what: string;
+  readonly schema: z.ZodType<T>;
+  readonly timeoutMs: number;
+}
 
 interface Waiting {
   readonly resolve: (line: string) => void;
@@ -52,6 +69,7 @@ export class RoundsChild implements RoundSource {
   #waiting: Waiting | undefined;
   #unread: string[] = [];
   #failure: Error | undefined;
+  #isClosed = false;
   #stderr = '';
   #scenarios: readonly string[] = [];
   #environment: unknown;
@@ -74,6 +92,7 @@ export class RoundsChild implements RoundSource {
         resolve();
       });
       this.#process.once('close', (code, signal) => {
+        this.#isClosed = true;
         this.#fail(this.#error(`ended with ${signal ?? `exit code ${code ?? 0}`} instead of an answer`));
         resolve();
       });
@@ -83,18 +102,21 @@ export class RoundsChild implements RoundSource {
 
   /**
    * Starts a build and waits until it can measure.
-   * @throws UserError `usage` for a program that does not start, `runtime_failed` for one that ends or answers
-   * something else; the signal's reason
+   * @throws UserError `usage` for a program that does not start, `runtime_failed` for one that ends, answers
+   * something else or says nothing for two minutes; the signal's reason
    */
-  static async start(invocation: Invocation, signal?: AbortSignal): Promise<RoundsChild> {
+  static async start(
+    invocation: Invocation,
+    { signal, timeoutMs = START_TIMEOUT_MS }: StartOptions = {},
+  ): Promise<RoundsChild> {
     const child = new RoundsChild(invocation);
     try {
-      const ready = await child.#nextLine(signal, 'a ready line', readyLine);
+      const ready = await child.#nextLine(signal, { what: 'a ready line', schema: readyLine, timeoutMs });
       child.#scenarios = ready.scenarios;
       child.#environment = ready.environment;
       return child;
     } catch (error) {
-      await child.close();
+      await child.kill();
       throw error;
     }
   }
@@ -109,7 +131,11 @@ export class RoundsChild implements RoundSource {
 
   async measure(round: number, scenario: string, signal?: AbortSignal): Promise<RoundMetrics> {
     this.#process.stdin.write(`${JSON.stringify({ round, scenario })}\n`);
-    const answer = await this.#nextLine(signal, `the figures of round ${round}`, roundLine);
+    const answer = await this.#nextLine(signal, {
+      what: `the figures of round ${round}`,
+      schema: roundLine,
+      timeoutMs: ANSWER_TIMEOUT_MS,
+    });
     if (answer.round === round && answer.scenario === scenario) return answer.metrics;
     throw this.#error(
       `answered round ${answer.round} of ${JSON.stringify(answer.scenario)} instead of round ${round} of ${JSON.stringify(scenario)}`,
@@ -138,17 +164,17 @@ export class RoundsChild implements RoundSource {
     await this.close();
   }
 
-  async #nextLine<T>(signal: AbortSignal | undefined, what: string, schema: z.ZodType<T>): Promise<T> {
-    const line = await this.#readLine(signal, what);
+  async #nextLine<T>(signal: AbortSignal | undefined, wanted: Wanted<T>): Promise<T> {
+    const line = await this.#readLine(signal, wanted);
     const value = parseJson(line);
-    const parsed = schema.safeParse(value);
+    const parsed = wanted.schema.safeParse(value);
     if (parsed.success) return parsed.data;
     const refused = errorLine.safeParse(value);
     if (refused.success) throw this.#refusal(refused.data.error);
-    throw this.#error(`answered ${JSON.stringify(line.slice(0, 200))} instead of ${what}`);
+    throw this.#error(`answered ${JSON.stringify(line.slice(0, 200))} instead of ${wanted.what}`);
   }
 
-  #readLine(signal: AbortSignal | undefined, what: string): Promise<string> {
+  #readLine(signal: AbortSignal | undefined, { what, timeoutMs }: Wanted<unknown>): Promise<string> {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       const line = this.#unread.shift();
@@ -162,8 +188,8 @@ export class RoundsChild implements RoundSource {
       };
       const onAbort = (): void => settle(() => reject(signal?.reason as Error));
       const onTimeout = (): void =>
-        settle(() => reject(this.#error(`gave no sign of ${what} for 15 minutes`)));
-      const timer = setTimeout(onTimeout, ANSWER_TIMEOUT_MS);
+        settle(() => reject(this.#error(`gave no sign of ${what} for ${formatSeconds(timeoutMs / 1000)}`)));
+      const timer = setTimeout(onTimeout, timeoutMs);
       signal?.addEventListener('abort', onAbort, { once: true });
       this.#waiting = {
         resolve: (text) => settle(() => resolve(text)),
@@ -183,9 +209,10 @@ export class RoundsChild implements RoundSource {
     this.#waiting?.reject(this.#failure);
   }
 
+  /** A process that ended may have left others in its group, which hold its streams open. */
   #kill(): void {
-    const { pid, exitCode, signalCode } = this.#process;
-    if (pid === undefined || exitCode !== null || signalCode !== null) return;
+    const { pid } = this.#process;
+    if (pid === undefined || this.#isClosed) return;
     try {
       process.kill(-pid, 'SIGKILL');
     } catch {
