@@ -20,6 +20,8 @@ const ERRORS = {
   unsupported_model: { exitCode: 3, httpStatus: 500 },
   non_finite_weight: { exitCode: 3, httpStatus: 500 },
   invalid_tokenizer: { exitCode: 3, httpStatus: 500 },
+  // Reports of earlier runs
+  report_not_found: { exitCode: 3, httpStatus: 500 },
   // Load tests
   invalid_dataset: { exitCode: 3, httpStatus: 500 },
   server_unreachable: { exitCode: 1, httpStatus: 500 },

@@ -99,9 +99,9 @@ export interface GateCheck {
   readonly scenario: string;
   readonly metric: string;
   readonly verdict: Verdict;
-  /** Null where the scenario lacks the metric. */
+  /** What the verdict is about: the median beside a change of a noisy figure, else the mean. Null where it is missing. */
   readonly value: number | null;
-  /** Null for absolute conditions. */
+  /** The same of the baseline. Null for absolute conditions. */
   readonly baselineValue: number | null;
   /** (value - baseline) / baseline of a relative condition, with its 95 % confidence interval. */
   readonly change: number | null;

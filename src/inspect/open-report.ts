@@ -4,14 +4,14 @@ import { REPORT_SCHEMA, type InspectReport } from './report.js';
 
 /**
  * A report that `fdq inspect --json` printed, with the envelope or without it.
- * @throws UserError `model_not_found`, `invalid_config`
+ * @throws UserError `report_not_found`, `invalid_config`
  */
 export async function openReport(file: string): Promise<InspectReport> {
   let text: string;
   try {
     text = await readFile(file, 'utf8');
   } catch (cause) {
-    throw new UserError('model_not_found', `Cannot read the report ${JSON.stringify(file)}.`, {
+    throw new UserError('report_not_found', `Cannot read the report ${JSON.stringify(file)}.`, {
       param: file,
       suggestions: ['Write one with fdq inspect MODEL --json > report.json.'],
       cause,

@@ -9,7 +9,7 @@ import { reportSchema } from './report-schema.js';
 /**
  * A report that --save-baseline, --json or the reporter `json` wrote, with the envelope of --json or without it.
  * @param kind of the command that it is compared with
- * @throws UserError `model_not_found` where there is no such file, `invalid_config` where it is something else
+ * @throws UserError `report_not_found` where it cannot be read, `invalid_config` where it is something else
  */
 export function readBaseline(file: string, kind: BenchKind): BenchReport {
   const value = withoutEnvelope(parse(file, read(file)));
@@ -61,7 +61,7 @@ function read(file: string): string {
     return readFileSync(file, 'utf8');
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code ?? 'unreadable';
-    throw new UserError('model_not_found', `Cannot read the baseline ${JSON.stringify(file)}: ${code}.`, {
+    throw new UserError('report_not_found', `Cannot read the baseline ${JSON.stringify(file)}: ${code}.`, {
       param: '--baseline',
       suggestions: ['Write one with --save-baseline on the version to compare with.'],
       cause,

@@ -144,12 +144,12 @@ function judgeStored(
   const stored = options.baseline as StoredBaseline;
   const before = stored.report.scenarios.find(({ name }) => name === scenario.name);
   const reference = before === undefined ? undefined : findMetric(before, condition);
-  const { value } = metric;
+  const value = comparedValue(metric, condition);
   if (reference === undefined) {
     const reason = `The baseline has no ${condition.metric.id} of this scenario.`;
     return judgement(condition, scenario, { verdict: 'inconclusive', value, reason });
   }
-  const baselineValue = reference.value;
+  const baselineValue = comparedValue(reference, condition);
   if (!condition.metric.noisy) return judgeExactChange(condition, scenario, { value, baselineValue });
   if (![...metric.samples, ...reference.samples].every((sample) => sample > 0)) {
     return judgement(condition, scenario, {
@@ -167,6 +167,11 @@ function judgeStored(
   if (otherMachine === null) return result;
   const reason = `The baseline is of another machine (${otherMachine}): ${result.check.reason}`;
   return { check: { ...result.check, verdict: 'inconclusive', reason }, isOpen: false };
+}
+
+/** A change of noisy figures is that of their middle, not of means that one wild repetition moves. */
+function comparedValue({ value, samples }: Metric, { metric }: GateCondition): number {
+  return metric.noisy ? median([...samples]) : value;
 }
 
 function judgePaired(

@@ -50,7 +50,7 @@ const DURATION_UNITS = { ms: 1, s: 1e3, sec: 1e3, m: 60e3, min: 60e3, h: 3600e3 
 /**
  * Reads conditions, baseline and limits, and refuses what cannot be decided.
  * @param kind of the command
- * @throws UserError `usage`, `model_not_found` or `invalid_config`
+ * @throws UserError `usage`, `report_not_found` or `invalid_config`
  */
 export function parseGate(values: GateValues, kind: BenchKind): GateOptions {
   const conditions = (values['fail-if'] ?? []).map((text) => parseGateCondition(text));

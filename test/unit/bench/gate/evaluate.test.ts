@@ -67,6 +67,15 @@ describe('evaluateGate', () => {
     expect(check?.changeInterval?.[0]).toBeLessThan(now / 100 - 1);
   });
 
+  it('shows the medians that a change is about, which one wild repetition does not move', () => {
+    const report = reportOf({ a: { decode: [88, 90, 90, 91, 92, 9] } });
+    const before = reportOf({ a: { decode: [98, 100, 100, 101, 102, 1000] } });
+    const check = checkOf(report, 'decode < -5%', before);
+    expect(check).toMatchObject({ value: 90, baselineValue: 100.5, verdict: 'fail' });
+    expect(check?.change).toBeCloseTo(90 / 100.5 - 1, 2);
+    expect(checkOf(report, 'decode < 95')?.value).toBeCloseTo(460 / 6, 6);
+  });
+
   it('knows too little of three and three samples', () => {
     const check = checkOf(
       reportOf({ a: { decode: [50, 51, 52] } }),

@@ -57,7 +57,7 @@ describe('parseGate', () => {
 
   it('refuses a baseline that does not exist', () => {
     expect(() => parseGate({ baseline: `${file}.not`, 'fail-if': ['decode < -5%'] }, 'speed')).toThrow(
-      expect.objectContaining({ code: 'model_not_found', param: '--baseline' }),
+      expect.objectContaining({ code: 'report_not_found', exitCode: 3, param: '--baseline' }),
     );
   });
 
