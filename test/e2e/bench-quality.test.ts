@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { cp, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { BenchReport } from '../../src/bench/report.js';
@@ -43,6 +43,23 @@ describe('fdq bench quality', { timeout: 120_000 }, () => {
     expect(code).toBe(2);
     expect(stdout).toBe('');
     expect(stderr).toContain('line 2');
+  });
+
+  it.each([
+    ['kl > 0.01', ['--reference', 'none'], '--reference none leaves out'],
+    ['sqnr < 15dB', [], 'layers are measured with --layers only'],
+    // The folder has a text and no prompts.
+    ['accuracy < 90%', [], 'there are no prompts to answer'],
+  ])('refuses %s before a model is loaded where flags or inputs leave it out: %j', async (...row) => {
+    const [condition, flags, reason] = row;
+    const folder = await createTempDir();
+    await cp(DEMO, folder, { recursive: true });
+    await rm(path.join(folder, 'eval.jsonl'));
+    const args = ['bench', 'quality', folder, ...flags, '--fail-if', condition];
+    const { code, stdout, stderr } = await runCli(args);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(stderr).toContain(`which is not measured: ${reason}`);
+    expect(stderr).not.toContain('Load models');
   });
 
   it('prints what it has after Ctrl-C, and ends with 130', async () => {

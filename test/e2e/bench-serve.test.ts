@@ -259,6 +259,7 @@ describe('wrong input of fdq bench serve', () => {
     ['a flag', ['--request-rates', '5'], 2, 'Did you mean --request-rate?'],
     ['a value', ['--goodput', 'itl:5'], 2, '--goodput'],
     ['a condition', ['--fail-if', 'speed > 5'], 2, '--fail-if'],
+    ['a figure left out', ['--fail-if', 'goodput < 5'], 2, 'not measured: no --goodput'],
     ['a reporter', ['--reporter', 'pdf'], 2, '--reporter'],
     ['a missing file', ['--dataset-name', 'custom', '--dataset-path', 'nowhere.jsonl'], 3, 'nowhere.jsonl'],
   ])('%s is found before any server is asked', async (_, args, code, message) => {

@@ -93,6 +93,9 @@ describe('fdq bench', () => {
     [['-d', '1048576'], 2, 'positions'],
     [['-b', '1024', '-n', '200', '--gpu-memory-utilization', '0.01'], 1, 'out_of_memory'],
     [['--fail-if', 'decoded < 1'], 2, 'decoded'],
+    [['-n', '0', '--fail-if', 'decode < 1'], 2, 'not measured: -n 0 leaves decoding out'],
+    [['-n', '0,4', '--fail-if', 'itl[n=0] > 1s'], 2, 'not measured: -n 0 leaves decoding out'],
+    [['--baseline-command', 'fdq', '--fail-if', 'load > +5%'], 2, 'not measured: the rounds of'],
     [['--reporter', 'csv2'], 2, 'csv2'],
   ] as const)('answers %j before a model is loaded', async (args, code, text) => {
     const result = await bench(...args);

@@ -3,6 +3,7 @@ import { parseQuantity } from '../../inspect/quantities.js';
 import { BENCH_COMMANDS, type BenchKind, type BenchReport } from '../report.js';
 import { readBaseline } from './baseline-file.js';
 import { parseGateCondition, type GateCondition } from './conditions.js';
+import { refuseLeftOut, type LeftOut } from './left-out.js';
 import { splitCommand } from './split-command.js';
 
 /** What the gate's flags say, checked as far as it can be before anything is measured. */
@@ -76,20 +77,30 @@ export function parseGate(values: GateValues, kind: BenchKind): GateOptions {
 
 /**
  * Refuses a run of which the gate could say nothing; to be called as soon as the names of the scenarios are known.
+ * @param leftOut figures that a scenario will not have
  * @throws UserError `usage`
  */
-export function checkScenarios(options: GateOptions, names: readonly string[]): void {
-  for (const { filter, text, isRelative, metric } of options.conditions) {
+export function checkScenarios(
+  options: GateOptions,
+  names: readonly string[],
+  leftOut: (name: string) => readonly LeftOut[] = () => [],
+): void {
+  for (const condition of options.conditions) {
+    const { filter, text, isRelative, metric } = condition;
     const matching = names.filter((name) => filter?.matches(name) ?? true);
     if (matching.length === 0) {
       throw usage('--fail-if', `No scenario of this run matches ${JSON.stringify(text)}.`, [
         `Scenarios: ${names.join('; ')}.`,
       ]);
     }
+    const measured = matching.filter(
+      (name) => !leftOut(name).some(({ metrics }) => metrics.includes(metric.id)),
+    );
+    if (measured.length === 0) refuseLeftOut([condition], matching.flatMap(leftOut));
     if (!isRelative || options.baseline === null) continue;
     const { report, file } = options.baseline;
     const known = report.scenarios.filter(({ metrics }) => metrics.some(({ id }) => id === metric.id));
-    const missing = matching.find((name) => !known.some((scenario) => scenario.name === name));
+    const missing = measured.find((name) => !known.some((scenario) => scenario.name === name));
     if (missing === undefined) continue;
     throw usage(
       '--baseline',

@@ -22,7 +22,11 @@ export async function measureQuality(
   const prepared = await prepare(options, signal);
   const run = new QualityRun(prepared, observer, signal);
   try {
-    observer.planned?.(prepared.scenarios.map(({ name }) => name));
+    const { text, prompts } = prepared.inputs;
+    observer.planned?.(
+      prepared.scenarios.map(({ name }) => name),
+      { text: text !== undefined, prompts: prompts.length > 0 },
+    );
     observer.stage('plan', 'done');
     await run.measure();
   } catch (error) {

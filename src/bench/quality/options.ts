@@ -2,6 +2,7 @@ import type { LocateOptions } from '../../hub/locate.js';
 import type { QuantizationFlags } from '../../load/apply-quantization.js';
 import type { DtypeChoice } from '../../load/arithmetic.js';
 import type { KvCacheType } from '../../quant/kv-cache-type.js';
+import type { KnownInputs } from './left-out.js';
 import type { WindowOptions } from './windows.js';
 
 /** Everything `fdq bench quality` needs to know. */
@@ -49,6 +50,6 @@ export type QualityStage = 'plan' | 'reference' | 'layers' | 'load' | 'score' | 
 export interface QualityObserver {
   /** Progress may come at any rate. */
   stage(name: QualityStage, state: 'start' | 'progress' | 'done' | 'skipped', message?: string): void;
-  /** Names of the scenarios, before a weight is read; what it throws ends the run. */
-  planned?(names: readonly string[]): void;
+  /** Names of the scenarios and what they are measured on, before a weight is read; what it throws ends the run. */
+  planned?(names: readonly string[], inputs: KnownInputs): void;
 }

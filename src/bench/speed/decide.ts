@@ -1,9 +1,12 @@
 import type { BenchProgress } from '../../cli/bench-progress.js';
 import { compareCommands, type ComparedBuilds } from '../gate/compare-commands.js';
 import { mergeGates } from '../gate/evaluate.js';
+import { refuseLeftOut } from '../gate/left-out.js';
 import { checkScenarios, type GateOptions } from '../gate/options.js';
 import type { BenchReport } from '../report.js';
+import { expandCases } from './cases.js';
 import { checkStoredLaunches, repeatLaunches, splitConditions } from './launches.js';
+import { leftOutOfCases, leftOutOfScenario } from './left-out.js';
 import type { SpeedOptions } from './options.js';
 import { planSpeed } from './plan.js';
 import { createRepeater } from './repeat.js';
@@ -34,6 +37,8 @@ export async function measureAndDecide(
   gate: GateOptions,
   { progress, signal }: SpeedWatch,
 ): Promise<BenchReport> {
+  const expected = expandCases(options);
+  refuseLeftOut(gate.conditions, leftOutOfCases(expected, false));
   const { ofLaunches, ofRounds } = splitConditions(gate);
   checkStoredLaunches(ofLaunches);
   const mayRelaunch = ofLaunches.conditions.length > 0;
@@ -41,7 +46,7 @@ export async function measureAndDecide(
   const observer = {
     ...progress,
     planned: (models: readonly string[], scenarios: readonly string[]): void => {
-      checkScenarios(gate, scenarios);
+      checkScenarios(gate, scenarios, (name) => leftOutOfScenario(name, expected, false));
       progress.planned([...models, ...(mayRelaunch ? [LAUNCHES] : [])]);
     },
     wantsMore: (report: BenchReport, rounds: number): boolean => repeater.wantsMore(report, rounds),
@@ -69,6 +74,7 @@ export async function compareAndDecide(
   builds: ComparedBuilds,
   { gate, progress, signal }: SpeedWatch & { readonly gate: GateOptions },
 ): Promise<BenchReport> {
+  refuseLeftOut(gate.conditions, leftOutOfCases(expandCases(options), true));
   const { models, cases, warnings } = await planSpeed(options);
   const plan = new Map(
     models.flatMap((model) =>
@@ -78,7 +84,7 @@ export async function compareAndDecide(
       ]),
     ),
   );
-  checkScenarios(gate, [...plan.keys()]);
+  checkScenarios(gate, [...plan.keys()], (name) => leftOutOfScenario(name, cases, true));
   const name = `beside ${builds.baseline.text}`;
   progress.planned([name]);
   progress.begin(name);

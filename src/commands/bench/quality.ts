@@ -60,11 +60,18 @@ export default class BenchQuality extends BaseCommand {
     const options = toQualityOptions(values, process.env['FDQ_ISA']);
     // Wrong flags and help are answered without loading the runtime.
     const { openBenchOutput } = await import('../../bench/output.js');
+    const { refuseLeftOut } = await import('../../bench/gate/left-out.js');
+    const { leftOutOfQuality } = await import('../../bench/quality/left-out.js');
     const { checkScenarios } = await import('../../bench/gate/options.js');
     const output = openBenchOutput(this, values, 'quality');
+    const { gate } = output;
+    refuseLeftOut(gate.conditions, leftOutOfQuality(options));
     const watch = watchInterrupt();
     try {
-      const report = await this.measure(options, watch.signal, (names) => checkScenarios(output.gate, names));
+      const report = await this.measure(options, watch.signal, (names, inputs) => {
+        refuseLeftOut(gate.conditions, leftOutOfQuality(options, inputs));
+        checkScenarios(gate, names);
+      });
       return await output.finish(report, watch.exitCode);
     } finally {
       watch.dispose();
@@ -74,7 +81,7 @@ export default class BenchQuality extends BaseCommand {
   private async measure(
     options: QualityOptions,
     signal: AbortSignal,
-    planned: (names: readonly string[]) => void,
+    planned: NonNullable<QualityObserver['planned']>,
   ): Promise<BenchReport> {
     const { measureQuality } = await import('../../bench/quality/measure-quality.js');
     const progress = createProgress<QualityStage>(titlesOf(options));

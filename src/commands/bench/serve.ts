@@ -52,6 +52,9 @@ export default class BenchServe extends BaseCommand {
     const options = parseServeBench(values);
     const { openBenchOutput } = await import('../../bench/output.js');
     const output = openBenchOutput(this, values, 'serve');
+    const { refuseLeftOut } = await import('../../bench/gate/left-out.js');
+    const { leftOutOfLoad } = await import('../../bench/client/left-out.js');
+    refuseLeftOut(output.gate.conditions, leftOutOfLoad(options));
     if (options.repetitions === 1) {
       const { describeSingleSample } = await import('../../bench/gate/options.js');
       const warning = describeSingleSample(output.gate, '--repetitions');
