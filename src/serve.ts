@@ -12,7 +12,7 @@ import { loadText, type LoadedText } from './load/load-text.js';
 import { collectEosIds, readGenerationConfig } from './load/generation-config.js';
 import type { KvDataType } from './runtime/addon.js';
 import { kvBytesPerToken } from './runtime/kv-layout.js';
-import { loadRuntime } from './runtime/load-addon.js';
+import { chooseIsa, loadRuntime } from './runtime/load-addon.js';
 import type { ModelRunner } from './runtime/model-runner.js';
 import { startServer, type ServerHandle, type ServerOptions } from './server/server.js';
 import { readGenerationDefaults } from './server/state.js';
@@ -60,9 +60,14 @@ const MAX_WAITING_CONTEXTS = 16;
 export async function serve(options: ServeOptions, ui: ServeUi): Promise<RunningServer> {
   // Here as well as when loading: a mistyped scheme must not cost a download.
   requestOf(quantizationFlags(options));
-  const { onnxruntime } = loadRuntime();
+  const { addon, onnxruntime } = loadRuntime();
+  const build = {
+    version: FDQ_VERSION,
+    onnxruntime: onnxruntime.version,
+    isa: chooseIsa(addon, options.isa),
+  };
   const name = options.http.servedModelNames[0] ?? nameOf(options.model);
-  const server = await startServer(serverOptions(options, ui, { name, onnxruntime: onnxruntime.version }));
+  const server = await startServer(serverOptions(options, ui, { name, build }));
   return new ModelServer(options, ui, server, name).start();
 }
 
@@ -309,13 +314,13 @@ function loadOptions(options: ServeOptions, signal: AbortSignal, ui: ServeUi): L
 function serverOptions(
   { http, chat }: ServeOptions,
   ui: ServeUi,
-  { name, onnxruntime }: { readonly name: string; readonly onnxruntime: string },
+  { name, build }: { readonly name: string; readonly build: ServerOptions['build'] },
 ): ServerOptions {
   return {
     host: http.host,
     port: http.port,
     servedModelNames: http.servedModelNames.length > 0 ? http.servedModelNames : [name],
-    build: { version: FDQ_VERSION, onnxruntime },
+    build,
     apiKeys: http.apiKeys,
     // The flags were checked already: a public address has a key or was allowed to have none.
     allowUnauthenticated: true,

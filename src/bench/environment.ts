@@ -7,12 +7,12 @@ import type { Environment } from './report.js';
 
 const GIT_TIMEOUT_MS = 2000;
 
-/** What figures depend on besides the scenario. `runtime` is given by commands that run the model themselves. */
+/**
+ * What figures depend on besides the scenario.
+ * @param runtime what runs the model: this process, or a server as far as it says
+ */
 export async function describeEnvironment(
-  runtime: { readonly isa: string | null; readonly onnxruntime: string | null } = {
-    isa: null,
-    onnxruntime: null,
-  },
+  runtime: Pick<Environment, 'isa' | 'onnxruntime'>,
 ): Promise<Environment> {
   return {
     date: new Date().toISOString(),

@@ -33,7 +33,7 @@ export interface Environment {
   /** Hardware threads that this process may use. */
   readonly cores: number;
   readonly memoryBytes: number;
-  /** Of the kernels, e.g. `avx512bf16`; null where fdq does not run the model itself. */
+  /** Of the kernels, e.g. `avx512bf16`; null where a server does not say. */
   readonly isa: string | null;
   readonly node: string;
   readonly fdq: string;

@@ -9,6 +9,8 @@ export interface BuildInfo {
   readonly version: string;
   readonly onnxruntime: string;
   readonly commit?: string;
+  /** Of the kernels, e.g. `avx512_bf16`. */
+  readonly isa?: string;
 }
 
 /** What every route works with. */

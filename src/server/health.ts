@@ -27,8 +27,8 @@ export function handleVersion(
   _reply: FastifyReply,
   context: ServerContext,
 ): unknown {
-  const { version, onnxruntime, commit } = context.build;
-  return { version, onnxruntime, commit: commit ?? null };
+  const { version, onnxruntime, commit, isa } = context.build;
+  return { version, onnxruntime, commit: commit ?? null, isa: isa ?? null };
 }
 
 /** GET /load, in vLLM's sense: generation requests under way. */

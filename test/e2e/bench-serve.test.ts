@@ -5,6 +5,7 @@ import path from 'node:path';
 import process from 'node:process';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { BenchReport, Scenario } from '../../src/bench/report.js';
+import { loadRuntime } from '../../src/runtime/load-addon.js';
 import { BIN, cleanEnvironment, ROOT, runCli, type CliResult } from '../helpers/cli.js';
 import {
   answerAll,
@@ -79,6 +80,8 @@ describe('fdq bench serve --model', () => {
     expect(result).toMatchObject({ code: 0 });
     const report = reportOf(result);
     expect(report).toMatchObject({ kind: 'serve', partial: false, gate: null });
+    const { addon, onnxruntime } = loadRuntime();
+    expect(report.environment).toMatchObject({ isa: addon.detectIsa(), onnxruntime: onnxruntime.version });
     expect(report.scenarios.map(({ name }) => name)).toEqual([
       'wint8 random in=24 out=6 n=12 rate=inf c=1',
       'wint8 random in=24 out=6 n=12 rate=inf c=3',

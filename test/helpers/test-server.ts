@@ -24,7 +24,7 @@ export const BASE_OPTIONS: ServerOptions = {
   host: '127.0.0.1',
   port: 0,
   servedModelNames: ['fake', 'org/alias'],
-  build: { version: '9.9.9', onnxruntime: '1.30.0' },
+  build: { version: '9.9.9', onnxruntime: '1.30.0', isa: 'avx2' },
 };
 
 /** A fake engine with the tokenizer of a fixture. */

@@ -32,9 +32,9 @@ interface Measured {
 export async function runServeBench(options: ServeBenchOptions, run: RunOptions): Promise<BenchReport> {
   // Every request under way listens.
   setMaxListeners(0, run.signal);
-  const environment = await describeEnvironment();
   const bench = await ServeBench.open(options, run);
   try {
+    const environment = await describeEnvironment(bench.runtime);
     run.checkScenarios?.(bench.scenarios.map(({ name }) => name));
     await bench.warmUp();
     const measured = await measureAll(bench, options, run);

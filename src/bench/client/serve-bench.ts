@@ -20,7 +20,14 @@ import {
 } from './serve-setup.js';
 import { failureOf, type PromptRequest } from './record.js';
 import { Requester } from './requester.js';
-import { findModel, NotReadyError, retryUntilReady, type ServedModelFacts } from './server-probe.js';
+import {
+  findModel,
+  findRuntime,
+  NotReadyError,
+  retryUntilReady,
+  type ServedModelFacts,
+  type ServerRuntime,
+} from './server-probe.js';
 
 export type BenchStep = 'server' | 'warm_up' | 'measure';
 
@@ -44,6 +51,7 @@ interface Parts {
   readonly url: URL;
   readonly client: HttpClient;
   readonly model: ServedModelFacts;
+  readonly runtime: ServerRuntime;
   readonly tokens: TokenSupply;
 }
 
@@ -51,6 +59,7 @@ interface Parts {
 export class ServeBench {
   readonly scenarios: readonly LoadScenario[];
   readonly model: ServedModelFacts;
+  readonly runtime: ServerRuntime;
   readonly #options: ServeBenchOptions;
   readonly #parts: Parts;
   readonly #open: OpenOptions;
@@ -62,6 +71,7 @@ export class ServeBench {
     this.#parts = parts;
     this.#open = open;
     this.model = parts.model;
+    this.runtime = parts.runtime;
     this.scenarios = listScenarios(options, parts.model.id);
     this.#requester = new Requester({
       client: parts.client,
@@ -95,13 +105,11 @@ export class ServeBench {
         url,
         signal: open.signal,
       });
-      const tokens = await findTokens(options, {
-        tokenizer,
-        client,
-        model: model.id,
-        signal: open.signal,
-      });
-      const bench = new ServeBench(options, { dataset, tokenizer, child, url, client, model, tokens }, open);
+      const { signal } = open;
+      const tokens = await findTokens(options, { tokenizer, client, model: model.id, signal });
+      const runtime = await findRuntime(client, signal);
+      const parts = { dataset, tokenizer, child, url, client, model, runtime, tokens };
+      const bench = new ServeBench(options, parts, open);
       await bench.#getReady();
       open.ui.step('server', 'done', model.id);
       return bench;

@@ -12,6 +12,7 @@ export interface ServedModelFacts {
 }
 
 const POLL_MS = 250;
+const VERSION_TIMEOUT_MS = 5000;
 
 /**
  * Calls `attempt` until it succeeds.
@@ -90,6 +91,24 @@ function modelCards(body: string): readonly ServedModelFacts[] {
     if (typeof id !== 'string') return [];
     return [{ id, maxModelLen: typeof length === 'number' ? length : null }];
   });
+}
+
+/** What a server runs a model with, where it says so. */
+export interface ServerRuntime {
+  readonly isa: string | null;
+  readonly onnxruntime: string | null;
+}
+
+/** By /version of fdq; other servers say neither, and need not know the route. */
+export async function findRuntime(client: HttpClient, signal: AbortSignal): Promise<ServerRuntime> {
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(VERSION_TIMEOUT_MS)]);
+  const response = await client.get('/version', limited).catch(() => undefined);
+  signal.throwIfAborted();
+  const { isa, onnxruntime } = response?.status === 200 ? parseObject(response.body) : {};
+  return {
+    isa: typeof isa === 'string' ? isa : null,
+    onnxruntime: typeof onnxruntime === 'string' ? onnxruntime : null,
+  };
 }
 
 const NUM_SAMPLE_WORDS = 1024;

@@ -182,6 +182,7 @@ describe('routes', () => {
       version: '9.9.9',
       onnxruntime: '1.30.0',
       commit: null,
+      isa: 'avx2',
     });
   });
 });

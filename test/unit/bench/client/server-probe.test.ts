@@ -3,6 +3,7 @@ import { HttpClient } from '../../../../src/bench/client/http-client.js';
 import { measureLoopLag } from '../../../../src/bench/client/loop-lag.js';
 import {
   findModel,
+  findRuntime,
   findTokenIds,
   NotReadyError,
   retryUntilReady,
@@ -53,6 +54,26 @@ describe('findModel', () => {
   it('takes the name that is given where the server has no list', async () => {
     const { client } = await connect({});
     expect(await findModel(client, 'named')).toEqual({ id: 'named', maxModelLen: null });
+  });
+});
+
+describe('findRuntime', () => {
+  const { signal } = new AbortController();
+
+  it('is what fdq says of itself', async () => {
+    const version = { version: '1.2.3', onnxruntime: '1.30.0', commit: null, isa: 'amx' };
+    const { client } = await connect({ '/version': answer(200, version) });
+    expect(await findRuntime(client, signal)).toEqual({ isa: 'amx', onnxruntime: '1.30.0' });
+  });
+
+  it.each([
+    ['has no such route', {}],
+    ['is another', { '/version': answer(200, { version: '0.11.0' }) }],
+    ['answers something else', { '/version': answer(200, { isa: 7, onnxruntime: null }) }],
+    ['hangs up', { '/version': ({ response }: FakeCall) => void response.destroy() }],
+  ])('is unknown where the server %s', async (_, routes) => {
+    const { client } = await connect(routes);
+    expect(await findRuntime(client, signal)).toEqual({ isa: null, onnxruntime: null });
   });
 });
 
