@@ -154,7 +154,7 @@ function writeFiles(report: BenchReport, { plan, html }: Ending): Promise<readon
 }
 
 /** Every file is tried: one that fails loses no other. */
-async function collectErrors(writes: readonly (() => Promise<void>)[]): Promise<readonly FdqError[]> {
+async function collectErrors(writes: readonly (() => Promise<void> | void)[]): Promise<readonly FdqError[]> {
   const errors: FdqError[] = [];
   for (const write of writes) {
     try {

@@ -3,6 +3,7 @@ import type { FlagValues } from './flag-row.js';
 import type { AUTO_FLAGS } from './flags.js';
 import type { JsonObject } from './json-values.js';
 import type { QuantizationOptions } from './quantization-options.js';
+import { checkWritable } from './write-file.js';
 
 /** What `--quantization auto` is held to, and where its choice is written. */
 export interface AutoOptions {
@@ -67,6 +68,7 @@ function readLimits(flags: AutoFlags): AutoOptions {
       ],
     });
   }
+  if (file !== undefined) checkWritable(file, '--save-quantization-config');
   return {
     ...(bytes === undefined ? {} : { maxWeightBytes: bytes }),
     ...(error === undefined ? {} : { maxError: error }),

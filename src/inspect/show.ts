@@ -1,4 +1,5 @@
 import { printableLine } from '../cli/render.js';
+import { writeFileWhole } from '../cli/write-file.js';
 import { UserError } from '../errors.js';
 import type { LayerExplanation } from '../quant/explain.js';
 import { COLUMNS, type Column } from './columns.js';
@@ -9,7 +10,7 @@ import { renderHtml } from './render-html.js';
 import { renderMarkdown } from './render-markdown.js';
 import { renderTable } from './render-table.js';
 import type { InspectReport, LayerRow } from './report.js';
-import { saveQuantizationConfig, writeOutput } from './save-config.js';
+import { saveQuantizationConfig } from './save-config.js';
 import { summarize } from './summary.js';
 import type { View } from './view.js';
 
@@ -39,7 +40,7 @@ export async function showInspection(
   const filtered = filterRows(report.layers, view.filters);
   const rows = view.sorting === undefined ? filtered : sortRows(filtered, view.sorting);
   const columns = shownColumns(report);
-  if (view.html !== undefined) writeOutput(view.html, renderHtml(report, rows, columns), '--html');
+  if (view.html !== undefined) writeFileWhole(view.html, renderHtml(report, rows, columns));
   return {
     text: view.markdown
       ? renderMarkdown(report, rows, columns)

@@ -1,3 +1,4 @@
+import { checkWritable } from '../cli/write-file.js';
 import { UserError } from '../errors.js';
 import { parseCondition, parseSorting, type Condition, type Sorting } from './conditions.js';
 
@@ -31,7 +32,8 @@ interface ViewFlags {
   readonly 'max-error': number | undefined;
 }
 
-/** @throws UserError `usage` for conditions that cannot be read or held, and flags that exclude each other */
+/** @throws UserError `usage` for conditions that cannot be read or held, flags that exclude each other and a page that
+ * cannot be written */
 export function parseView(flags: ViewFlags): View {
   const failIf = (flags['fail-if'] ?? []).map((text) => parseCondition(text, '--fail-if'));
   const filters = (flags.filter ?? []).map((text) => parseCondition(text, '--filter'));
@@ -44,6 +46,7 @@ export function parseView(flags: ViewFlags): View {
   requireMeasured([...failIf, ...filters], isMeasured);
   if (sorting?.column.measured === true && !isMeasured) throw needsMeasure('--sort', sorting.column.id);
   requireOneOutput(flags);
+  if (flags.html !== undefined) checkWritable(flags.html, '--html');
   return {
     failIf,
     filters,

@@ -68,7 +68,7 @@ describe('fdq bench quality on the demo model', () => {
       const options = { model, reference: DEMO, windows: SAMPLE };
       const healthy = await measureDemo(options);
       const baseline = path.join(folder, 'baseline.json');
-      await saveBaseline(healthy, baseline);
+      saveBaseline(healthy, baseline);
       const gate = (...conditions: string[]): ReturnType<typeof parseGate> =>
         parseGate({ 'fail-if': conditions, baseline }, 'quality');
       // 6.3e-3 when healthy, 7.3e-3 when not.

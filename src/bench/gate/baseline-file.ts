@@ -1,7 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { rename, rm, writeFile } from 'node:fs/promises';
-import path from 'node:path';
-import process from 'node:process';
+import { writeFileWhole } from '../../cli/write-file.js';
 import { UserError } from '../../errors.js';
 import { BENCH_COMMANDS, BENCH_SCHEMA, type BenchKind, type BenchReport } from '../report.js';
 import { reportSchema } from './report-schema.js';
@@ -32,28 +30,16 @@ export function readBaseline(file: string, kind: BenchKind): BenchReport {
 }
 
 /**
- * Writes a report that `--baseline` reads. An old file is replaced in one piece.
+ * Writes a report that `--baseline` reads.
  * @throws UserError `write_failed`
  */
-export async function saveBaseline(saved: BenchReport, file: string): Promise<void> {
-  const temporary = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.tmp`);
+export function saveBaseline(saved: BenchReport, file: string): void {
   const text = JSON.stringify(
     saved,
     (_key, value: unknown) => (typeof value === 'number' && !Number.isFinite(value) ? String(value) : value),
     2,
   );
-  try {
-    await writeFile(temporary, `${text}\n`);
-    await rename(temporary, file);
-  } catch (cause) {
-    await rm(temporary, { force: true });
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new UserError('write_failed', `Cannot write the baseline ${JSON.stringify(file)}: ${reason}.`, {
-      param: '--save-baseline',
-      suggestions: ['Choose a folder that exists and that this user may write to.'],
-      cause,
-    });
-  }
+  writeFileWhole(file, `${text}\n`);
 }
 
 function read(file: string): string {

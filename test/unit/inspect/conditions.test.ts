@@ -111,4 +111,10 @@ describe('a view', () => {
     expect(() => parseView({ ...none, diff: './other', html: 'page.html' })).toThrow(/--diff .*--html/);
     expect(parseView({ ...none, html: 'page.html', markdown: true }).html).toBe('page.html');
   });
+
+  it('names a page that cannot be written', () => {
+    expect(() => parseView({ ...none, html: '/no/such/folder/page.html' })).toThrow(
+      'Expected --html to name a file that can be written',
+    );
+  });
 });
