@@ -13,7 +13,7 @@ import { collectEosIds, readGenerationConfig } from './load/generation-config.js
 import type { KvDataType } from './runtime/addon.js';
 import { kvBytesPerToken } from './runtime/kv-layout.js';
 import { chooseIsa, loadRuntime } from './runtime/load-addon.js';
-import type { ModelRunner } from './runtime/model-runner.js';
+import { wrapRunner, type ModelRunner } from './runtime/model-runner.js';
 import { startServer, type ServerHandle, type ServerOptions } from './server/server.js';
 import { readGenerationDefaults } from './server/state.js';
 import { FDQ_VERSION } from './version.js';
@@ -242,16 +242,7 @@ class ModelServer implements RunningServer {
       this.#settleStopped.reject(error);
       throw error;
     };
-    return {
-      vocabSize: runner.vocabSize,
-      maxModelLen: runner.maxModelLen,
-      blockSize: runner.blockSize,
-      numBlocks: runner.numBlocks,
-      maxLogitRows: runner.maxLogitRows,
-      maxBatchedTokens: runner.maxBatchedTokens,
-      step: (batch) => runner.step(batch).catch(onFailure),
-      close: () => runner.close(),
-    };
+    return wrapRunner(runner, { step: (batch) => runner.step(batch).catch(onFailure) });
   }
 }
 

@@ -34,3 +34,21 @@ export interface ModelRunner {
   step(batch: StepBatch): Promise<SamplingResult>;
   close(): Promise<void>;
 }
+
+/** The same model behind other methods: one that must not be closed yet, or whose steps are watched. */
+export function wrapRunner(
+  runner: ModelRunner,
+  replaced: Partial<Pick<ModelRunner, 'step' | 'close'>>,
+): ModelRunner {
+  return {
+    vocabSize: runner.vocabSize,
+    maxModelLen: runner.maxModelLen,
+    blockSize: runner.blockSize,
+    numBlocks: runner.numBlocks,
+    maxLogitRows: runner.maxLogitRows,
+    maxBatchedTokens: runner.maxBatchedTokens,
+    step: (batch) => runner.step(batch),
+    close: () => runner.close(),
+    ...replaced,
+  };
+}

@@ -4,6 +4,7 @@ import { createEngine } from '../../engine/engine.js';
 import { collectEosIds } from '../../load/generation-config.js';
 import type { LoadedModel } from '../../load/load-model.js';
 import type { LoadedText } from '../../load/load-text.js';
+import { wrapRunner } from '../../runtime/model-runner.js';
 import type { EncodedPrompt } from './inputs.js';
 import { isCorrect } from './prompts.js';
 
@@ -27,16 +28,7 @@ export async function measureAccuracy(
 ): Promise<number | null> {
   const { runner, checkpoint, memory } = model;
   // The model is closed by whoever loaded it.
-  const borrowed = {
-    vocabSize: runner.vocabSize,
-    maxModelLen: runner.maxModelLen,
-    blockSize: runner.blockSize,
-    numBlocks: runner.numBlocks,
-    maxLogitRows: runner.maxLogitRows,
-    maxBatchedTokens: runner.maxBatchedTokens,
-    step: runner.step.bind(runner),
-    close: () => Promise.resolve(),
-  };
+  const borrowed = wrapRunner(runner, { close: () => Promise.resolve() });
   const engine = createEngine(borrowed, {
     scheme: model.scheme,
     executionProvider: 'cpu',
