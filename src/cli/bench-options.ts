@@ -13,19 +13,28 @@ type KvCacheDtype = (typeof MEMORY_FLAGS)['kv-cache-dtype']['options'][number];
 
 /** What the flags of `fdq bench` say, checked one by one. */
 export interface SpeedSettings {
+  /** Folder or Hugging Face id. */
   readonly model: string;
   readonly locate: { readonly offline: boolean; readonly revision?: string };
   readonly dtype: SpeedFlags['dtype'];
+  /** What holds for all schemes. */
   readonly quantization: Omit<QuantizationOptions, 'quantization'>;
+  /** Scheme or precision names, or JSON objects as text; undefined: the weights as they are. */
   readonly schemes: readonly (string | undefined)[];
   readonly kvCacheDtypes: readonly KvCacheDtype[];
   readonly threads: readonly number[];
+  /** -p; 0: no prompt speed. */
   readonly promptTokens: readonly number[];
+  /** -n; 0: no decode speed. */
   readonly steps: readonly number[];
+  /** -d */
   readonly depths: readonly number[];
+  /** -b */
   readonly sequences: readonly number[];
   readonly repetitions: number;
+  /** Tokens of one step; absent: as `fdq serve`. */
   readonly maxBatchedTokens?: number;
+  /** Share of the machine's memory that may be used, (0, 1]. */
   readonly utilization: number;
 }
 
