@@ -1,10 +1,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { LineCounter, isMap, isScalar, isSeq, parseDocument, type Node, type Pair, type Scalar } from 'yaml';
+import type { Node, Pair, Scalar } from 'yaml';
 import { UserError } from '../errors.js';
 import { findConfigKey, isConfigKey, listConfigKeys } from './config-keys.js';
 import type { FlagRow, FlagTable } from './flag-row.js';
 import { nearest } from './nearest.js';
+import { loadYaml } from './yaml.js';
 
 /** One key of a config file: the flag it sets, its values as text, and the line it stands on. */
 export interface ConfigEntry {
@@ -27,6 +28,7 @@ export function locateConfigFile(named: string | undefined, configDir: string): 
  */
 export function readConfigFile(file: string, table: FlagTable): readonly ConfigEntry[] {
   const text = readText(file);
+  const { LineCounter, isMap, parseDocument } = loadYaml();
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true });
   const lineOf = (node: unknown): number => lines.linePos((node as Node | null)?.range?.[0] ?? 0).line;
@@ -49,6 +51,7 @@ interface Reading {
 }
 
 function readEntry(pair: Pair, { file, table, lineOf }: Reading): ConfigEntry | undefined {
+  const { isScalar } = loadYaml();
   const line = lineOf(pair.key);
   const key = isScalar(pair.key) ? String(pair.key.value) : '';
   const name = key.replaceAll('_', '-');
@@ -71,6 +74,7 @@ function readValues(
   row: FlagRow,
   at: { readonly file: string; readonly line: number; readonly flag: string },
 ): readonly string[] {
+  const { isMap, isScalar, isSeq } = loadYaml();
   if (isScalar(value)) {
     if (value.value === null) throw invalid(at.file, at.line, `${at.flag} has no value`, 'Remove the line.');
     return [scalarText(value)];

@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs';
-import { parseDocument } from 'yaml';
 import { UserError } from '../errors.js';
+import { loadYaml } from './yaml.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -99,7 +99,7 @@ function parseText(text: string, { setting, isYaml, where }: Source): unknown {
   try {
     const value: unknown = isYaml ? undefined : JSON.parse(text);
     // JSON is YAML, and its parser says which key stands twice.
-    const document = parseDocument(text, { uniqueKeys: true, logLevel: 'error' });
+    const document = loadYaml().parseDocument(text, { uniqueKeys: true, logLevel: 'error' });
     const problem = document.errors.find(({ code }) => isYaml || code === 'DUPLICATE_KEY');
     if (problem !== undefined) throw problem;
     return isYaml ? document.toJS({ maxAliasCount: MAX_ALIASES }) : value;

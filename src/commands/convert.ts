@@ -5,7 +5,7 @@ import { withAuto } from '../cli/auto-options.js';
 import { BaseCommand } from '../cli/base-command.js';
 import { CONVERT_FLAGS } from '../cli/convert-flags.js';
 import { toOclifFlags, type FlagValues } from '../cli/flag-row.js';
-import { createProgress, type Progress } from '../cli/progress.js';
+import type { Progress } from '../cli/progress.js';
 import { quantizationOptions } from '../cli/quantization-options.js';
 import { formatBytes, printable } from '../cli/render.js';
 import { mergeModelArgument } from '../cli/serve-options.js';
@@ -62,6 +62,7 @@ export default class Convert extends BaseCommand {
       process.stdout.write(printSettings(CONVERT_FLAGS, settings));
       return undefined;
     }
+    const { createProgress } = await import('../cli/progress.js');
     const interrupt = watchInterrupt();
     const progress = createProgress(titlesOf(values));
     try {

@@ -5,7 +5,6 @@ import { withAuto } from '../cli/auto-options.js';
 import { BaseCommand } from '../cli/base-command.js';
 import { toOclifFlags, type FlagValues } from '../cli/flag-row.js';
 import { INSPECT_FLAGS } from '../cli/inspect-flags.js';
-import { SequentialProgress } from '../cli/progress.js';
 import { quantizationOptions } from '../cli/quantization-options.js';
 import { mergeModelArgument } from '../cli/serve-options.js';
 import { printSettings, settingsAsJson, valuesOf, type ParsedFlags } from '../cli/settings.js';
@@ -78,6 +77,7 @@ export default class Inspect extends BaseCommand {
     inspect: (options: InspectOptions) => Promise<Inspection>,
   ): Promise<Inspection> {
     const measures = options.measure || options.auto !== undefined;
+    const { SequentialProgress } = await import('../cli/progress.js');
     const phases = new SequentialProgress({
       locate: measures ? 'Locate model' : 'Download model',
       ...(measures ? { quantize: 'Measure layers' } : {}),

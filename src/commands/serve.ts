@@ -5,10 +5,8 @@ import { BaseCommand } from '../cli/base-command.js';
 import { cacheOptions } from '../cli/cache-options.js';
 import { toOclifFlags } from '../cli/flag-row.js';
 import { SERVE_FLAGS } from '../cli/flags.js';
-import { createLogger } from '../cli/logger.js';
-import { createProgress, type Progress } from '../cli/progress.js';
+import type { Progress } from '../cli/progress.js';
 import { readyLines } from '../cli/ready-lines.js';
-import { checkServeOptions } from '../cli/serve-checks.js';
 import {
   mergeModelArgument,
   toServeOptions,
@@ -67,15 +65,17 @@ export default class Serve extends BaseCommand {
     }
     const cache = cacheOptions(values, this.config.cacheDir);
     const options = { ...toServeOptions(values), ...(cache === undefined ? {} : { cache }) };
+    // Here and below: help and wrong flags are answered without loading what serving takes.
+    const { checkServeOptions } = await import('../cli/serve-checks.js');
     checkServeOptions(options);
     await this.serveUntilStopped(options, values);
     return undefined;
   }
 
   private async serveUntilStopped(options: ServeOptions, values: ServeFlagValues): Promise<never> {
+    const { createProgress } = await import('../cli/progress.js');
     const progress = createProgress();
-    const ui = this.createUi(values, progress);
-    // Help, settings and usage errors are answered without loading the runtime.
+    const ui = await this.createUi(values, progress);
     const { serve } = await import('../serve.js');
     const server = await serve(options, ui);
     const signals = watchSignals({
@@ -117,7 +117,8 @@ export default class Serve extends BaseCommand {
     else process.stderr.write(readyLines(url, ready, { hasApiKey: options.http.apiKeys.length > 0 }));
   }
 
-  private createUi(values: ServeFlagValues, progress: Progress): ServeUi {
+  private async createUi(values: ServeFlagValues, progress: Progress): Promise<ServeUi> {
+    const { createLogger } = await import('../cli/logger.js');
     const log = createLogger({
       level: values['log-level'],
       format: this.jsonEnabled() ? 'json' : values['log-format'],

@@ -3,7 +3,6 @@ import { createInterface } from 'node:readline';
 import { Args } from '@oclif/core';
 import { BENCH_MODEL_FLAGS, BENCH_QUANTIZATION_FLAGS, BENCH_SPEED_FLAGS } from '../../cli/bench-flags.js';
 import { BENCH_GATE_FLAGS, BENCH_ROUNDS_FLAGS } from '../../cli/bench-gate-flags.js';
-import { createBenchProgress } from '../../cli/bench-progress.js';
 import { toSpeedSettings } from '../../cli/bench-options.js';
 import { BENCH_REPORT_FLAGS } from '../../cli/bench-report-flags.js';
 import { BaseCommand } from '../../cli/base-command.js';
@@ -83,6 +82,7 @@ export default class Bench extends BaseCommand {
     const { compareAndDecide, measureAndDecide } = await import('../../bench/speed/decide.js');
     const { comparedBuilds } = await import('../../bench/speed/builds.js');
     const { gate } = output;
+    const { createBenchProgress } = await import('../../cli/bench-progress.js');
     const watch = { progress: createBenchProgress(), signal: interrupt.signal };
     let report: BenchReport;
     try {

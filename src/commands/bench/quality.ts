@@ -6,7 +6,7 @@ import type { BenchReport } from '../../bench/report.js';
 import { BaseCommand } from '../../cli/base-command.js';
 import { BENCH_QUALITY_FLAGS } from '../../cli/bench-quality-flags.js';
 import { toOclifFlags } from '../../cli/flag-row.js';
-import { createProgress, type PhaseTitles } from '../../cli/progress.js';
+import type { PhaseTitles } from '../../cli/progress.js';
 import { mergeModelArgument } from '../../cli/serve-options.js';
 import { printSettings, settingsAsJson, valuesOf, type ParsedFlags } from '../../cli/settings.js';
 import { watchInterrupt } from '../../cli/signals.js';
@@ -84,6 +84,7 @@ export default class BenchQuality extends BaseCommand {
     planned: NonNullable<QualityObserver['planned']>,
   ): Promise<BenchReport> {
     const { measureQuality } = await import('../../bench/quality/measure-quality.js');
+    const { createProgress } = await import('../../cli/progress.js');
     const progress = createProgress<QualityStage>(titlesOf(options));
     const observer: QualityObserver = {
       stage: (name, state, message) => progress.phase(name, state, message === undefined ? {} : { message }),

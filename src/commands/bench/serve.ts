@@ -6,7 +6,7 @@ import type { BenchOutput } from '../../bench/output.js';
 import { BaseCommand } from '../../cli/base-command.js';
 import { BENCH_SERVE_FLAGS, BENCHED_SERVER_FLAGS } from '../../cli/bench-serve-flags.js';
 import { environmentName, toOclifFlags } from '../../cli/flag-row.js';
-import { createProgress, type Progress } from '../../cli/progress.js';
+import type { Progress } from '../../cli/progress.js';
 import type { PhaseName } from '../../cli/serve-ui.js';
 import { printSettings, settingsAsJson, valuesOf, type Settings } from '../../cli/settings.js';
 import { watchInterrupt } from '../../cli/signals.js';
@@ -70,6 +70,7 @@ export default class BenchServe extends BaseCommand {
   ): Promise<object> {
     const { runServeBench } = await import('../../bench/client/run-serve-bench.js');
     const { checkScenarios } = await import('../../bench/gate/options.js');
+    const { createProgress } = await import('../../cli/progress.js');
     const progress = createProgress({
       locate: options.url === undefined ? 'Start fdq serve' : 'Find server',
       ...(options.numWarmups === 0 ? {} : { warm_up: 'Warm up' }),
