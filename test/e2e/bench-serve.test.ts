@@ -6,6 +6,7 @@ import process from 'node:process';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { BenchReport, Scenario } from '../../src/bench/report.js';
 import { loadRuntime } from '../../src/runtime/load-addon.js';
+import { createCertificate } from '../helpers/certificate.js';
 import { BIN, cleanEnvironment, ROOT, runCli, type CliResult } from '../helpers/cli.js';
 import {
   answerAll,
@@ -254,6 +255,46 @@ describe('fdq bench serve --url', () => {
     expect(report.warnings.join()).toContain('2 requests were ended by the interruption');
     await vi.waitFor(() => expect(held.every(({ request }) => request.socket.destroyed)).toBe(true));
     expect(server.calls.filter(({ request }) => request.url === COMPLETIONS)).toHaveLength(5);
+  });
+});
+
+describe('fdq bench serve over HTTPS', () => {
+  async function startSecure() {
+    const certificate = createCertificate();
+    const server = await fakeOpenAi({ '/v1/models': answerModels, [COMPLETIONS]: answerAll }, certificate);
+    const file = path.join(await createTempDir(), 'ca.pem');
+    writeFileSync(file, certificate.cert);
+    return { server, file, args: ['bench', 'serve', '--url', server.url.href, ...SMALL, '--json'] };
+  }
+
+  it('refuses a certificate that is not trusted, and waits for no other', async () => {
+    const { server, args } = await startSecure();
+    const result = await runCli([...args, '--ready-check-timeout-sec', '600']);
+    const { status, error } = JSON.parse(result.stdout) as { status: number; error: Record<string, unknown> };
+    expect({ code: result.code, status }).toEqual({ code: 1, status: 1 });
+    expect(error).toMatchObject({
+      code: 'server_unreachable',
+      message: `The certificate of ${server.url.origin} is not trusted: self-signed certificate.`,
+      suggestions: [
+        expect.stringContaining('NODE_EXTRA_CA_CERTS=') as string,
+        expect.stringContaining('--insecure') as string,
+      ],
+    });
+    expect(server.calls).toHaveLength(0);
+  });
+
+  it('takes any certificate with --insecure, and one of a named authority without', async () => {
+    const { file, args } = await startSecure();
+    const results = [
+      await runCli([...args, '--insecure']),
+      await runCli(args, { env: { NODE_EXTRA_CA_CERTS: file } }),
+    ];
+    for (const result of results) {
+      expect(result).toMatchObject({ code: 0, stderr: expect.not.stringContaining('Warning') as string });
+      const [scenario] = reportOf(result).scenarios;
+      expect(valueOf(scenario!, 'error_rate')).toBe(0);
+      expect(scenario?.distributions?.find(({ id }) => id === 'e2el')?.count).toBe(6);
+    }
   });
 });
 

@@ -1,6 +1,8 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { onTestFinished } from 'vitest';
+import type { Certificate } from './certificate.js';
 
 export interface FakeCall {
   readonly body: Readonly<Record<string, unknown>>;
@@ -20,11 +22,14 @@ export interface FakeOpenAi {
   close(): Promise<void>;
 }
 
-/** A server that does what the test says; it dies with the test. */
-export async function fakeOpenAi(routes: FakeRoutes): Promise<FakeOpenAi> {
+/**
+ * A server that does what the test says; it dies with the test.
+ * @param certificate absent: HTTP
+ */
+export async function fakeOpenAi(routes: FakeRoutes, certificate?: Certificate): Promise<FakeOpenAi> {
   const calls: FakeCall[] = [];
   const counts = new Map<string, number>();
-  const server = createServer((request, response) => {
+  const listener: RequestListener = (request, response) => {
     let text = '';
     request.setEncoding('utf8');
     request.on('data', (part: string) => (text += part));
@@ -44,14 +49,17 @@ export async function fakeOpenAi(routes: FakeRoutes): Promise<FakeOpenAi> {
       calls.push(call);
       void route(call);
     });
-  });
+  };
+  const server =
+    certificate === undefined ? createServer(listener) : createSecureServer(certificate, listener);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const close = async (): Promise<void> => {
     server.closeAllConnections();
     if (server.listening) await new Promise((resolve) => server.close(resolve));
   };
   onTestFinished(close);
-  return { url: new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`), calls, close };
+  const scheme = certificate === undefined ? 'http' : 'https';
+  return { url: new URL(`${scheme}://127.0.0.1:${(server.address() as AddressInfo).port}`), calls, close };
 }
 
 export function startEvents({ response }: FakeCall): void {

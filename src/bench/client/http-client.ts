@@ -1,5 +1,6 @@
 import http from 'node:http';
 import https from 'node:https';
+import { TLSSocket } from 'node:tls';
 import type { Failure } from './record.js';
 
 export interface HttpClientOptions {
@@ -33,6 +34,9 @@ export class ConnectionError extends Error {
     super(failure.message, { cause });
   }
 }
+
+/** The kind of a failure: the other end may be anybody. */
+export const UNTRUSTED = 'certificate';
 
 /** The request was given up because its signal was aborted. */
 export class AbortedError extends Error {}
@@ -196,7 +200,11 @@ class Exchange {
 
   #fail(error: NodeJS.ErrnoException): void {
     const code = error.code ?? error.name;
-    const failure = { kind: KIND_OF_CODE[code] ?? code, message: error.message || code };
+    const { socket } = this.request;
+    // Node says so of a verification that failed, and of nothing else.
+    const isUntrusted = socket instanceof TLSSocket && Boolean(socket.authorizationError);
+    const kind = isUntrusted ? UNTRUSTED : (KIND_OF_CODE[code] ?? code);
+    const failure = { kind, message: error.message || code };
     this.#settle(new ConnectionError(failure, this.#response === undefined, error));
   }
 }

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { UserError } from '../../errors.js';
 import { errorText } from './answer-reader.js';
-import { ConnectionError, type HttpClient, type HttpResponse } from './http-client.js';
+import { ConnectionError, UNTRUSTED, type HttpClient, type HttpResponse } from './http-client.js';
 import { sampleWords } from './random-prompts.js';
 
 /** What a server says about the model that it serves. */
@@ -17,7 +17,7 @@ const VERSION_TIMEOUT_MS = 5000;
 /**
  * Calls `attempt` until it succeeds.
  * @param seconds time in which connections may be refused and answers may be 503
- * @throws UserError `server_unreachable` with the last reason
+ * @throws UserError `server_unreachable` with the last reason, at once for a certificate that is not trusted
  */
 export async function retryUntilReady<T>(
   attempt: () => Promise<T>,
@@ -29,6 +29,7 @@ export async function retryUntilReady<T>(
       return await attempt();
     } catch (error) {
       signal?.throwIfAborted();
+      if (error instanceof ConnectionError && error.failure.kind === UNTRUSTED) throw untrusted(url, error);
       const isTemporary = error instanceof ConnectionError || error instanceof NotReadyError;
       if (!isTemporary) throw error;
       if (performance.now() >= deadline) throw unreachable(url, error, seconds);
@@ -40,6 +41,22 @@ export async function retryUntilReady<T>(
 
 /** The server is there and does not answer requests yet. */
 export class NotReadyError extends Error {}
+
+/** Waiting would make nothing of it. */
+function untrusted(url: URL, error: ConnectionError): UserError {
+  return new UserError(
+    'server_unreachable',
+    `The certificate of ${url.origin} is not trusted: ${error.message.replace(/\.$/, '')}.`,
+    {
+      param: 'url',
+      suggestions: [
+        'Trust who signed it: NODE_EXTRA_CA_CERTS=ca.pem fdq bench serve ...',
+        'Where the network is yours alone, take any certificate: --insecure.',
+      ],
+      cause: error,
+    },
+  );
+}
 
 function unreachable(url: URL, error: Error, seconds: number): UserError {
   const time = seconds > 0 ? ` within ${seconds} s` : '';
