@@ -13,10 +13,16 @@ export interface ServedProcess {
   stop(): Promise<number>;
 }
 
-/** Runs `fdq serve` on a free port until it is ready; it dies with the test. */
-export async function serveProcess(args: readonly string[]): Promise<ServedProcess> {
+/**
+ * Runs `fdq serve` on a free port until it is ready; it dies with the test.
+ * @param env beside a clean environment
+ */
+export async function serveProcess(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<ServedProcess> {
   const child = spawn(process.execPath, [BIN, 'serve', ...args, '--port', '0', '--log-level', 'warning'], {
-    env: cleanEnvironment(),
+    env: cleanEnvironment(env),
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   onTestFinished(() => void child.kill('SIGKILL'));
