@@ -13,7 +13,7 @@ constexpr int kNarrowGroup = 32;
 constexpr int64_t kWeightOnlyFewTokens = 64;        // up to here kAuto streams
 constexpr int64_t kWeightOnlyStreamedTokens = 512;  // the most that the streaming kernel takes
 // The most tokens of each of its shapes.
-constexpr int64_t kWeightOnlyShapeTokens[] = {16, 64, kWeightOnlyStreamedTokens};
+constexpr int64_t kWeightOnlyShapeTokens[] = {16, 32, kWeightOnlyFewTokens, kWeightOnlyStreamedTokens};
 Error weight_only_skinny(const WeightOnlyArgs& args, int multiprocessors, void* stream);
 WorkspaceSize weight_only_skinny_workspace(const WeightOnlyArgs& args, int multiprocessors);
 Error weight_only_warpgroup(const WeightOnlyArgs& args, int multiprocessors, void* stream);

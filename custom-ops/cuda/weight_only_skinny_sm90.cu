@@ -5,6 +5,9 @@
 // sums of a tile that several blocks have parts of are added in the order of k by the last of them. Which
 // block has what depends on W, the device and the kernel's width alone, so a token's result does not depend
 // on the others, and is the same for 1 .. 64 tokens, and for 65 and more.
+//
+// Two blocks with neighbouring tiles go through the same k. With more than 16 tokens they are a cluster, and
+// each brings half of x to both: with 64 tokens x is as many bytes as int4 codes, and L2 would be the bound.
 #include "cuda/weight_only.cuh"
 #include "cuda/weight_only_wgmma.cuh"
 
@@ -16,45 +19,82 @@ constexpr int kPartsOfBlock = 2;  // tiles that a block shares with others: its 
 constexpr int kLeastUnits = 2;    // of a block, else sharing costs more than it gains
 constexpr int kReserved = 128;    // a flag
 
+struct alignas(16) Four {
+  float value[4];
+};
+
 struct Streaming {
   WeightOnlyProduct product;
-  float* parts;        // [token tiles][blocks][kPartsOfBlock][kPartFloats]
+  Four* parts;         // [token tiles][blocks][kPartsOfBlock][kSums / 4][consumer threads]
   uint32_t* counters;  // [token tiles][row tiles], 0
-  int all_units, units_per_block;
+  int pair;            // 1 or 2 blocks in step
+  int all_units, units_per_block;  // of a pair: those of a tile of each of its blocks
 };
 
 template <typename S>
 constexpr int64_t kPartFloats = static_cast<int64_t>(S::kSums) * S::kConsumerThreads;
 
+// Blocks are launched as clusters.
+template <typename S>
+__host__ __device__ __forceinline__ bool is_cluster(int pair) {
+  return S::kTokens > 16 && pair == 2;
+}
+
+// Of this block's pair, and of the block in it.
+__device__ __forceinline__ int pair_index(const Streaming& p) {
+  return static_cast<int>(blockIdx.x) >> (p.pair - 1);
+}
+__device__ __forceinline__ int pair_rank(const Streaming& p) {
+  return static_cast<int>(blockIdx.x) & (p.pair - 1);
+}
+__device__ __forceinline__ int first_unit(const Streaming& p) {
+  return pair_index(p) * p.units_per_block;
+}
+__device__ __forceinline__ int last_unit(const Streaming& p) {  // past it
+  const int end = first_unit(p) + p.units_per_block;
+  return end < p.all_units ? end : p.all_units;
+}
+
 template <typename S>
 __device__ __forceinline__ void produce(WeightOnlyStages<S> stages, const WeightOnlyMaps& maps,
-                                        const Streaming& p, int begin, int end) {
+                                        const Streaming& p) {
   const int token = static_cast<int>(blockIdx.y) * S::kTokens;
+  const int rank = pair_rank(p);
   const uint64_t policy = gridDim.y == 1 ? ptx::kEvictFirst : ptx::kEvictNormal;
-  int panel = begin / p.product.units * S::kPanels, unit = begin % p.product.units;
+  const int begin = first_unit(p), end = last_unit(p);
+  int panel = (begin / p.product.units * p.pair + rank) * S::kPanels, unit = begin % p.product.units;
   for (int i = begin; i < end; ++i, stages.advance()) {
     ptx::barrier_wait(stages.empty(), stages.phase ^ 1);
     ptx::barrier_arrive_expect(stages.full(), p.product.unit_bytes);
     copy_weight<S>(stages, maps, p.product, panel, unit, policy);
 #pragma unroll
     for (int chunk = 0; chunk < S::kChunks; ++chunk) {
-      ptx::tma_load(stages.x() + chunk * S::kXBoxBytes, &maps.x, stages.full(), token,
-                    (unit * S::kChunks + chunk) * kChunkK, ptx::kEvictLast);
+      unsigned char* x = stages.x() + chunk * S::kXBoxBytes;
+      const int k = (unit * S::kChunks + chunk) * kChunkK;
+      if (is_cluster<S>(p.pair)) {
+        ptx::tma_load_multicast(x + rank * (S::kXBoxBytes / 2), &maps.x, stages.full(),
+                                token + rank * (S::kTokens / 2), k, 3, ptx::kEvictLast);
+      } else {
+        ptx::tma_load(x, &maps.x, stages.full(), token, k, ptx::kEvictLast);
+      }
     }
     if (++unit == p.product.units) {
       unit = 0;
-      panel += S::kPanels;
+      panel += p.pair * S::kPanels;
     }
   }
 }
 
-// Where a block keeps its part of a tile: the one that its work begins in, or the one that it ends in.
+// Where block `block` of the pairs keeps its part of a tile: the one that its work begins in, or the one that
+// it ends in.
 template <typename S>
-__device__ __forceinline__ float* part_of(const Streaming& p, int block, int tile) {
+__device__ __forceinline__ Four* part_of(const Streaming& p, int block, int tile) {
   const bool is_first = block * p.units_per_block / p.product.units == tile;
+  const int rank = pair_rank(p);
   const int64_t index =
-      (static_cast<int64_t>(blockIdx.y) * gridDim.x + block) * kPartsOfBlock + (is_first ? 0 : 1);
-  return p.parts + index * kPartFloats<S> + threadIdx.x;
+      (static_cast<int64_t>(blockIdx.y) * gridDim.x + block * p.pair + rank) * kPartsOfBlock +
+      (is_first ? 0 : 1);
+  return p.parts + index * (kPartFloats<S> / 4) + threadIdx.x;
 }
 
 // Leaves this block's part; the last of the tile's blocks adds all of them into `sum` and returns true.
@@ -64,13 +104,16 @@ __device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const 
   const int units = p.product.units;
   const int first = tile * units / p.units_per_block;
   const int last = ((tile + 1) * units - 1) / p.units_per_block;
-  float* mine = part_of<S>(p, static_cast<int>(blockIdx.x), tile);
+  Four* mine = part_of<S>(p, pair_index(p), tile);
 #pragma unroll
-  for (int i = 0; i < S::kSums; ++i) mine[i * S::kConsumerThreads] = sum[i];
-  ptx::fence_global();
+  for (int i = 0; i < S::kSums; i += 4) {
+    mine[i / 4 * S::kConsumerThreads] = {{sum[i], sum[i + 1], sum[i + 2], sum[i + 3]}};
+  }
+  // The barrier orders the stores of all before the release of one (CUTLASS, generic_barrier.h).
   ptx::named_barrier_sync(kConsumerBarrier, S::kConsumerThreads);
   if (threadIdx.x == 0) {
-    uint32_t* counter = p.counters + blockIdx.y * (p.all_units / units) + tile;
+    const int rank = pair_rank(p);
+    uint32_t* counter = p.counters + (blockIdx.y * (p.all_units / units) + tile) * p.pair + rank;
     *flag = ptx::atomic_add_acq_rel(counter, 1) == static_cast<uint32_t>(last - first) ? 1u : 0u;
     if (*flag != 0) *counter = 0;
   }
@@ -81,31 +124,55 @@ __device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const 
 #pragma unroll
   for (int i = 0; i < S::kSums; ++i) sum[i] = 0.0f;
   for (int block = first; block <= last; ++block) {
-    const float* part = part_of<S>(p, block, tile);
+    const Four* part = part_of<S>(p, block, tile);
 #pragma unroll
-    for (int i = 0; i < S::kSums; ++i) sum[i] += part[i * S::kConsumerThreads];
+    for (int i = 0; i < S::kSums; i += 4) {
+      const Four four = part[i / 4 * S::kConsumerThreads];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) sum[i + j] += four.value[j];
+    }
   }
   return true;
 }
 
+template <typename S, ElementType kElement>
+__device__ __forceinline__ void store_as(const float (&sum)[S::kSums], int first_row,
+                                         const WeightOnlyProduct& p) {
+  const int first_token = static_cast<int>(blockIdx.y) * S::kTokens + ptx::lane() % 4 * 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = first_row + 8 * half;
+    if (row >= p.n) continue;
+    const float bias = p.bias == nullptr ? 0.0f : p.bias[row];
+#pragma unroll
+    for (int i = 0; i < S::kSums / 2; ++i) {
+      const int token = first_token + i / 2 * 8 + i % 2;
+      const float value = sum[i / 2 * 4 + 2 * half + i % 2] + bias;
+      if (token < p.tokens) store_output(value, token, row, nullptr, p.y, p.y_stride, kElement);
+    }
+  }
+}
+
+// Element by element: of few tokens, neighbouring outputs are no more than 8 rows.
 template <typename S>
 __device__ __forceinline__ void store(const float (&sum)[S::kSums], int tile, const WeightOnlyProduct& p) {
   const int first_row = tile * S::kRows + ptx::warp() * kPanelRows + ptx::lane() / 4;
-  const int first_token = static_cast<int>(blockIdx.y) * S::kTokens + ptx::lane() % 4 * 2;
-#pragma unroll
-  for (int i = 0; i < S::kSums; ++i) {
-    const int row = first_row + i / 2 % 2 * 8;
-    const int token = first_token + i / 4 * 8 + i % 2;
-    if (row >= p.n || token >= p.tokens) continue;
-    store_output(sum[i], token, row, p.bias, p.y, p.y_stride, p.y_element);
+  if (p.y_element == ElementType::kFloat32) {
+    store_as<S, ElementType::kFloat32>(sum, first_row, p);
+  } else if (p.y_element == ElementType::kFloat16) {
+    store_as<S, ElementType::kFloat16>(sum, first_row, p);
+  } else {
+    store_as<S, ElementType::kBFloat16>(sum, first_row, p);
   }
 }
 
 template <typename S>
-__device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Streaming& p, int begin, int end) {
+__device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Streaming& p) {
   auto* flag = reinterpret_cast<uint32_t*>(stages.base + S::kReservedAt);
-  const int units = p.product.units;
-  for (int i = begin; i < end;) {
+  const int units = p.product.units, rank = pair_rank(p);
+  const int cluster = is_cluster<S>(p.pair) ? 2 : 1;
+  const int end = last_unit(p);
+  for (int i = first_unit(p); i < end;) {
     const int tile = i / units;
     const int tile_end = (tile + 1) * units;
     const int stop = tile_end < end ? tile_end : end;
@@ -115,10 +182,11 @@ __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Stream
     for (; i < stop; ++i, stages.advance()) {
       ptx::barrier_wait(stages.full(), stages.phase);
       multiply_unit<S>(sums, stages, p.product, i + 1 == stop);
-      ptx::sync_warp();
-      if (ptx::lane() == 0) ptx::barrier_arrive(stages.empty());
+      release_stage<S>(stages, cluster);
     }
-    if (is_whole || combine<S>(sums.sum, tile, p, flag)) store<S>(sums.sum, tile, p.product);
+    if (is_whole || combine<S>(sums.sum, tile, p, flag)) {
+      store<S>(sums.sum, tile * p.pair + rank, p.product);
+    }
   }
 }
 
@@ -126,22 +194,28 @@ template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
     weight_only_skinny_kernel(const __grid_constant__ WeightOnlyMaps maps, const Streaming p) {
   WeightOnlyStages<S> stages{{shared_memory()}};
+  const bool in_cluster = is_cluster<S>(p.pair);
   if (threadIdx.x == 0) {
     ptx::tma_prefetch_map(&maps.x);
     ptx::tma_prefetch_map(&maps.codes);
     ptx::tma_prefetch_map(&maps.scales);
-    stages.init(S::kConsumerThreads / ptx::kWarp);
+    stages.init(S::kConsumerThreads / ptx::kWarp * (in_cluster ? 2 : 1));
   }
-  ptx::sync_block();
-  const int begin = static_cast<int>(blockIdx.x) * p.units_per_block;
-  const int end = begin + p.units_per_block < p.all_units ? begin + p.units_per_block : p.all_units;
+  if (in_cluster) {
+    ptx::sync_cluster();
+  } else {
+    ptx::sync_block();
+  }
   if (ptx::warp() / 4 == S::kConsumers) {
     ptx::set_max_registers_down<S::kProducerRegisters>();
-    if (ptx::warp() % 4 == 0 && ptx::elect()) produce<S>(stages, maps, p, begin, end);
+    if (ptx::warp() % 4 == 0 && ptx::elect()) produce<S>(stages, maps, p);
+    ptx::sync_warp();
   } else {
     ptx::set_max_registers_up<S::kConsumerRegisters>();
-    consume<S>(stages, p, begin, end);
+    consume<S>(stages, p);
   }
+  // The other block may still arrive at barriers here.
+  if (in_cluster) ptx::sync_cluster();
 }
 
 // Few tokens: int4 is bound by the warps that expand it, so there are four warpgroups of them. Many: what is
@@ -150,25 +224,28 @@ template <WeightFormat kFormat, bool kFloat16, bool kNarrow, int kTokens>
 using Shape = WeightOnlyShape<kFormat, kFloat16, kNarrow, kTokens <= 64 ? 4 : 2, kTokens,
                               kTokens <= 64 || kFormat == WeightFormat::kInt8 ? 2 : 1, kReserved>;
 
+// Of pairs of blocks and of their tiles.
 struct Share {
+  int pair;
   int64_t tiles, all_units, per_block, blocks;
 };
 template <typename S>
 Share share_units(const Weight& w, int multiprocessors) {
-  const int64_t tiles = ceil_div(w.n, S::kRows);
-  const int64_t all = tiles * ceil_div(w.k, S::kUnitK);
-  int64_t per_block = ceil_div(all, multiprocessors);
+  const int64_t row_tiles = ceil_div(w.n, S::kRows);
+  const int pair = row_tiles % 2 == 0 && multiprocessors >= 2 ? 2 : 1;
+  const int64_t tiles = row_tiles / pair, all = tiles * ceil_div(w.k, S::kUnitK);
+  int64_t per_block = ceil_div(all, multiprocessors / pair);
   if (per_block < kLeastUnits) per_block = kLeastUnits;
-  return {tiles, all, per_block, ceil_div(all, per_block)};
+  return {pair, tiles, all, per_block, ceil_div(all, per_block)};
 }
 
 template <typename S>
 WorkspaceSize plan_workspace(const WeightOnlyArgs& args, int multiprocessors) {
   const Share share = share_units<S>(args.weight, multiprocessors);
-  const int64_t token_tiles = ceil_div(args.tokens, S::kTokens);
-  const int64_t counters = round_up(token_tiles * share.tiles * static_cast<int64_t>(sizeof(uint32_t)), 16);
+  const int64_t groups = ceil_div(args.tokens, S::kTokens) * share.pair;
+  const int64_t counters = round_up(groups * share.tiles * static_cast<int64_t>(sizeof(uint32_t)), 16);
   return {counters,
-          token_tiles * share.blocks * kPartsOfBlock * kPartFloats<S> * static_cast<int64_t>(sizeof(float))};
+          groups * share.blocks * kPartsOfBlock * kPartFloats<S> * static_cast<int64_t>(sizeof(float))};
 }
 
 template <typename S>
@@ -176,16 +253,19 @@ Error launch_shape(const WeightOnlyArgs& args, int multiprocessors, void* stream
   const Share share = share_units<S>(args.weight, multiprocessors);
   Streaming p{};
   p.counters = args.workspace.counters;
-  p.parts = args.workspace.partials;
+  p.parts = reinterpret_cast<Four*>(args.workspace.partials);
+  p.pair = share.pair;
   p.all_units = static_cast<int>(share.all_units);
   p.units_per_block = static_cast<int>(share.per_block);
+  const int cluster = is_cluster<S>(share.pair) ? 2 : 1;
   WeightOnlyMaps maps{};
-  if (const Error error = describe_weight_only<S>(args, S::kTokens, maps, p.product)) return error;
+  if (const Error error = describe_weight_only<S>(args, S::kTokens / cluster, maps, p.product)) return error;
   LaunchShape shape;
-  shape.grid =
-      dim3(static_cast<unsigned>(share.blocks), static_cast<unsigned>(ceil_div(args.tokens, S::kTokens)));
+  shape.grid = dim3(static_cast<unsigned>(share.blocks * share.pair),
+                    static_cast<unsigned>(ceil_div(args.tokens, S::kTokens)));
   shape.block = dim3(S::kThreads);
   shape.shared_bytes = S::kTotal;
+  shape.cluster = static_cast<unsigned>(cluster);
   return launch(weight_only_skinny_kernel<S>, shape, stream, maps, p);
 }
 
@@ -193,7 +273,8 @@ Error launch_shape(const WeightOnlyArgs& args, int multiprocessors, void* stream
 template <WeightFormat kFormat, bool kFloat16, bool kNarrow, typename Visit>
 auto visit_tokens(int64_t tokens, const Visit& visit) {
   if (tokens <= kWeightOnlyShapeTokens[0]) return visit(Shape<kFormat, kFloat16, kNarrow, 16>{});
-  if (tokens <= kWeightOnlyShapeTokens[1]) return visit(Shape<kFormat, kFloat16, kNarrow, 64>{});
+  if (tokens <= kWeightOnlyShapeTokens[1]) return visit(Shape<kFormat, kFloat16, kNarrow, 32>{});
+  if (tokens <= kWeightOnlyShapeTokens[2]) return visit(Shape<kFormat, kFloat16, kNarrow, 64>{});
   return visit(Shape<kFormat, kFloat16, kNarrow, 128>{});
 }
 template <WeightFormat kFormat, typename Visit>

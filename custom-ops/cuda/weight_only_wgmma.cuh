@@ -30,7 +30,7 @@ struct WeightOnlyShape {
   // Warpgroups exchange registers out of what the block is launched with: more than that is waited for
   // forever.
   static constexpr int kConsumerRegisters = kConsumers == 4 ? 112 : 232;
-  static constexpr int kProducerRegisters = kConsumers == 4 ? 24 : 40;
+  static constexpr int kProducerRegisters = kConsumers == 4 ? 32 : 40;
   static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
   static_assert(kConsumerRegisters * kConsumers + kProducerRegisters <= kLaunchRegisters * (kConsumers + 1));
   static constexpr int kSums = kTokens / 2;  // of a thread
@@ -216,6 +216,18 @@ __device__ __forceinline__ void multiply_unit(WeightOnlySums<S>& sums, const Wei
     multiply_rounds<S, true, false>(sums, stages, p, is_last);
   } else {
     multiply_rounds<S, false, false>(sums, stages, p, is_last);
+  }
+}
+
+// By each warp, when it has read a stage: lets the block, and the other one of its cluster, copy there.
+template <typename S>
+__device__ __forceinline__ void release_stage(const WeightOnlyStages<S>& stages, int cluster) {
+  ptx::sync_warp();
+  if (ptx::lane() >= cluster) return;
+  if (cluster == 1) {
+    ptx::barrier_arrive(stages.empty());
+  } else {
+    ptx::barrier_arrive_cluster(stages.empty(), static_cast<uint32_t>(ptx::lane()));
   }
 }
 

@@ -238,7 +238,7 @@ void test_shapes() {
   }
 }
 
-Case example(const Target& target, int64_t tokens) {
+Case example(const Target& target, int64_t tokens, int64_t n = 150) {
   Case c{};
   c.kernel = target.kernel;
   c.major = target.major;
@@ -247,7 +247,7 @@ Case example(const Target& target, int64_t tokens) {
   c.input = ElementType::kBFloat16;
   c.output = ElementType::kFloat32;
   c.tokens = tokens;
-  c.n = 150;
+  c.n = n;
   c.k = 1096;
   c.has_bias = true;
   return c;
@@ -259,16 +259,18 @@ void test_batch_invariance() {
     Target target;
     int64_t all;
     std::vector<int64_t> some;
+    int64_t n = 150;
   };
-  for (const Batch& batch : {Batch{kTargets[1], 64, {1, 9, 20}}, Batch{kTargets[5], 64, {1, 9, 20}},
-                             Batch{kTargets[2], 200, {65, 140}}, Batch{kTargets[3], 200, {65, 140}}}) {
+  for (const Batch& batch : {Batch{kTargets[1], 64, {1, 9, 20}}, Batch{kTargets[1], 40, {16, 32}, 300},
+                             Batch{kTargets[5], 64, {1, 9, 20}}, Batch{kTargets[2], 200, {65, 140}},
+                             Batch{kTargets[3], 200, {65, 140}}}) {
     emu::device() = {batch.target.major, 0, 5, 227 * 1024};
     Random random(77);
-    const Case all = example(batch.target, batch.all);
+    const Case all = example(batch.target, batch.all, batch.n);
     const Problem problem(all, random);
     const Output whole = run(all, problem);
     for (const int64_t tokens : batch.some) {
-      const Output part = run(example(batch.target, tokens), problem);
+      const Output part = run(example(batch.target, tokens, batch.n), problem);
       CHECK(part.is_ok && std::memcmp(part.bytes.data(), whole.bytes.data(), part.bytes.size()) == 0,
             "the first %ld tokens differ from the same among %ld", static_cast<long>(tokens),
             static_cast<long>(batch.all));
@@ -279,13 +281,19 @@ void test_batch_invariance() {
 // An even number of tiles of rows: two blocks bring x to each other.
 void test_clusters() {
   uint64_t seed = 500;
+  struct Sizes {
+    Target target;
+    int64_t tokens, n, k;
+  };
   for (const int multiprocessors : {2, 5}) {
-    for (const WeightFormat format : {WeightFormat::kInt4, WeightFormat::kInt8}) {
+    for (const Sizes& sizes : {Sizes{kTargets[3], 140, 500, 520}, Sizes{kTargets[0], 16, 400, 700},
+                               Sizes{kTargets[1], 24, 500, 1300}, Sizes{kTargets[1], 64, 300, 700},
+                               Sizes{kTargets[2], 140, 500, 520}}) {
       emu::device() = {9, 0, multiprocessors, 227 * 1024};
-      Case c = example(kTargets[3], 140);
-      c.format = format;
-      c.n = 500;
-      c.k = 520;
+      Case c = example(sizes.target, sizes.tokens, sizes.n);
+      c.format = seed % 2 == 0 ? WeightFormat::kInt4 : WeightFormat::kInt8;
+      c.k = sizes.k;
+      c.x_padding = (8 - c.k % 8) % 8;
       c.output = ElementType::kBFloat16;
       c.y_padding = 4;
       check_case(c, seed++);
