@@ -21,6 +21,9 @@ constexpr int kTileTokens = 8;
 constexpr int kMostTokens = 64;    // of a block
 constexpr int kPitch = kRows + 4;  // floats of a token in shared memory: lanes of a store hit other banks
 constexpr int kBlocksPerMultiprocessor = 2;
+constexpr int kSharedBytes = 100 * 1024, kReservedBytes = 1024;  // of a multiprocessor, and of each block
+constexpr int kMostStages = 6;
+constexpr int kMostGroups = kBlockK / kNarrowGroup;  // that the k of a block lie in
 constexpr int kLeastBlocksOfK = 4;  // of a split
 constexpr int kMostSplits = 16;
 
@@ -34,10 +37,19 @@ struct Shape {
   static constexpr int kCodeBytes = kRowWarps * kPanelBytes;
   static constexpr int kXChunkBytes = kTokens * kChunkK * 2;  // rows of 128 bytes, swizzled
   static constexpr int kXBytes = kSplitWarps * kXChunkBytes;
-  static constexpr int kStageBytes = kCodeBytes + kXBytes;
-  static constexpr int kStages = kTokens <= 16 ? 4 : 3;
+  static constexpr int kScaleAt = kCodeBytes + kXBytes;
+  static constexpr int kScaleBytes = kRowWarps * kMostGroups * kPanelRows * static_cast<int>(sizeof(float));
+  static constexpr int kZeroAt = kScaleAt + kScaleBytes;
+  static constexpr int kZeroBytes =
+      kFormat == WeightFormat::kInt4 ? kRowWarps * kMostGroups * kPanelRows : 0;
+  static constexpr int kStageBytes = kZeroAt + kZeroBytes;
+  // What fits the 100 KB of a multiprocessor of sm_86 and sm_89.
+  static constexpr int kBlocks = kTokens <= 32 ? kBlocksPerMultiprocessor : 1;
+  static constexpr int kFitting = (kSharedBytes / kBlocks - kReservedBytes) / kStageBytes;
+  static constexpr int kStages = kFitting < 3 ? 3 : kFitting < kMostStages ? kFitting : kMostStages;
   static constexpr int kSumBytes = kSplitWarps * kTokens * kPitch * static_cast<int>(sizeof(float));
   static constexpr int kTotal = kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes;
+  static_assert(kStageBytes % 128 == 0 && kTotal <= kSharedBytes - kReservedBytes);
 };
 
 struct Parameters {
@@ -52,6 +64,7 @@ struct Parameters {
   int64_t x_stride, y_stride, panel_bytes;
   int tokens, n, k, last_panel;
   int groups, chunks_per_group;          // of 64 k; INT32_MAX: a scale a row; 0: groups of 32
+  int groups_per_block;                  // that are copied
   int blocks, splits, blocks_per_split;  // of 128 k
   bool is_aligned;                       // rows of x are multiples of 16 bytes
   ElementType y_element;
@@ -100,31 +113,47 @@ __device__ __forceinline__ void copy_x(unsigned char* stage, const Parameters& p
   }
 }
 
+// The first group of 128 k.
+__device__ __forceinline__ int first_group(const Parameters& p, int block) {
+  return p.chunks_per_group == 0 ? block * kMostGroups : block * kSplitWarps / p.chunks_per_group;
+}
+
+// Scales and zero points of a stage, [panels][kMostGroups][16]: 16 bytes a thread.
+template <typename S>
+__device__ __forceinline__ void copy_scales(unsigned char* stage, const Parameters& p, int first_panel,
+                                            int block) {
+  constexpr int kUnits = kPanelRows * static_cast<int>(sizeof(float)) / 16;  // of a panel's scales of a group
+  constexpr int kScaleThreads = kRowWarps * kMostGroups * kUnits;
+  constexpr int kZeroThreads = kRowWarps * kMostGroups;
+  static_assert(kScaleThreads + kZeroThreads <= kThreads);
+  const int thread = static_cast<int>(threadIdx.x);
+  const bool is_scale = thread < kScaleThreads;
+  if (!is_scale && (p.zero_points == nullptr || thread >= kScaleThreads + kZeroThreads)) return;
+  const int at = is_scale ? thread / kUnits : thread - kScaleThreads;  // a panel and a group
+  const int panel = first_panel + at / kMostGroups, group = at % kMostGroups;
+  if (group >= p.groups_per_block) return;
+  const int wanted = first_group(p, block) + group;
+  const int64_t from = ((panel < p.last_panel ? panel : p.last_panel) * static_cast<int64_t>(p.groups) +
+                        (wanted < p.groups ? wanted : p.groups - 1)) *
+                       kPanelRows;
+  if (is_scale) {
+    ptx::cp_async_16(stage + S::kScaleAt + thread * 16, p.scales + from + thread % kUnits * 4);
+  } else {
+    ptx::cp_async_16(stage + S::kZeroAt + at * kPanelRows, p.zero_points + from);
+  }
+}
+
 template <typename S>
 using Sums = float[S::kTiles][4];
 
-// Of rows g and g + 8.
-struct RowScales {
-  float upper, lower;
-};
-__device__ __forceinline__ int64_t group_at(const Parameters& p, int panel, int group) {
-  const int64_t last = p.groups - 1;
-  return ((panel < p.last_panel ? panel : p.last_panel) * static_cast<int64_t>(p.groups) +
-          (group < last ? group : last)) *
-         kPanelRows;
-}
-__device__ __forceinline__ RowScales load_scales(const Parameters& p, int panel, int group) {
-  const float* scales = p.scales + group_at(p, panel, group) + ptx::lane() / 4;
-  return {scales[0], scales[8]};
-}
-
 template <typename S>
-__device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const RowScales& scales) {
+__device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const float* scales) {
+  const float upper = scales[ptx::lane() / 4], lower = scales[ptx::lane() / 4 + 8];
 #pragma unroll
   for (int tile = 0; tile < S::kTiles; ++tile) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      sum[tile][i] += part[tile][i] * (i < 2 ? scales.upper : scales.lower);
+      sum[tile][i] += part[tile][i] * (i < 2 ? upper : lower);
       part[tile][i] = 0.0f;
     }
   }
@@ -159,31 +188,32 @@ __device__ __forceinline__ void multiply_pair(Sums<S>& part, const unsigned char
 // The warp's chunk of a block that has arrived. `is_last`: no other follows.
 template <typename S>
 __device__ __forceinline__ void multiply_chunk(Sums<S>& sum, Sums<S>& part, const unsigned char* stage,
-                                               const Parameters& p, int panel, int chunk, bool is_last) {
+                                               const Parameters& p, int block, bool is_last) {
+  const int row_warp = ptx::warp() % kRowWarps, half = ptx::warp() / kRowWarps;
+  const int chunk = block * kSplitWarps + half;
   const bool is_narrow = p.chunks_per_group == 0;
   const int group = is_narrow ? 2 * chunk : chunk / p.chunks_per_group;
   const bool ends = is_last || is_narrow || (chunk + kSplitWarps) / p.chunks_per_group != group;
-  const RowScales scales[2] = {load_scales(p, panel, group),
-                               load_scales(p, panel, is_narrow ? group + 1 : group)};
-  const int half = chunk % kSplitWarps;
-  const unsigned char* codes =
-      stage + ptx::warp() % kRowWarps * S::kPanelBytes + half * kChunkBytes<S::kFormat>;
+  const int first = (row_warp * kMostGroups + group - first_group(p, block)) * kPanelRows;
+  const float* scales = reinterpret_cast<const float*>(stage + S::kScaleAt) + first;
+  const int8_t* zero_points = reinterpret_cast<const int8_t*>(stage + S::kZeroAt) + first;
+  const unsigned char* codes = stage + row_warp * S::kPanelBytes + half * kChunkBytes<S::kFormat>;
   const unsigned char* x = stage + S::kCodeBytes + half * S::kXChunkBytes;
   uint32_t offsets[2];
   clear_offsets<S::kFloat16>(offsets);
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {
-    if (p.zero_points != nullptr) {
-      load_offsets<S::kFloat16>(offsets,
-                                p.zero_points + group_at(p, panel, is_narrow ? group + pair : group));
+    const int next = is_narrow ? pair * kPanelRows : 0;
+    if (S::kFormat == WeightFormat::kInt4 && p.zero_points != nullptr) {
+      load_offsets<S::kFloat16>(offsets, zero_points + next);
     }
     multiply_pair<S>(part, codes, x, pair, offsets);
-    if (is_narrow || (ends && pair == 1)) promote<S>(sum, part, scales[pair]);
+    if (is_narrow || (ends && pair == 1)) promote<S>(sum, part, scales + next);
   }
 }
 
 template <typename S>
-__device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, int panel, int first_token) {
+__device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, int first_token) {
   unsigned char* shared = shared_memory();
   const int begin = static_cast<int>(blockIdx.z) * p.blocks_per_split;
   const int end = begin + p.blocks_per_split < p.blocks ? begin + p.blocks_per_split : p.blocks;
@@ -191,6 +221,7 @@ __device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, in
     if (block < end) {
       unsigned char* stage = shared + block % S::kStages * S::kStageBytes;
       copy_codes<S>(stage, p, static_cast<int>(blockIdx.x) * kRowWarps, block);
+      copy_scales<S>(stage, p, static_cast<int>(blockIdx.x) * kRowWarps, block);
       copy_x<S>(stage, p, first_token, block);
     }
     ptx::cp_async_commit();  // an empty group past the end keeps their number
@@ -201,8 +232,7 @@ __device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, in
     ptx::cp_async_wait<S::kStages - 2>();
     ptx::sync_block();
     copy(block + S::kStages - 1);
-    multiply_chunk<S>(sum, part, shared + block % S::kStages * S::kStageBytes, p, panel,
-                      block * kSplitWarps + ptx::warp() / kRowWarps, block + 1 == end);
+    multiply_chunk<S>(sum, part, shared + block % S::kStages * S::kStageBytes, p, block, block + 1 == end);
   }
   ptx::cp_async_wait<0>();
   ptx::sync_block();
@@ -216,7 +246,7 @@ __device__ __forceinline__ float add_warps(const float* shared, int tokens, int 
 }
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads, S::kTokens <= 16 ? kBlocksPerMultiprocessor : 1)
+__global__ void __launch_bounds__(kThreads, S::kBlocks)
     weight_only_mma_kernel(const Parameters p) {
   float* shared = reinterpret_cast<float*>(shared_memory());
   const int warp_of_rows = ptx::warp() % kRowWarps, split_of_warp = ptx::warp() / kRowWarps;
@@ -224,7 +254,7 @@ __global__ void __launch_bounds__(kThreads, S::kTokens <= 16 ? kBlocksPerMultipr
   const int base = static_cast<int>(blockIdx.y) * S::kTokens;
   const int tokens = p.tokens - base < S::kTokens ? p.tokens - base : S::kTokens;
   Sums<S> sum = {};
-  accumulate<S>(sum, p, static_cast<int>(blockIdx.x) * kRowWarps + warp_of_rows, base);
+  accumulate<S>(sum, p, base);
 
   float* mine = shared + split_of_warp * S::kTokens * kPitch + warp_of_rows * kPanelRows;
 #pragma unroll
@@ -239,9 +269,10 @@ __global__ void __launch_bounds__(kThreads, S::kTokens <= 16 ? kBlocksPerMultipr
   const int row = static_cast<int>(threadIdx.x) % kRows;
   const int first_token = static_cast<int>(threadIdx.x) / kRows;
   constexpr int kStep = kThreads / kRows;
+  const float bias = p.bias != nullptr && first_row + row < p.n ? p.bias[first_row + row] : 0.0f;
   const auto store = [&](float value, int token) {
     if (first_row + row < p.n) {
-      store_output(value, base + token, first_row + row, p.bias, p.y, p.y_stride, p.y_element);
+      store_output(value + bias, base + token, first_row + row, nullptr, p.y, p.y_stride, p.y_element);
     }
   };
   if (p.splits == 1) {
@@ -293,8 +324,9 @@ Error launch_shape(const Parameters& p, void* stream) {
 
 template <WeightFormat kFormat, bool kFloat16>
 Error launch_tokens(const Parameters& p, void* stream) {
-  return p.tokens <= 16 ? launch_shape<Shape<kFormat, kFloat16, 2>>(p, stream)
-                        : launch_shape<Shape<kFormat, kFloat16, kMostTokens / kTileTokens>>(p, stream);
+  if (p.tokens <= 16) return launch_shape<Shape<kFormat, kFloat16, 2>>(p, stream);
+  if (p.tokens <= 32) return launch_shape<Shape<kFormat, kFloat16, 4>>(p, stream);
+  return launch_shape<Shape<kFormat, kFloat16, kMostTokens / kTileTokens>>(p, stream);
 }
 
 }  // namespace
@@ -328,6 +360,9 @@ Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* str
   p.last_panel = static_cast<int>(num_panels(w.n)) - 1;
   p.groups = static_cast<int>(num_groups(w.k, w.group_k));
   p.chunks_per_group = w.group_k == 0 ? INT32_MAX : w.group_k == kNarrowGroup ? 0 : w.group_k / kChunkK;
+  p.groups_per_block = w.group_k == kNarrowGroup                     ? kMostGroups
+                       : w.group_k == 0 || w.group_k % kBlockK == 0 ? 1
+                                                                    : 2;
   p.blocks = static_cast<int>(ceil_div(w.k, kBlockK));
   p.splits = split.splits;
   p.blocks_per_split = split.blocks_per_split;
