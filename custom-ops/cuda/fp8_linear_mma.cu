@@ -119,25 +119,35 @@ __device__ __forceinline__ void multiply_block(Sums& part, const unsigned char* 
   }
 }
 
-// Adds the sums of one block of k with the scales of its groups, if it has some.
+// Of the two tokens of a lane in each of its tiles.
+using Scales = float[kTilesOfTokens][2];
+
+// Of one block of k. Loaded before its products, which hide the latency.
 template <bool kGroups>
-__device__ __forceinline__ void promote(Sums& sum, const Sums& part, int block, int first_token, int tile_row,
-                                        const Parameters& p) {
-  const float w_scale =
-      kGroups ? p.w_scales[static_cast<int64_t>(tile_row / kTile) * p.k_blocks + block] : 1.0f;
+__device__ __forceinline__ void load_scales(Scales& scales, int block, int first_token, int tile_row,
+                                            const Parameters& p) {
+  if (!kGroups) return;
+  const float w_scale = p.w_scales[static_cast<int64_t>(tile_row / kTile) * p.k_blocks + block];
 #pragma unroll
   for (int i = 0; i < kTilesOfTokens; ++i) {
-    float scale[2] = {1.0f, 1.0f};
 #pragma unroll
-    for (int half = 0; kGroups && half < 2; ++half) {
+    for (int half = 0; half < 2; ++half) {
       const int token = first_token + i * 16 + half * 8 + ptx::lane() / 4;
-      scale[half] =
+      scales[i][half] =
           p.x_scales[block * p.x_scale_stride + (token < p.tokens ? token : p.tokens - 1)] * w_scale;
     }
+  }
+}
+
+// Adds the sums of one block of k, with its scales if it has some.
+template <bool kGroups>
+__device__ __forceinline__ void promote(Sums& sum, const Sums& part, const Scales& scales) {
+#pragma unroll
+  for (int i = 0; i < kTilesOfTokens; ++i) {
 #pragma unroll
     for (int j = 0; j < kTilesOfRows; ++j) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sum[i][j][e] += part[i][j][e] * scale[e / 2];
+      for (int e = 0; e < 4; ++e) sum[i][j][e] += part[i][j][e] * (kGroups ? scales[i][e / 2] : 1.0f);
     }
   }
 }
@@ -164,9 +174,11 @@ __global__ void __launch_bounds__(kThreads, 1) fp8_linear_mma_kernel(const Param
     ptx::sync_block();
     copy(block + kStages - 1);
     const unsigned char* stage = shared + block % kStages * 2 * kTileBytes;
+    Scales scales;
+    load_scales<kGroups>(scales, block, tile.token + first_token, tile.row, p);
     Sums part = {};
     multiply_block(part, stage, stage + kTileBytes, first_token, first_row);
-    promote<kGroups>(sum, part, block, tile.token + first_token, tile.row, p);
+    promote<kGroups>(sum, part, scales);
   }
   ptx::cp_async_wait<0>();
 #pragma unroll
