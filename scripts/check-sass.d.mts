@@ -19,6 +19,8 @@ export interface KernelRow {
   instructions: Record<string, number>;
 }
 export function countInstructions(text: string): Map<string, Map<string, number>>;
+export function findSerialized(text: string): string[];
+export function findSpills(text: string): { target: string; mangled: string; bytes: number }[];
 export function readResources(text: string): Map<string, KernelResources>;
 export function occupancy(
   registers: number,

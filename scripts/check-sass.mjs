@@ -1,6 +1,8 @@
-// Reads the machine code of libfdq_cuda.so: every kernel must have the instructions it was written for and no
-// spilled registers. Prints a table of registers, shared memory, occupancy (calculated for sm_90) and instructions.
-//   --json    the same as JSON
+// Reads the machine code of libfdq_cuda.so: every kernel must have the instructions it was written for, no spilled
+// registers, and products of a warpgroup that follow each other without waiting. Prints a table of registers, shared
+// memory, occupancy (calculated for sm_90) and instructions. Where all targets were built (npm run build:cuda -- --all),
+// their kernels must not spill either.
+//   --json    the table as JSON
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -72,6 +74,33 @@ export function countInstructions(text) {
     }
   }
   return kernels;
+}
+
+/**
+ * Text of `cuobjdump -sass` → kernels in which ptxas ends a group after each product of a warpgroup. It does where it
+ * cannot tell that registers of a product under way are left alone, and says so in no warning (C7514 is information).
+ */
+export function findSerialized(text) {
+  const serialized = [];
+  for (const part of text.split(/Function : /).slice(1)) {
+    const products = part.match(/^\s*\/\*[0-9a-f]{4,}\*\/.*\b[HQI]GMMA\..*;/gm) ?? [];
+    if (products.length > 1 && products.every((line) => line.includes('gsb0'))) {
+      serialized.push(/^\S+/.exec(part)[0]);
+    }
+  }
+  return serialized;
+}
+
+/** Text of `cuobjdump -res-usage` of a library of several targets → what spills, as { target, mangled, bytes }. */
+export function findSpills(text) {
+  const spills = [];
+  for (const part of text.split(/^arch = /m).slice(1)) {
+    const target = /^\S+/.exec(part)[0];
+    for (const [mangled, { spillBytes }] of readResources(part)) {
+      if (spillBytes > 0) spills.push({ target, mangled, bytes: spillBytes });
+    }
+  }
+  return spills;
 }
 
 /**
@@ -170,6 +199,21 @@ function toMarkdown(rows) {
   return [header, header.map(() => '---'), ...cells].map((line) => `| ${line.join(' | ')} |`).join('\n');
 }
 
+function demangle(mangled) {
+  if (mangled.length === 0) return [];
+  return run('c++filt', [], mangled.join('\n')).trim().split('\n').map(shortName);
+}
+
+/** What is wrong with the targets beside sm_90a, if they were built. */
+function judgeOtherTargets(cuobjdump, library) {
+  if (!existsSync(library)) return [];
+  const spills = findSpills(run(cuobjdump, ['-res-usage', library]));
+  const names = demangle(spills.map(({ mangled }) => mangled));
+  return spills.map(
+    ({ target, bytes }, i) => `${names[i]} of ${target}: ${bytes} bytes of spilled registers or local memory`,
+  );
+}
+
 function main(args) {
   const unknown = args.find((arg) => arg !== '--json');
   if (unknown !== undefined) throw new Error(`Expected --json but received ${unknown}.`);
@@ -180,13 +224,14 @@ function main(args) {
   }
   const { bin } = findToolkit();
   const cuobjdump = path.join(bin, 'cuobjdump');
-  const instructions = countInstructions(run(cuobjdump, ['-sass', library]));
+  const sass = run(cuobjdump, ['-sass', library]);
+  const instructions = countInstructions(sass);
   const resources = readResources(run(cuobjdump, ['-res-usage', library]));
-  const names = run('c++filt', [], [...instructions.keys()].join('\n'))
-    .trim()
-    .split('\n')
-    .map(shortName);
-  const { rows, problems } = judge(names, instructions, resources, KERNELS);
+  const { rows, problems } = judge(demangle([...instructions.keys()]), instructions, resources, KERNELS);
+  for (const name of demangle(findSerialized(sass))) {
+    problems.push(`${name}: ptxas makes its warpgroups wait for each product`);
+  }
+  problems.push(...judgeOtherTargets(cuobjdump, path.join(path.dirname(build), 'all', 'libfdq_cuda.so')));
   rows.sort((a, b) => a.name.localeCompare(b.name));
   console.log(args.includes('--json') ? JSON.stringify(rows, null, 2) : toMarkdown(rows));
   if (problems.length > 0) throw new Error([...problems, ...noteOldCompiler(build)].join('\n'));

@@ -73,15 +73,19 @@ export const KERNELS = [
   // tokens, boxes of a unit, reserved bytes. HGMMA with A in registers; the shapes' totals of shared memory.
   ...[
     ['3, (?:true|false), false, 4, 16, 2, 128', 194_768],
+    ['3, (?:true|false), false, 4, 32, 2, 128', 215_248],
     ['3, (?:true|false), false, 4, 64, 2, 128', 204_992],
     ['3, (?:true|false), false, 2, 128, 2, 128', 200_896],
     ['3, (?:true|false), true, 4, 16, 2, 128', 205_008],
+    ['3, (?:true|false), true, 4, 32, 2, 128', 225_488],
     ['3, (?:true|false), true, 4, 64, 2, 128', 213_184],
     ['3, (?:true|false), true, 2, 128, 2, 128', 204_992],
     ['4, (?:true|false), false, 4, 16, 2, 128', 230_608],
+    ['4, (?:true|false), false, 4, 32, 2, 128', 217_280],
     ['4, (?:true|false), false, 4, 64, 2, 128', 212_144],
     ['4, (?:true|false), false, 2, 128, 1, 128', 211_408],
     ['4, (?:true|false), true, 4, 16, 2, 128', 204_992],
+    ['4, (?:true|false), true, 4, 32, 2, 128', 178_352],
     ['4, (?:true|false), true, 4, 64, 2, 128', 227_504],
     ['4, (?:true|false), true, 2, 128, 1, 128', 217_808],
   ].map(([shape, sharedBytes]) => ({
@@ -103,10 +107,12 @@ export const KERNELS = [
   })),
   // int8 and int4 by tiles of 8 tokens.
   ...[
-    ['3, (?:true|false), 2', 49_152],
-    ['3, (?:true|false), 8', 73_728],
-    ['4, (?:true|false), 2', 32_768],
-    ['4, (?:true|false), 8', 61_440],
+    ['3, (?:true|false), 2', 39_936],
+    ['3, (?:true|false), 4', 52_224],
+    ['3, (?:true|false), 8', 76_800],
+    ['4, (?:true|false), 2', 47_360],
+    ['4, (?:true|false), 4', 40_704],
+    ['4, (?:true|false), 8', 87_040],
   ].map(([shape, sharedBytes]) => ({
     kernel: new RegExp(`^weight_only_mma_kernel<Shape<${shape}>`),
     contains: ['HMMA.16816.F32', 'LDSM.16.M88.4', 'LDGSTS', 'LDS'],

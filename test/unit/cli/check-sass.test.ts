@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import {
   countInstructions,
+  findSerialized,
+  findSpills,
   judge,
   occupancy,
   readResources,
@@ -47,6 +49,36 @@ describe('check-sass', () => {
       spillBytes: 56,
       sharedBytes: 256,
     });
+  });
+
+  it('finds kernels whose products of a warpgroup wait for each other', () => {
+    const product = (group: string) =>
+      `        /*0010*/      HGMMA.64x16x16.F32.BF16 R24, R32, gdesc[UR4], R24${group} ;  /* 0x0 */\n`;
+    const kernel = (name: string, groups: string[]) =>
+      `\t\tFunction : ${name}\n${groups.map(product).join('')}        /*0050*/      EXIT ;   /* 0x0 */\n`;
+    const text =
+      kernel('_Zgrouped', ['', '', ', gsb0']) +
+      kernel('_Zserial', [', gsb0', ', gsb0']) +
+      kernel('_Zone', [', gsb0']) +
+      SASS;
+    expect(findSerialized(text)).toEqual(['_Zserial']);
+  });
+
+  it('names the target of each spill in a library of several', () => {
+    const text = `
+Fatbin elf code:
+================
+arch = sm_80
+${RESOURCES}
+Fatbin elf code:
+================
+arch = sm_100a
+${RESOURCES.replace('STACK:48', 'STACK:0')}`;
+    expect(findSpills(text)).toEqual([
+      { target: 'sm_80', mangled: '_Zsecond', bytes: 56 },
+      { target: 'sm_100a', mangled: '_Zsecond', bytes: 8 },
+    ]);
+    expect(findSpills(RESOURCES)).toEqual([]);
   });
 
   it('calculates blocks a multiprocessor by the scarcest resource', () => {
