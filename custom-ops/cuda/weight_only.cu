@@ -22,9 +22,8 @@ Error check(const WeightOnlyArgs& args) {
   if (args.tokens > kMostCallTokens || w.n > INT32_MAX || w.k > INT32_MAX) {
     return "weight_only_linear: more than 4194240 tokens, or 2^31 - 1 rows or columns";
   }
-  const bool has_groups = w.group_k == kNarrowGroup || w.group_k % kChunkK == 0;  // 0: a scale a row
-  if (w.group_n != 1 || w.group_k < 0 || !has_groups) {
-    return "weight_only_linear: scales are of rows, or of groups of 32 or of a multiple of 64";
+  if (w.group_n != 1 || w.group_k < 0 || w.group_k % kNarrowGroup != 0) {
+    return "weight_only_linear: scales are of rows, or of groups of a multiple of 32";
   }
   if (w.zero_points != nullptr && w.format != WeightFormat::kInt4) {
     return "weight_only_linear: only int4 weights have zero points";
@@ -47,7 +46,9 @@ bool fills_waves(const WeightOnlyArgs& args, int multiprocessors) {
 }  // namespace
 
 WeightOnlyKernel choose_weight_only_kernel(const WeightOnlyArgs& args, const DeviceInfo& device) {
-  const bool has_wgmma = device.major == 9 && is_aligned(args.x) && args.x_stride % 8 == 0;
+  const bool has_chunks = args.weight.group_k == kNarrowGroup || args.weight.group_k % kChunkK == 0;
+  const bool has_wgmma =
+      device.major == 9 && is_aligned(args.x) && args.x_stride % 8 == 0 && has_chunks;
   const bool can_stream = has_wgmma && args.tokens <= kWeightOnlyStreamedTokens;
   switch (args.kernel) {
     case Kernel::kStreaming:
@@ -101,7 +102,7 @@ Error weight_only_linear(const WeightOnlyArgs& args, void* stream) {
     case WeightOnlyKernel::kNone:
       break;
   }
-  return "weight_only_linear: this kernel does not take so many tokens, or not this device or alignment";
+  return "weight_only_linear: this kernel does not take so many tokens, or not this device, alignment or group";
 }
 
 }  // namespace fdq::cuda

@@ -5,11 +5,11 @@
 
 namespace fdq::cuda {
 
-// Groups are of 32 k, or of chunks of 64 k: those of a step of all kernels.
+// Groups of 32 k, and of chunks of 64 k, are those of the wgmma kernels; the mma kernel takes multiples of 32.
 constexpr int kChunkK = 64;
 constexpr int kNarrowGroup = 32;
 
-// sm_90a. x, its rows and W's codes are 16-byte aligned.
+// sm_90a. x, its rows and W's codes are 16-byte aligned; groups are of 32 or of a multiple of 64.
 constexpr int64_t kWeightOnlyFewTokens = 64;        // up to here kAuto streams
 constexpr int64_t kWeightOnlyStreamedTokens = 512;  // the most that the streaming kernel takes
 // The most tokens of each of its shapes.
@@ -18,13 +18,13 @@ Error weight_only_skinny(const WeightOnlyArgs& args, int multiprocessors, void* 
 WorkspaceSize weight_only_skinny_workspace(const WeightOnlyArgs& args, int multiprocessors);
 Error weight_only_warpgroup(const WeightOnlyArgs& args, int multiprocessors, void* stream);
 
-// sm_80 and later, any alignment of x.
+// sm_80 and later, any alignment of x, any groups.
 Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* stream);
 // Enough for fewer tokens too.
 WorkspaceSize weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors);
 
 enum class WeightOnlyKernel { kNone, kStreaming, kWarpgroup, kMma };
-// kNone where the wanted kernel does not take so many tokens, or the device or x's alignment is not right.
+// kNone where the wanted kernel does not take so many tokens, or the device, x's alignment or the groups are not right.
 WeightOnlyKernel choose_weight_only_kernel(const WeightOnlyArgs& args, const DeviceInfo& device);
 
 // Tiles of the warpgroup kernel.

@@ -23,7 +23,7 @@ constexpr int kPitch = kRows + 4;  // floats of a token in shared memory: lanes 
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSharedBytes = 100 * 1024, kReservedBytes = 1024;  // of a multiprocessor, and of each block
 constexpr int kMostStages = 6;
-constexpr int kMostGroups = kBlockK / kNarrowGroup;  // that the k of a block lie in
+constexpr int kPairs = kBlockK / kNarrowGroup;  // of steps of 16 k, in the k of a block; none is in two groups
 constexpr int kLeastBlocksOfK = 4;  // of a split
 constexpr int kMostSplits = 16;
 
@@ -38,10 +38,10 @@ struct Shape {
   static constexpr int kXChunkBytes = kTokens * kChunkK * 2;  // rows of 128 bytes, swizzled
   static constexpr int kXBytes = kSplitWarps * kXChunkBytes;
   static constexpr int kScaleAt = kCodeBytes + kXBytes;
-  static constexpr int kScaleBytes = kRowWarps * kMostGroups * kPanelRows * static_cast<int>(sizeof(float));
+  static constexpr int kScaleBytes = kRowWarps * kPairs * kPanelRows * static_cast<int>(sizeof(float));
   static constexpr int kZeroAt = kScaleAt + kScaleBytes;
   static constexpr int kZeroBytes =
-      kFormat == WeightFormat::kInt4 ? kRowWarps * kMostGroups * kPanelRows : 0;
+      kFormat == WeightFormat::kInt4 ? kRowWarps * kPairs * kPanelRows : 0;
   static constexpr int kStageBytes = kZeroAt + kZeroBytes;
   // What fits the 100 KB of a multiprocessor of sm_86 and sm_89.
   static constexpr int kBlocks = kTokens <= 32 ? kBlocksPerMultiprocessor : 1;
@@ -63,8 +63,8 @@ struct Parameters {
   uint32_t* counters;  // [row tiles], 0
   int64_t x_stride, y_stride, panel_bytes;
   int tokens, n, k, last_panel;
-  int groups, chunks_per_group;          // of 64 k; INT32_MAX: a scale a row; 0: groups of 32
-  int groups_per_block;                  // that are copied
+  int groups, pairs_per_group;           // INT32_MAX: a scale a row
+  int groups_per_block;                  // that the k of a block can lie in
   int blocks, splits, blocks_per_split;  // of 128 k
   bool is_aligned;                       // rows of x are multiples of 16 bytes
   ElementType y_element;
@@ -113,26 +113,33 @@ __device__ __forceinline__ void copy_x(unsigned char* stage, const Parameters& p
   }
 }
 
-// The first group of 128 k.
-__device__ __forceinline__ int first_group(const Parameters& p, int block) {
-  return p.chunks_per_group == 0 ? block * kMostGroups : block * kSplitWarps / p.chunks_per_group;
+// The group that a pair lies in, and how many of its pairs come before.
+struct Cursor {
+  int group, before;
+  __device__ __forceinline__ void advance(int pairs, int pairs_per_group) {
+    for (before += pairs; before >= pairs_per_group; before -= pairs_per_group) ++group;
+  }
+};
+__device__ __forceinline__ Cursor cursor_at(int block, int pairs_per_group) {
+  const int pair = block * kPairs, group = pair / pairs_per_group;
+  return {group, pair - group * pairs_per_group};
 }
 
-// Scales and zero points of a stage, [panels][kMostGroups][16]: 16 bytes a thread.
+// Scales and zero points of a stage, [panels][kPairs][16]: 16 bytes a thread.
 template <typename S>
 __device__ __forceinline__ void copy_scales(unsigned char* stage, const Parameters& p, int first_panel,
-                                            int block) {
+                                            int first_group) {
   constexpr int kUnits = kPanelRows * static_cast<int>(sizeof(float)) / 16;  // of a panel's scales of a group
-  constexpr int kScaleThreads = kRowWarps * kMostGroups * kUnits;
-  constexpr int kZeroThreads = kRowWarps * kMostGroups;
+  constexpr int kScaleThreads = kRowWarps * kPairs * kUnits;
+  constexpr int kZeroThreads = kRowWarps * kPairs;
   static_assert(kScaleThreads + kZeroThreads <= kThreads);
   const int thread = static_cast<int>(threadIdx.x);
   const bool is_scale = thread < kScaleThreads;
   if (!is_scale && (p.zero_points == nullptr || thread >= kScaleThreads + kZeroThreads)) return;
   const int at = is_scale ? thread / kUnits : thread - kScaleThreads;  // a panel and a group
-  const int panel = first_panel + at / kMostGroups, group = at % kMostGroups;
+  const int panel = first_panel + at / kPairs, group = at % kPairs;
   if (group >= p.groups_per_block) return;
-  const int wanted = first_group(p, block) + group;
+  const int wanted = first_group + group;
   const int64_t from = ((panel < p.last_panel ? panel : p.last_panel) * static_cast<int64_t>(p.groups) +
                         (wanted < p.groups ? wanted : p.groups - 1)) *
                        kPanelRows;
@@ -185,30 +192,30 @@ __device__ __forceinline__ void multiply_pair(Sums<S>& part, const unsigned char
   }
 }
 
-// The warp's chunk of a block that has arrived. `is_last`: no other follows.
+// The warp's chunk of a block that has arrived. `first`: of the block's first pair; `is_last`: no other block
+// follows.
 template <typename S>
 __device__ __forceinline__ void multiply_chunk(Sums<S>& sum, Sums<S>& part, const unsigned char* stage,
-                                               const Parameters& p, int block, bool is_last) {
+                                               const Parameters& p, const Cursor& first, bool is_last) {
   const int row_warp = ptx::warp() % kRowWarps, half = ptx::warp() / kRowWarps;
-  const int chunk = block * kSplitWarps + half;
-  const bool is_narrow = p.chunks_per_group == 0;
-  const int group = is_narrow ? 2 * chunk : chunk / p.chunks_per_group;
-  const bool ends = is_last || is_narrow || (chunk + kSplitWarps) / p.chunks_per_group != group;
-  const int first = (row_warp * kMostGroups + group - first_group(p, block)) * kPanelRows;
-  const float* scales = reinterpret_cast<const float*>(stage + S::kScaleAt) + first;
-  const int8_t* zero_points = reinterpret_cast<const int8_t*>(stage + S::kZeroAt) + first;
+  const int panel = row_warp * kPairs * kPanelRows;
+  const float* scales = reinterpret_cast<const float*>(stage + S::kScaleAt) + panel;
+  const int8_t* zero_points = reinterpret_cast<const int8_t*>(stage + S::kZeroAt) + panel;
   const unsigned char* codes = stage + row_warp * S::kPanelBytes + half * kChunkBytes<S::kFormat>;
   const unsigned char* x = stage + S::kCodeBytes + half * S::kXChunkBytes;
   uint32_t offsets[2];
   clear_offsets<S::kFloat16>(offsets);
+  Cursor at = first;
+  at.advance(2 * half, p.pairs_per_group);
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {
-    const int next = is_narrow ? pair * kPanelRows : 0;
+    const int group = at.group, place = (group - first.group) * kPanelRows;
     if (S::kFormat == WeightFormat::kInt4 && p.zero_points != nullptr) {
-      load_offsets<S::kFloat16>(offsets, zero_points + next);
+      load_offsets<S::kFloat16>(offsets, zero_points + place);
     }
     multiply_pair<S>(part, codes, x, pair, offsets);
-    if (is_narrow || (ends && pair == 1)) promote<S>(sum, part, scales + next);
+    at.advance(pair == 0 ? 1 : kPairs - 1, p.pairs_per_group);  // to the next pair of this warp
+    if (at.group != group || (is_last && pair == 1)) promote<S>(sum, part, scales + place);
   }
 }
 
@@ -217,11 +224,13 @@ __device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, in
   unsigned char* shared = shared_memory();
   const int begin = static_cast<int>(blockIdx.z) * p.blocks_per_split;
   const int end = begin + p.blocks_per_split < p.blocks ? begin + p.blocks_per_split : p.blocks;
+  Cursor copied = cursor_at(begin, p.pairs_per_group), multiplied = copied;
   const auto copy = [&](int block) {
     if (block < end) {
       unsigned char* stage = shared + block % S::kStages * S::kStageBytes;
       copy_codes<S>(stage, p, static_cast<int>(blockIdx.x) * kRowWarps, block);
-      copy_scales<S>(stage, p, static_cast<int>(blockIdx.x) * kRowWarps, block);
+      copy_scales<S>(stage, p, static_cast<int>(blockIdx.x) * kRowWarps, copied.group);
+      copied.advance(kPairs, p.pairs_per_group);
       copy_x<S>(stage, p, first_token, block);
     }
     ptx::cp_async_commit();  // an empty group past the end keeps their number
@@ -232,7 +241,9 @@ __device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, in
     ptx::cp_async_wait<S::kStages - 2>();
     ptx::sync_block();
     copy(block + S::kStages - 1);
-    multiply_chunk<S>(sum, part, shared + block % S::kStages * S::kStageBytes, p, block, block + 1 == end);
+    multiply_chunk<S>(sum, part, shared + block % S::kStages * S::kStageBytes, p, multiplied,
+                      block + 1 == end);
+    multiplied.advance(kPairs, p.pairs_per_group);
   }
   ptx::cp_async_wait<0>();
   ptx::sync_block();
@@ -359,10 +370,10 @@ Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* str
   p.k = static_cast<int>(w.k);
   p.last_panel = static_cast<int>(num_panels(w.n)) - 1;
   p.groups = static_cast<int>(num_groups(w.k, w.group_k));
-  p.chunks_per_group = w.group_k == 0 ? INT32_MAX : w.group_k == kNarrowGroup ? 0 : w.group_k / kChunkK;
-  p.groups_per_block = w.group_k == kNarrowGroup                     ? kMostGroups
-                       : w.group_k == 0 || w.group_k % kBlockK == 0 ? 1
-                                                                    : 2;
+  p.pairs_per_group = w.group_k == 0 ? INT32_MAX : w.group_k / kNarrowGroup;
+  p.groups_per_block = p.pairs_per_group == 1                                ? kPairs
+                       : w.group_k == 0 || p.pairs_per_group % kPairs == 0 ? 1
+                                                                           : 2;
   p.blocks = static_cast<int>(ceil_div(w.k, kBlockK));
   p.splits = split.splits;
   p.blocks_per_split = split.blocks_per_split;

@@ -279,7 +279,7 @@ void test_unsupported() {
   refuse({{F::kE4M3, {32}, 64, 1, 0}, R::kNone, kB, false}, kX, "e4m3 activations");
   refuse({{F::kE4M3, {32}, 64, 1, 0}, R::kE4M3Group128, kB, false}, kX, "tiles of 128 x 128");
   refuse({{F::kE4M3, {32}, 64, 128, 128}, R::kE4M3Token, kB, false}, kX, "a scale a row");
-  refuse({{F::kInt4, {32}, 96, 1, 96}, R::kNone, kB, false}, kX, "multiple of 64");
+  refuse({{F::kInt4, {32}, 96, 1, 48}, R::kNone, kB, false}, kX, "multiple of 32");
   refuse({{F::kInt8, {32}, 64, 1, 0}, R::kNone, ComputeType::kFloat32, false}, ElementType::kFloat32,
          "not in float32");
   emu::device() = {7, 5, 5, 64 * 1024};

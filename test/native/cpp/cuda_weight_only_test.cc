@@ -208,11 +208,12 @@ struct Target {
 };
 constexpr Target kTargets[] = {{Kernel::kStreaming, 9, 16, 14}, {Kernel::kStreaming, 9, 64, 8},
                                {Kernel::kStreaming, 9, 200, 6}, {Kernel::kWarpgroup, 9, 300, 12},
-                               {Kernel::kMma, 8, 16, 10},       {Kernel::kMma, 8, 150, 8}};
+                               {Kernel::kMma, 8, 16, 14},       {Kernel::kMma, 8, 150, 12}};
 
 // Shapes in which every combination of format, group and type comes up.
 void test_shapes() {
   constexpr int kGroups[] = {0, 32, 64, 128, 192};
+  constexpr int kOddGroups[] = {96, 160, 224};
   constexpr ElementType kOutputs[] = {ElementType::kBFloat16, ElementType::kFloat16, ElementType::kFloat32};
   uint64_t seed = 1;
   for (const Target& target : kTargets) {
@@ -223,7 +224,7 @@ void test_shapes() {
       c.kernel = target.kernel;
       c.major = target.major;
       c.format = i % 2 == 0 ? WeightFormat::kInt4 : WeightFormat::kInt8;
-      c.group_k = kGroups[i % 5];
+      c.group_k = target.kernel == Kernel::kMma && i % 3 == 2 ? kOddGroups[i / 3 % 3] : kGroups[i % 5];
       c.has_zero_points = i % 4 == 0;
       c.input = i % 3 == 0 ? ElementType::kFloat16 : ElementType::kBFloat16;
       c.output = kOutputs[i / 2 % 3];
@@ -320,6 +321,9 @@ void test_choice() {
   CHECK(choose(64, hopper) == WeightOnlyKernel::kMma, "TMA cannot read such rows");
   CHECK(choose(64, hopper, Kernel::kWarpgroup) == WeightOnlyKernel::kNone, "TMA cannot read such rows");
   args.x_stride = 4096;
+  args.weight.group_k = 96;
+  CHECK(choose(64, hopper) == WeightOnlyKernel::kMma, "groups that are not of chunks");
+  args.weight.group_k = 128;
   for (const auto& device : {ampere, blackwell}) {
     CHECK(choose(1, device) == WeightOnlyKernel::kMma, "no wgmma");
     CHECK(choose(1, device, Kernel::kStreaming) == WeightOnlyKernel::kNone, "no wgmma");
@@ -366,8 +370,12 @@ void test_refusals() {
   refuse_changed("bfloat16 or float16", [](auto& a) { a.x_element = ElementType::kFloat32; });
   refuse_changed("impossible shape", [](auto& a) { a.y_stride = 8; });
   refuse_changed("4194240 tokens", [](auto& a) { a.tokens = cuda::kMostCallTokens + 1; });
-  refuse_changed("multiple of 64", [](auto& a) { a.weight.group_k = 96; });
-  refuse_changed("multiple of 64", [](auto& a) { a.weight.group_n = 128; });
+  refuse_changed("multiple of 32", [](auto& a) { a.weight.group_k = 48; });
+  refuse_changed("multiple of 32", [](auto& a) { a.weight.group_n = 128; });
+  refuse_changed("group", [](auto& a) {
+    a.weight.group_k = 96;
+    a.kernel = Kernel::kWarpgroup;
+  });
   refuse_changed("zero points", [](auto& a) {
     a.weight.zero_points = static_cast<const int8_t*>(a.x);
     a.weight.format = WeightFormat::kInt8;
