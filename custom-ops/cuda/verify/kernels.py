@@ -41,7 +41,8 @@ class Device:
 
     def weight_only_kernels(self, operands):
         kernels = [Kernel.AUTO, Kernel.MMA]
-        if self.info.major == HOPPER and operands.x_stride % 8 == 0:
+        has_chunks = operands.group_k == 32 or operands.group_k % 64 == 0
+        if self.info.major == HOPPER and operands.x_stride % 8 == 0 and has_chunks:
             kernels.append(Kernel.WARPGROUP)
             if operands.shape[0] <= WEIGHT_ONLY_TOKENS:
                 kernels.append(Kernel.STREAMING)

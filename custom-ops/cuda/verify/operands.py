@@ -115,7 +115,7 @@ class IntegerOperands:
     def __init__(self, draw, device, shape, fmt, element, oracle):
         tokens, n, k = shape
         self.shape, self.format, self.element = shape, fmt, element
-        self.group_n, self.group_k = 1, draw.choose([0, 32, 64, 128, 256])
+        self.group_n, self.group_k = 1, draw.choose([0, 32, 64, 96, 128, 192, 256])
         self.x_stride = draw.choose([k, round_up(k, 8), round_up(k, 8) + 24])
         dtype = DTYPES[element]
         x = draw.values((tokens, k), dtype)

@@ -51,7 +51,7 @@ def _cases():
     for tokens in (4096, 16, 1):
         yield from (Case("token fp8", tokens, n, k) for n, k in STREAMED[::2])
     for kind, shapes in (("wint8", STREAMED), ("wint4", INT4_STREAMED), ("wint4 groups of 128", INT4_STREAMED)):
-        for tokens in (1, 16, 64, 256, 4096):
+        for tokens in (1, 16, 32, 64, 256, 4096):
             yield from (Case(kind, tokens, n, k) for n, k in shapes)
     yield from (Case("activations", tokens, 0, 7168) for tokens in (64, 1024, 8192, 32768))
     yield Case("weights", 0, 7168, 16384)
