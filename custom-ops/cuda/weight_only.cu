@@ -102,7 +102,8 @@ Error weight_only_linear(const WeightOnlyArgs& args, void* stream) {
     case WeightOnlyKernel::kNone:
       break;
   }
-  return "weight_only_linear: this kernel does not take so many tokens, or not this device, alignment or group";
+  return "weight_only_linear: this kernel does not take so many tokens, or not this device, alignment or "
+         "group";
 }
 
 }  // namespace fdq::cuda

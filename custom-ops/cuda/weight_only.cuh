@@ -5,7 +5,8 @@
 
 namespace fdq::cuda {
 
-// Groups of 32 k, and of chunks of 64 k, are those of the wgmma kernels; the mma kernel takes multiples of 32.
+// Groups of 32 k, and of chunks of 64 k, are those of the wgmma kernels; the mma kernel takes multiples of
+// 32.
 constexpr int kChunkK = 64;
 constexpr int kNarrowGroup = 32;
 
@@ -24,7 +25,7 @@ Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* str
 WorkspaceSize weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors);
 
 enum class WeightOnlyKernel { kNone, kStreaming, kWarpgroup, kMma };
-// kNone where the wanted kernel does not take so many tokens, or the device, x's alignment or the groups are not right.
+// kNone where the wanted kernel does not take so many tokens, the device, x's alignment or the groups.
 WeightOnlyKernel choose_weight_only_kernel(const WeightOnlyArgs& args, const DeviceInfo& device);
 
 // Tiles of the warpgroup kernel.

@@ -23,7 +23,7 @@ constexpr int kPitch = kRows + 4;  // floats of a token in shared memory: lanes 
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSharedBytes = 100 * 1024, kReservedBytes = 1024;  // of a multiprocessor, and of each block
 constexpr int kMostStages = 6;
-constexpr int kPairs = kBlockK / kNarrowGroup;  // of steps of 16 k, in the k of a block; none is in two groups
+constexpr int kPairs = kBlockK / kNarrowGroup;  // of steps of 16 k, in the k of a block; each in one group
 constexpr int kLeastBlocksOfK = 4;  // of a split
 constexpr int kMostSplits = 16;
 

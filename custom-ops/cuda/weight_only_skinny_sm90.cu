@@ -135,37 +135,6 @@ __device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const 
   return true;
 }
 
-template <typename S, ElementType kElement>
-__device__ __forceinline__ void store_as(const float (&sum)[S::kSums], int first_row,
-                                         const WeightOnlyProduct& p) {
-  const int first_token = static_cast<int>(blockIdx.y) * S::kTokens + ptx::lane() % 4 * 2;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = first_row + 8 * half;
-    if (row >= p.n) continue;
-    const float bias = p.bias == nullptr ? 0.0f : p.bias[row];
-#pragma unroll
-    for (int i = 0; i < S::kSums / 2; ++i) {
-      const int token = first_token + i / 2 * 8 + i % 2;
-      const float value = sum[i / 2 * 4 + 2 * half + i % 2] + bias;
-      if (token < p.tokens) store_output(value, token, row, nullptr, p.y, p.y_stride, kElement);
-    }
-  }
-}
-
-// Element by element: of few tokens, neighbouring outputs are no more than 8 rows.
-template <typename S>
-__device__ __forceinline__ void store(const float (&sum)[S::kSums], int tile, const WeightOnlyProduct& p) {
-  const int first_row = tile * S::kRows + ptx::warp() * kPanelRows + ptx::lane() / 4;
-  if (p.y_element == ElementType::kFloat32) {
-    store_as<S, ElementType::kFloat32>(sum, first_row, p);
-  } else if (p.y_element == ElementType::kFloat16) {
-    store_as<S, ElementType::kFloat16>(sum, first_row, p);
-  } else {
-    store_as<S, ElementType::kBFloat16>(sum, first_row, p);
-  }
-}
-
 template <typename S>
 __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Streaming& p) {
   auto* flag = reinterpret_cast<uint32_t*>(stages.base + S::kReservedAt);
@@ -185,7 +154,8 @@ __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Stream
       release_stage<S>(stages, cluster);
     }
     if (is_whole || combine<S>(sums.sum, tile, p, flag)) {
-      store<S>(sums.sum, tile * p.pair + rank, p.product);
+      store_elements<S>(sums.sum, (tile * p.pair + rank) * S::kRows,
+                        static_cast<int>(blockIdx.y) * S::kTokens, p.product);
     }
   }
 }

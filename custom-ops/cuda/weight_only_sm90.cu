@@ -113,18 +113,6 @@ __device__ __forceinline__ void store_staged(const float (&sum)[S::kSums], unsig
 }
 
 template <typename S>
-__device__ __forceinline__ void store_direct(const float (&sum)[S::kSums], const Tile& tile,
-                                             const WeightOnlyProduct& p) {
-#pragma unroll
-  for (int i = 0; i < S::kSums; ++i) {
-    const int token = tile.token + i / 4 * 8 + ptx::lane() % 4 * 2 + i % 2;
-    const int row = tile.row + ptx::warp() * kPanelRows + ptx::lane() / 4 + i / 2 % 2 * 8;
-    if (token >= p.tokens || row >= p.n) continue;
-    store_output(sum[i], token, row, p.bias, p.y, p.y_stride, p.y_element);
-  }
-}
-
-template <typename S>
 __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const TensorMap* y_map, const Tiles& p,
                                         int rank) {
   visit_tiles(p, rank, [&](const Tile& tile) {
@@ -138,7 +126,7 @@ __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Tensor
     if (p.stores_by_tma) {
       store_staged<S>(sums.sum, stages.base, y_map, tile, p.product);
     } else {
-      store_direct<S>(sums.sum, tile, p.product);
+      store_elements<S>(sums.sum, tile.row, tile.token, p.product);
     }
   });
   if (static_cast<int>(threadIdx.x) % ptx::kWarpgroup == 0) ptx::tma_store_wait<0>();

@@ -176,8 +176,9 @@ __device__ __forceinline__ void issue_round(WeightOnlySums<S>& sums, const uint3
   ptx::wgmma_commit();
 }
 
-// Multiplies the rounds of a unit. While the tensor core works on one the next is expanded. kEnds: a group,
-// or the last one, may end in this unit.
+// Multiplies the rounds of a unit. While the tensor core works on one the next is expanded, by this warp or,
+// where ptxas moves that behind the wait, by those of other warpgroups. kEnds: a group, or the last one, may
+// end in this unit.
 template <typename S, bool kEnds, bool kZeroPoints>
 __device__ __forceinline__ void multiply_rounds(WeightOnlySums<S>& sums, const WeightOnlyStages<S>& stages,
                                                 const WeightOnlyProduct& p, bool is_last) {
@@ -228,6 +229,35 @@ __device__ __forceinline__ void release_stage(const WeightOnlyStages<S>& stages,
     ptx::barrier_arrive(stages.empty());
   } else {
     ptx::barrier_arrive_cluster(stages.empty(), static_cast<uint32_t>(ptx::lane()));
+  }
+}
+
+template <typename S, ElementType kElement>
+__device__ __forceinline__ void store_elements_as(const float (&sum)[S::kSums], int tile_row, int tile_token,
+                                                  const WeightOnlyProduct& p) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = tile_row + ptx::warp() * kPanelRows + ptx::lane() / 4 + 8 * half;
+    if (row >= p.n) continue;
+    const float bias = p.bias == nullptr ? 0.0f : p.bias[row];
+#pragma unroll
+    for (int i = 0; i < S::kSums / 2; ++i) {
+      const int token = tile_token + ptx::lane() % 4 * 2 + i / 2 * 8 + i % 2;
+      const float value = sum[i / 2 * 4 + 2 * half + i % 2] + bias;
+      if (token < p.tokens) store_output(value, token, row, nullptr, p.y, p.y_stride, kElement);
+    }
+  }
+}
+// Stores a tile element by element: neighbouring outputs are no more than 8 rows.
+template <typename S>
+__device__ __forceinline__ void store_elements(const float (&sum)[S::kSums], int tile_row, int tile_token,
+                                               const WeightOnlyProduct& p) {
+  if (p.y_element == ElementType::kFloat32) {
+    store_elements_as<S, ElementType::kFloat32>(sum, tile_row, tile_token, p);
+  } else if (p.y_element == ElementType::kFloat16) {
+    store_elements_as<S, ElementType::kFloat16>(sum, tile_row, tile_token, p);
+  } else {
+    store_elements_as<S, ElementType::kBFloat16>(sum, tile_row, tile_token, p);
   }
 }
 
