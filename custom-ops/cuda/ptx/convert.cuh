@@ -81,7 +81,7 @@ __device__ __forceinline__ uint32_t to_e4m3_pair(float first, float second) {
   return one(first) | one(second) << 8;
 #endif
 }
-// e4m3 to a pair of float16 or bfloat16, both exact; the lower byte is the first.
+// e4m3 to a pair of float16, exact; the lower byte is the first.
 __device__ __forceinline__ uint32_t e4m3_to_float16_pair(uint32_t codes) {
 #ifdef FDQ_CUDA_EMULATE
   return emu::float_to_float16(e4m3_to_float(static_cast<uint8_t>(codes))) |
@@ -91,18 +91,15 @@ __device__ __forceinline__ uint32_t e4m3_to_float16_pair(uint32_t codes) {
   asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(static_cast<uint16_t>(codes)));
   return pair;
 #else
-  // Exponent and fraction moved into place are the value divided by 2^8.
+  // Exponent and fraction moved into place are the value divided by 2^8, but for NaN, which is 1.875.
   const uint32_t wide = (codes & 0xffu) << 8 | (codes & 0xff00u) << 16;
-  const uint32_t scaled = (wide & 0x80008000u) | (wide & 0x7f007f00u) >> 1;
-  const __half2 factor = __float2half2_rn(256.0f);
-  return cuda::bit_cast<uint32_t>(__hmul2(cuda::bit_cast<__half2>(scaled), factor));
+  const uint32_t magnitude = (wide & 0x7f007f00u) >> 1;
+  const uint32_t scaled = (wide & 0x80008000u) | magnitude;
+  const __half2 value = __hmul2(cuda::bit_cast<__half2>(scaled), __float2half2_rn(256.0f));
+  const uint32_t is_nan = __hge2_mask(cuda::bit_cast<__half2>(magnitude), __float2half2_rn(1.875f));
+  return cuda::bit_cast<uint32_t>(value) | is_nan;
 #endif
 }
-__device__ __forceinline__ uint32_t e4m3_to_bfloat16_pair(uint32_t codes) {
-  const uint32_t halves = e4m3_to_float16_pair(codes);
-  return to_bfloat16_pair(first_float16(halves), second_float16(halves));
-}
-
 __device__ __forceinline__ uint32_t sub_float16_pair(uint32_t a, uint32_t b) {
 #ifdef FDQ_CUDA_EMULATE
   return to_float16_pair(first_float16(a) - first_float16(b), second_float16(a) - second_float16(b));

@@ -177,10 +177,5 @@ __device__ __forceinline__ void atomic_add(float* global, float value) {
   atomicAdd(global, value);
 #endif
 }
-__device__ __forceinline__ void fence_global() {
-#ifndef FDQ_CUDA_EMULATE
-  __threadfence();
-#endif
-}
 
 }  // namespace fdq::ptx

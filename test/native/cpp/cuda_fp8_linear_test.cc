@@ -306,95 +306,11 @@ void test_batch_invariance() {
     }
   }
 }
-
-void test_choice() {
-  const cuda::DeviceInfo hopper{9, 0, 132, 232448}, ada{8, 9, 128, 101376}, ampere{8, 0, 108, 166912},
-      blackwell{10, 0, 148, 232448};
-  using cuda::choose_fp8_kernel;
-  CHECK(choose_fp8_kernel(Kernel::kAuto, 64, hopper) == Fp8Kernel::kSkinny, "64 tokens on Hopper");
-  CHECK(choose_fp8_kernel(Kernel::kAuto, 65, hopper) == Fp8Kernel::kWarpgroup, "65 tokens on Hopper");
-  for (const auto& device : {ada, ampere, blackwell}) {
-    CHECK(choose_fp8_kernel(Kernel::kAuto, 32, device) == Fp8Kernel::kStreaming, "32 tokens");
-    CHECK(choose_fp8_kernel(Kernel::kAuto, 33, device) == Fp8Kernel::kMma, "33 tokens");
-    CHECK(choose_fp8_kernel(Kernel::kWarpgroup, 33, device) == Fp8Kernel::kNone, "no wgmma");
-    CHECK(choose_fp8_kernel(Kernel::kStreaming, 33, device) == Fp8Kernel::kNone, "too many tokens");
-  }
-  const auto wide = cuda::choose_warpgroup_tile(4096, 7168, false, 132);
-  CHECK(wide.tokens == 256 && wide.rows == 128, "large products take large tiles");
-  const auto few_waves = cuda::choose_warpgroup_tile(2048, 7168, false, 132);
-  CHECK(few_waves.tokens == 128 && few_waves.rows == 128,
-        "four waves of the largest tile are a sixth empty");
-  const auto floats = cuda::choose_warpgroup_tile(4096, 7168, true, 132);
-  CHECK(floats.tokens == 128 && floats.rows == 128, "float32 outputs have no room for the largest tile");
-  const auto split = cuda::choose_streaming_split(4096, 7168, 108);
-  CHECK(split.splits > 1 && split.splits * split.blocks_per_split >= 56, "all of k is shared out");
-}
-
-void test_workspace() {
-  Fp8LinearArgs args{};
-  args.rule = ActivationRule::kE4M3Token;
-  args.x_stride = 4096;
-  args.y_stride = 2560;
-  args.weight = {WeightFormat::kE4M3, 2560, 4096, 1, 0, nullptr, nullptr, nullptr};
-  for (const int major : {8, 9, 10}) {
-    emu::device() = {major, 0, 132, 227 * 1024};
-    check_workspace_covers_fewer(args, &cuda::fp8_linear_workspace, 600);
-  }
-}
-
-void test_refusals() {
-  Guarded memory(4096);
-  Fp8LinearArgs good{};
-  good.x = memory.bytes();
-  good.x_scales = memory.floats();
-  good.x_scale_stride = 4;
-  good.rule = ActivationRule::kE4M3Group128;
-  good.tokens = 2;
-  good.x_stride = 16;
-  good.weight = {WeightFormat::kE4M3, 16, 16, kTile, kTile, memory.bytes(), memory.floats(), nullptr};
-  good.y = memory.bytes();
-  good.y_element = ElementType::kBFloat16;
-  good.y_stride = 16;
-  const auto refuse = [](const Fp8LinearArgs& args, const char* text) {
-    const cuda::Error error = cuda::fp8_linear(args, nullptr);
-    CHECK(error != nullptr && std::strstr(error, text) != nullptr, "expected '%s', got '%s'", text,
-          error == nullptr ? "no error" : error);
-  };
-  emu::device() = {9, 0, 3, 227 * 1024};
-  Fp8LinearArgs bad = good;
-  bad.weight.format = WeightFormat::kInt8;
-  refuse(bad, "e4m3");
-  bad = good;
-  bad.x_stride = 24;
-  refuse(bad, "multiples of 16");
-  bad = good;
-  bad.y_stride = 8;
-  refuse(bad, "impossible shape");
-  bad = good;
-  bad.tokens = cuda::kMostCallTokens + 1;
-  refuse(bad, "4194240 tokens");
-  bad = good;
-  bad.rule = ActivationRule::kE4M3Token;
-  refuse(bad, "scale a row");
-  bad = good;
-  bad.x_scale_stride = 2;
-  refuse(bad, "stride of x's scales");
-  bad = good;
-  bad.rule = ActivationRule::kInt8Token;
-  refuse(bad, "rounded to e4m3");
-  refuse(good, "workspace");
-  emu::device() = {7, 5, 3, 64 * 1024};
-  refuse(good, "8.0");
-}
-
 }  // namespace
 }  // namespace fdq::test
 
 int main() {
   using namespace fdq::test;
-  test_choice();
-  test_workspace();
-  test_refusals();
   test_shapes();
   test_tiles();
   test_parts();

@@ -301,103 +301,11 @@ void test_clusters() {
     }
   }
 }
-
-void test_choice() {
-  const cuda::DeviceInfo hopper{9, 0, 132, 232448}, ampere{8, 0, 108, 166912}, blackwell{10, 0, 148, 232448};
-  WeightOnlyArgs args{};
-  args.weight = {WeightFormat::kInt4, 4096, 4096, 1, 128, nullptr, nullptr, nullptr};
-  args.x_stride = 4096;
-  const auto choose = [&](int64_t tokens, const cuda::DeviceInfo& device, Kernel wanted = Kernel::kAuto) {
-    args.tokens = tokens;
-    args.kernel = wanted;
-    return cuda::choose_weight_only_kernel(args, device);
-  };
-  CHECK(choose(64, hopper) == WeightOnlyKernel::kStreaming, "64 tokens");
-  CHECK(choose(128, hopper) == WeightOnlyKernel::kStreaming, "32 tiles are too few");
-  CHECK(choose(512, hopper) == WeightOnlyKernel::kWarpgroup, "128 tiles are one wave");
-  CHECK(choose(513, hopper) == WeightOnlyKernel::kWarpgroup, "too many tokens to stream");
-  CHECK(choose(513, hopper, Kernel::kStreaming) == WeightOnlyKernel::kNone, "too many tokens to stream");
-  args.x_stride = 4097;
-  CHECK(choose(64, hopper) == WeightOnlyKernel::kMma, "TMA cannot read such rows");
-  CHECK(choose(64, hopper, Kernel::kWarpgroup) == WeightOnlyKernel::kNone, "TMA cannot read such rows");
-  args.x_stride = 4096;
-  args.weight.group_k = 96;
-  CHECK(choose(64, hopper) == WeightOnlyKernel::kMma, "groups that are not of chunks");
-  args.weight.group_k = 128;
-  for (const auto& device : {ampere, blackwell}) {
-    CHECK(choose(1, device) == WeightOnlyKernel::kMma, "no wgmma");
-    CHECK(choose(1, device, Kernel::kStreaming) == WeightOnlyKernel::kNone, "no wgmma");
-  }
-}
-
-void test_workspace() {
-  WeightOnlyArgs args{};
-  args.x_element = ElementType::kBFloat16;
-  args.y_stride = 2560;
-  args.weight = {WeightFormat::kInt4, 2560, 4096, 1, 128, nullptr, nullptr, nullptr};
-  for (const int major : {8, 9, 10}) {
-    for (const int64_t x_stride : {4096, 4097}) {
-      emu::device() = {major, 0, 132, 227 * 1024};
-      args.x_stride = x_stride;
-      check_workspace_covers_fewer(args, &cuda::weight_only_workspace, 600);
-    }
-  }
-}
-
-void test_refusals() {
-  Guarded memory(4096);
-  WeightOnlyArgs good{};
-  good.x = memory.bytes();
-  good.x_element = ElementType::kBFloat16;
-  good.tokens = 2;
-  good.x_stride = 64;
-  good.weight = {WeightFormat::kInt4, 16, 64, 1, 32, memory.bytes(), memory.floats(), nullptr};
-  good.y = memory.bytes();
-  good.y_element = ElementType::kBFloat16;
-  good.y_stride = 16;
-  const auto refuse = [](const WeightOnlyArgs& args, const char* text) {
-    const cuda::Error error = cuda::weight_only_linear(args, nullptr);
-    CHECK(error != nullptr && std::strstr(error, text) != nullptr, "expected '%s', got '%s'", text,
-          error == nullptr ? "no error" : error);
-  };
-  emu::device() = {9, 0, 3, 227 * 1024};
-  const auto refuse_changed = [&](const char* text, const auto& change) {
-    WeightOnlyArgs bad = good;
-    change(bad);
-    refuse(bad, text);
-  };
-  refuse_changed("int8 or int4", [](auto& a) { a.weight.format = WeightFormat::kE4M3; });
-  refuse_changed("bfloat16 or float16", [](auto& a) { a.x_element = ElementType::kFloat32; });
-  refuse_changed("impossible shape", [](auto& a) { a.y_stride = 8; });
-  refuse_changed("4194240 tokens", [](auto& a) { a.tokens = cuda::kMostCallTokens + 1; });
-  refuse_changed("multiple of 32", [](auto& a) { a.weight.group_k = 48; });
-  refuse_changed("multiple of 32", [](auto& a) { a.weight.group_n = 128; });
-  refuse_changed("group", [](auto& a) {
-    a.weight.group_k = 96;
-    a.kernel = Kernel::kWarpgroup;
-  });
-  refuse_changed("zero points", [](auto& a) {
-    a.weight.zero_points = static_cast<const int8_t*>(a.x);
-    a.weight.format = WeightFormat::kInt8;
-  });
-  refuse_changed("16 bytes", [](auto& a) { a.weight.scales += 1; });
-  refuse_changed("this kernel", [](auto& a) {
-    a.kernel = Kernel::kWarpgroup;
-    a.x_stride = 65;
-  });
-  refuse(good, "workspace");
-  emu::device() = {7, 5, 3, 64 * 1024};
-  refuse(good, "8.0");
-}
-
 }  // namespace
 }  // namespace fdq::test
 
 int main() {
   using namespace fdq::test;
-  test_choice();
-  test_workspace();
-  test_refusals();
   test_shapes();
   test_clusters();
   test_batch_invariance();
