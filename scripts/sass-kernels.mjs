@@ -126,6 +126,7 @@ export const KERNELS = [
     threads: 256,
   },
   { kernel: /^encode_weight/, contains: ['FRND', 'STG.E.128'], threads: 256 },
+  { kernel: /^built_for_device$/, contains: [], threads: 1 },
   { kernel: /^(?:clear|finish)_scales/, contains: ['STG'], threads: 256 },
   { kernel: /^spread_scale/, contains: ['STG'], threads: 256 },
 ];

@@ -2,6 +2,15 @@
 #include "cuda/device.cuh"
 
 namespace fdq::cuda {
+namespace {
+
+Error check_capability() {
+  DeviceInfo info{};
+  if (const Error error = device_info(&info)) return error;
+  return info.major < 8 ? "the kernels need a GPU of compute capability 8.0 or later" : nullptr;
+}
+
+}  // namespace
 
 #ifdef FDQ_CUDA_EMULATE
 
@@ -10,6 +19,8 @@ Error device_info(DeviceInfo* info) {
   *info = {device.major, device.minor, device.multiprocessors, device.shared_bytes_per_block};
   return nullptr;
 }
+
+Error check_device() { return check_capability(); }
 
 Error fill_zero(void* memory, int64_t bytes) {
   memset(memory, 0, static_cast<size_t>(bytes));
@@ -29,6 +40,15 @@ Error device_info(DeviceInfo* info) {
   read(&info->multiprocessors, cudaDevAttrMultiProcessorCount);
   read(&info->shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return error_text(status);
+}
+
+// In the library for every device that it was built for.
+__global__ void built_for_device() {}
+
+Error check_device() {
+  if (const Error error = check_capability()) return error;
+  cudaFuncAttributes attributes;
+  return error_text(cudaFuncGetAttributes(&attributes, built_for_device));
 }
 
 Error fill_zero(void* memory, int64_t bytes) {

@@ -39,7 +39,9 @@ Error launch(void (*kernel)(Parameters...), const LaunchShape& shape, void* /*st
 #else
 
 inline Error error_text(cudaError_t status) {
-  return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+  if (status == cudaSuccess) return nullptr;
+  cudaGetLastError();  // or whoever asks next, ONNX Runtime after a launch of its own, takes it for theirs
+  return cudaGetErrorString(status);
 }
 
 template <typename... Parameters, typename... Arguments>

@@ -73,10 +73,7 @@ CudaLinear::CudaLinear(const cuda::Api& api, const LinearWeight& weight, const L
                                     : k_) {
   const char* wrong = unsupported(weight, activation, element, compute);
   if (wrong != nullptr) throw std::invalid_argument(wrong);
-  cuda::DeviceInfo device{};
-  check_cuda(api_.device_info(&device));
-  if (device.major < 8)
-    throw std::invalid_argument("the kernels need a GPU of compute capability 8.0 or later");
+  check_cuda(api_.check_device());
   add_parts(weight);
   // With no tokens a kernel only checks its arguments.
   for (const Part& part : parts_) {

@@ -50,7 +50,8 @@ struct WeightInputs {
 };
 
 // How an op's kernel wants the bytes of a weight to lie: attribute `layout`. On CUDA as fdq/cuda.h says,
-// where one scale a tensor is repeated for every row.
+// where one scale a tensor is repeated for every row. Never written to a file: releases that do not know the
+// attribute would take the bytes for panels.
 enum class WeightLayout { kPanels, kCuda };
 
 inline void check_layout(const KernelInfo& info, WeightLayout layout) {

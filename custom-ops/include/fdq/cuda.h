@@ -163,6 +163,7 @@ struct Api {
   uint32_t version;  // kApiVersion
   // The device is that of the calling thread's CUDA context.
   Error (*device_info)(DeviceInfo* info);           // a host pointer
+  Error (*check_device)();                          // null where the library has kernels for it
   Error (*fill_zero)(void* memory, int64_t bytes);  // for setting up: waits until it is done
   Error (*quantize_activations)(const ActivationArgs& args, void* stream);
   Error (*convert_activations)(const ConvertArgs& args, void* stream);
@@ -178,6 +179,7 @@ struct Api {
 
 // Implemented one file each in custom-ops/cuda.
 Error device_info(DeviceInfo* info);
+Error check_device();
 Error fill_zero(void* memory, int64_t bytes);
 Error quantize_activations(const ActivationArgs& args, void* stream);
 Error convert_activations(const ConvertArgs& args, void* stream);

@@ -95,9 +95,14 @@ cuda::Error multiply_error() {
   return error;
 }
 
+cuda::Error g_device_error = nullptr;  // what is wrong with the device
+
+cuda::Error check_device() { return g_device_error != nullptr ? g_device_error : cuda::check_device(); }
+
 const cuda::Api kRecordingApi = {
     cuda::kApiVersion,
     &cuda::device_info,
+    &check_device,
     [](void* memory, int64_t bytes) {
       ++g_zeroed;
       return cuda::fill_zero(memory, bytes);

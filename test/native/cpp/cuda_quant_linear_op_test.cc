@@ -283,7 +283,11 @@ void test_unsupported() {
   refuse({{F::kInt8, {32}, 64, 1, 0}, R::kNone, ComputeType::kFloat32, false}, ElementType::kFloat32,
          "not in float32");
   emu::device() = {7, 5, 5, 64 * 1024};
-  refuse({{F::kInt8, {32}, 64, 1, 0}, R::kNone, kB, false}, kX, "8.0");
+  const Case plain{{F::kInt8, {32}, 64, 1, 0}, R::kNone, kB, false};
+  refuse(plain, kX, "8.0");
+  g_device_error = "no kernel image is available for execution on the device";
+  refuse(plain, kX, "npm run build:cuda -- --all");
+  g_device_error = nullptr;
 }
 
 void test_bad_nodes() {
