@@ -22,7 +22,8 @@ function readPage(): Kernel[] {
     .filter((line) => line.startsWith('| `'))
     .map((line) => {
       const [, name, registers, , , , instructions] = line.split('|').map((cell) => cell.trim());
-      const counts = instructions!.split(', ').map((text): [string, number] => {
+      const listed = instructions!.split(', ').filter((text) => text !== '');
+      const counts = listed.map((text): [string, number] => {
         const [instruction, count] = text.split(' ');
         return [instruction!, Number(count)];
       });
@@ -95,7 +96,7 @@ function replace(name: string, change: (kernel: Kernel) => Kernel): Kernel[] {
 
 /** The name of a kernel of block fp8 in tiles. */
 function blockKernel(): string {
-  const start = 'fp8_linear_warpgroup_kernel<Shape<128, 128, 2>, 0';
+  const start = 'fp8_linear_warpgroup_kernel<tiles::Shape<128, 128, 2>, 0';
   return readPage().find(({ name }) => name.startsWith(start))!.name;
 }
 
