@@ -38,7 +38,7 @@ export const INSPECT_FLAGS = {
   filter: {
     kind: 'list',
     group: 'OUTPUT',
-    summary: "Rows to show, e.g. 'name~down_proj$', scheme=wint4 or 'bytes>1MiB'; repeated: all must hold.",
+    summary: "Rows to show, e.g. name~down_proj, scheme=wint4 or 'bytes>1MiB'; repeated: all must hold.",
     commandLineOnly: true,
   },
   explain: {

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { UnsupportedError, UserError } from '../errors.js';
 import { listInitializers } from '../graph/scopes.js';
 import { resolveModelFile } from '../hub/weight-files.js';
-import { applyQuantization, requestOf, type QuantizedModel } from '../load/apply-quantization.js';
+import { requestOf, type QuantizedModel } from '../load/apply-quantization.js';
 import { SHARED_MODES, StagedFolder } from '../load/folder/staged-folder.js';
 import { layOutTensors } from '../load/folder/weights-file.js';
 import { GENAI_FILE } from '../hub/layout.js';
@@ -11,8 +11,9 @@ import { isGenaiFolder, readGenaiConfig } from '../load/genai/genai-config.js';
 import { resolveScheme } from '../quant/registry.js';
 import { summarizeQuantization } from '../quant/report.js';
 import type { ConvertObserver, ConvertOptions, ConvertReport } from './convert.js';
-import { createGraphDestination, GRAPH_ARITHMETIC, sumBytes } from './graph-input/destination.js';
+import { createGraphDestination, sumBytes } from './graph-input/destination.js';
 import { describeSkipped, openModel } from './graph-input/open-model.js';
+import { quantizeView } from './graph-input/quantize-view.js';
 import { rewriteModel } from './graph-input/rewrite-model.js';
 import { compareModel, probeModel } from './graph-input/verify-model.js';
 import { identifyFiles, writeModel, writeNew, type GraphJob } from './graph-input/write-model.js';
@@ -121,7 +122,7 @@ async function planGraph(
     createGraphDestination(source, view),
   );
   const flags = { ...load, ...chosen, offline: true } as const;
-  const quantized = applyQuantization(view.graph, flags, GRAPH_ARITHMETIC);
+  const quantized = quantizeView(load.model, { source, view: view.graph }, flags);
   const { layers, scheme, plan } = quantized;
   for (const warning of [...plan.warnings, ...describeSkipped(view.skipped)]) observer.warn(warning);
   const rewritten = rewriteModel(source, view, quantized.graph);

@@ -2,7 +2,6 @@ import { BugError, UnsupportedError } from '../errors.js';
 import type { GraphNode, Initializer } from '../graph/ir.js';
 import {
   createGraphDestination,
-  GRAPH_ARITHMETIC,
   sizeFloats,
   sizeQuantized,
   sumBytes,
@@ -10,10 +9,10 @@ import {
 import type { LayerView } from '../convert/graph-input/layer-view.js';
 import type { Lowered } from '../convert/graph-input/lower-layer.js';
 import { describeSkipped, type OpenModel } from '../convert/graph-input/open-model.js';
+import { quantizeView } from '../convert/graph-input/quantize-view.js';
 import { lowerEach, rewriteModel } from '../convert/graph-input/rewrite-model.js';
 import { identifyFiles } from '../convert/graph-input/write-model.js';
 import { listInitializers } from '../graph/scopes.js';
-import { applyQuantization } from '../load/apply-quantization.js';
 import { toLayerError, type ErrorSums } from '../load/weight-meter.js';
 import type { QuantizationPlan } from '../quant/plan.js';
 import { precisionName } from '../quant/precision.js';
@@ -55,7 +54,7 @@ export async function planOnnx(model: OpenModel, options: InspectOptions): Promi
   const weights = { files: await identifyFiles(source), inline: { file: INLINE_FILE, bytes: model.inline } };
   const auto = await choose(model, weights, options);
   const flags = { ...(auto?.flags ?? options.quantization), offline: true };
-  const quantized = applyQuantization(view.graph, flags, GRAPH_ARITHMETIC);
+  const quantized = quantizeView(options.model, { source, view: view.graph }, flags);
   const { layers, scheme, plan } = quantized;
   const written = sumBytes(listInitializers(rewriteModel(source, view, quantized.graph).graph));
   const measured = { layers, floatGraph: view.graph, weights };

@@ -90,6 +90,22 @@ describe('fdq convert', () => {
     expect(readdirSync(dir)).toEqual(['model']);
   });
 
+  it('refuses to quantize again what it wrote for other engines', async () => {
+    const again = path.join(dir, 'again');
+    const format = ['--format', 'onnx', '-o'];
+    expect(await runCli(['convert', DEMO, '-q', 'wint4:g128', ...format, out])).toMatchObject({ code: 0 });
+    const model = path.join(out, 'model.onnx');
+    for (const args of [
+      ['convert', model, '-q', 'wint8', ...format, again],
+      ['inspect', model, '-q', 'wint8'],
+    ]) {
+      const { code, stderr } = await runCli(args);
+      expect(stderr).toContain('are quantized already, and no other one becomes wint8');
+      expect(code).toBe(2);
+    }
+    expect(existsSync(again)).toBe(false);
+  });
+
   it('starts over after it was killed, and clears away what was left', async () => {
     expect(await interrupt('SIGKILL')).toBeNull();
     expect(readdirSync(dir)).toHaveLength(2);
