@@ -1,5 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import { accessSync, constants, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { UserError } from '../errors.js';
 
@@ -19,6 +29,29 @@ export function checkWritable(file: string, flag: string): void {
     throw new UserError('usage', `Expected ${flag} to name a file that can be written: ${reason}.`, {
       param: flag,
       suggestions: ['Choose a folder that exists and that this user may write to.'],
+      cause,
+    });
+  }
+}
+
+/**
+ * Makes sure, before anything is measured, that files can be written into a folder later; makes it where it is missing.
+ * @param flag that names it, for messages
+ * @throws UserError `usage`
+ */
+export function makeFolder(folder: string, flag: string): void {
+  try {
+    const missing: string[] = [];
+    // One by one: Node's recursive mkdir never ends below a folder that takes none, like /proc.
+    for (let at = path.resolve(folder); !existsSync(at); at = path.dirname(at)) missing.unshift(at);
+    for (const each of missing) mkdirSync(each);
+    accessSync(folder, constants.W_OK);
+    if (!statSync(folder).isDirectory()) throw new Error(`${folder} is no folder`);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UserError('usage', `Expected ${flag} to name a folder that can be written to: ${reason}.`, {
+      param: flag,
+      suggestions: ['Choose a folder that this user may write to.'],
       cause,
     });
   }

@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { makeFolder } from '../../cli/write-file.js';
 import { UserError } from '../../errors.js';
 import { describeEnvironment } from '../environment.js';
 import { BENCH_SCHEMA, type BenchReport } from '../report.js';
@@ -32,6 +33,8 @@ interface Measured {
 export async function runServeBench(options: ServeBenchOptions, run: RunOptions): Promise<BenchReport> {
   // Every request under way listens.
   setMaxListeners(0, run.signal);
+  const { isSaved, folder, fileName } = options.document;
+  if (isSaved) makeFolder(path.dirname(path.join(folder, fileName ?? 'any.json')), '--result-dir');
   const bench = await ServeBench.open(options, run);
   try {
     const environment = await describeEnvironment(bench.runtime);
@@ -154,7 +157,6 @@ async function saveDocuments(
 
 async function writeDocument(file: string, document: Readonly<Record<string, unknown>>): Promise<void> {
   try {
-    await mkdir(path.dirname(file), { recursive: true });
     await writeFile(file, `${JSON.stringify(document)}\n`);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code ?? String(cause);

@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { checkWritable, writeFileWhole } from '../../../src/cli/write-file.js';
+import { checkWritable, makeFolder, writeFileWhole } from '../../../src/cli/write-file.js';
 import { UserError } from '../../../src/errors.js';
 import { createTempDir } from '../../helpers/temp-dir.js';
 
@@ -50,5 +50,24 @@ describe('a file of a report', () => {
     );
     expect(() => writeFileWhole(file, '')).toThrow(UserError);
     expect(await readdir(dir)).toEqual(['folder']);
+  });
+});
+
+describe('makeFolder', () => {
+  it('makes what is missing of a path', async () => {
+    const folder = path.join(await createTempDir(), 'a', 'b');
+    makeFolder(folder, '--result-dir');
+    makeFolder(folder, '--result-dir');
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  it.each([
+    ['a folder that takes none', (): string => '/proc/nowhere/else'],
+    ['a file', (dir: string): string => path.join(dir, 'file')],
+    ['what lies below a file', (dir: string): string => path.join(dir, 'file', 'below')],
+  ])('refuses %s', async (_what, place) => {
+    const dir = await createTempDir();
+    await writeFile(path.join(dir, 'file'), '');
+    expect(() => makeFolder(place(dir), '--result-dir')).toThrow(/--result-dir to name a folder/);
   });
 });
