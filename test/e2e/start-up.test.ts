@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, type TestContext } from 'vitest';
 import { runCli } from '../helpers/cli.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 
@@ -9,8 +9,11 @@ interface Coverage {
 }
 
 /** Packages that a run of the command line loaded, as V8 lists its scripts. */
-async function packagesOf(args: readonly string[]): Promise<ReadonlySet<string>> {
-  const folder = await createTempDir();
+async function packagesOf(
+  args: readonly string[],
+  { onTestFinished }: TestContext,
+): Promise<ReadonlySet<string>> {
+  const folder = await createTempDir(onTestFinished);
   await runCli(args, { env: { NODE_V8_COVERAGE: folder } });
   const scripts = readdirSync(folder).flatMap((name) => {
     const { result } = JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as Coverage;
@@ -41,7 +44,7 @@ const HEAVY = [
 ];
 
 describe.concurrent('the start of the command line', () => {
-  it.each([
+  it.for<[readonly string[]]>([
     [['--help']],
     [['serve', '--bad']],
     [['serve', '--port', 'http']],
@@ -51,13 +54,13 @@ describe.concurrent('the start of the command line', () => {
     [['bench', 'serve', '--bad']],
     [['bench', 'quality', '--bad']],
     [['cache', 'verify', '--bad']],
-  ])('loads nothing heavy for %j', async (args) => {
-    const packages = await packagesOf(args);
+  ])('loads nothing heavy for %j', async ([args], context) => {
+    const packages = await packagesOf(args, context);
     expect(packages).toContain('@oclif/core');
     expect(HEAVY.filter((name) => packages.has(name))).toEqual([]);
   });
 
-  it('tells what is loaded', async () => {
-    expect(await packagesOf(['inspect', 'models/demo'])).toContain('cli-table3');
+  it('tells what is loaded', async (context) => {
+    expect(await packagesOf(['inspect', 'models/demo'], context)).toContain('cli-table3');
   });
 });
