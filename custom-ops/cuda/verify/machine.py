@@ -39,8 +39,20 @@ def run_bounded(command, seconds, log=None):
     output = None if log is None else open(log, "ab")
     try:
         errors = None if output is None else subprocess.STDOUT
-        process = subprocess.Popen(command, stdout=output, stderr=errors, preexec_fn=os.setpgrp)
+        # A signal that ends the driver waits until there is a process to end with it.
+        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+        def begin():
+            os.setpgrp()
+            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+
         try:
+            process = subprocess.Popen(command, stdout=output, stderr=errors, preexec_fn=begin)
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+            raise
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
             return process.wait(timeout=max(seconds, 1))
         except subprocess.TimeoutExpired:
             return None

@@ -159,8 +159,11 @@ describe('custom-ops/cuda/verify/run.py', () => {
     expect(page).toContain("| block fp8 8192 x 24576 x 1536 | 1200 TFLOPS, bf16's time |  | not measured |");
   });
 
-  it('measures, judges, resumes and survives what its workers do, on a device that is made up', () => {
-    const tests = path.join(root, 'test', 'python', 'bench_test.py');
+  it.each([
+    ['measures, judges and resumes, on a device that is made up', 'bench_test.py'],
+    ['survives what its workers do, within its budget', 'driver_test.py'],
+  ])('%s', (_what, name) => {
+    const tests = path.join(root, 'test', 'python', name);
     const { status, stderr } = spawnSync('python3', [tests], { encoding: 'utf8' });
     expect(status, stderr).toBe(0);
     expect(stderr).toMatch(/Ran \d+ tests/);
