@@ -34,7 +34,8 @@ __device__ __forceinline__ void multiply(Sums<S>& part, const Stages<S>& stages,
 }
 
 // Waits until at most kPending products are under way and adds the one that ended, scaled but for scales of
-// rows.
+// rows. The stage is free as soon as it ended, but callers release it behind the sums: over that branch the
+// compiler moves none of them behind the next wait.
 template <typename S, Scales kScales, int kPending>
 __device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const Stages<S>& stages, float w_scale,
                                         const Place& place) {
@@ -53,19 +54,6 @@ __device__ __forceinline__ void promote(Sums<S>& sum, Sums<S>& part, const Stage
     sum[i + 3] += part[i + 3] * lower;
   }
   ptx::wgmma_pin(sum);
-}
-
-// Gives a stage back. Behind the sums though it is free already: over this branch the compiler moves none of
-// them behind the next wait.
-template <typename S>
-__device__ __forceinline__ void release(const Stages<S>& stages, int cluster) {
-  ptx::sync_warp();
-  if (ptx::lane() >= cluster) return;
-  if (cluster == 1) {
-    ptx::barrier_arrive(stages.empty());
-  } else {
-    ptx::barrier_arrive_cluster(stages.empty(), static_cast<uint32_t>(ptx::lane()));
-  }
 }
 
 // The warpgroups take turns to start products, so that one adds and stores while those of the other run. Left
@@ -107,10 +95,10 @@ __device__ __forceinline__ void add_blocks(Sums<S>& sum, Stages<S>& stages, cons
   if constexpr (kPair) multiply<S>(part[1], second, place);
   pass_turn(place.warpgroup);
   promote<S, kScales, kPair ? 1 : 0>(sum, part[0], first, w_scales.value[0], place);
-  release<S>(first, cluster);
+  first.release(cluster);
   if constexpr (kPair) {
     promote<S, kScales, 0>(sum, part[1], second, w_scales.value[1], place);
-    release<S>(second, cluster);
+    second.release(cluster);
   }
 }
 
@@ -128,7 +116,7 @@ __device__ __forceinline__ void add_waves(Sums<S> (&sums)[S::kWaves], Stages<S>&
     pass_turn(place.warpgroup);
     promote<S, kScales, 0>(sums[wave], part, stages, w_scale, place);
   }
-  release<S>(stages, cluster);
+  stages.release(cluster);
   stages.advance();
 }
 

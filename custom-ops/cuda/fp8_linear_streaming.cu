@@ -177,14 +177,6 @@ __device__ __forceinline__ void accumulate(float (&sum)[kTiles][4], const Parame
   }
 }
 
-// The sum of one element over the warps that split its k.
-__device__ __forceinline__ float add_warps(const float* shared, int tokens, int token, int row) {
-  float sum = 0.0f;
-#pragma unroll
-  for (int warp = 0; warp < kSplitWarps; ++warp) sum += shared[(warp * tokens + token) * kPitch + row];
-  return sum;
-}
-
 template <bool kGroups>
 __device__ __forceinline__ void store_if_inside(float sum, int token, int row, const Parameters& p) {
   if (row < p.n) store_fp8<kGroups>(sum, token, row, p);
@@ -214,14 +206,16 @@ __global__ void __launch_bounds__(kThreads, kTiles == 4 ? 1 : kBlocksPerMultipro
   constexpr int kStep = kThreads / kRows;
   if (p.splits == 1) {
     for (int token = first_token; token < p.tokens; token += kStep) {
-      store_if_inside<kGroups>(add_warps(shared, kTokens, token, row), token, first_row + row, p);
+      store_if_inside<kGroups>(add_warps<kSplitWarps, kPitch>(shared, kTokens, token, row), token,
+                               first_row + row, p);
     }
     return;
   }
   const int64_t tile_size = static_cast<int64_t>(p.tokens) * kRows;
   float* partial = p.partial + static_cast<int64_t>(blockIdx.x) * p.splits * tile_size;
   for (int token = first_token; token < p.tokens; token += kStep) {
-    partial[blockIdx.y * tile_size + token * kRows + row] = add_warps(shared, kTokens, token, row);
+    partial[blockIdx.y * tile_size + token * kRows + row] =
+        add_warps<kSplitWarps, kPitch>(shared, kTokens, token, row);
   }
   if (!is_last_block(p.counters + blockIdx.x, p.splits, reinterpret_cast<uint32_t*>(shared))) return;
   for (int token = first_token; token < p.tokens; token += kStep) {

@@ -21,6 +21,16 @@ __device__ __forceinline__ void store_output(float value, int token, int row, co
   }
 }
 
+// The sum of one element over the kWarps that share the k of a block: each wrote [tokens][kPitch] to shared
+// memory.
+template <int kWarps, int kPitch>
+__device__ __forceinline__ float add_warps(const float* shared, int tokens, int token, int row) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) sum += shared[(warp * tokens + token) * kPitch + row];
+  return sum;
+}
+
 // By all threads of a block, after they wrote its part: whether this block is the last of `blocks` that count
 // on `counter`; then the parts of all are there to be read and the counter is 0 again. `flag` is in shared
 // memory.

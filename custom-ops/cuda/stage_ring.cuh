@@ -3,6 +3,7 @@
 
 #include "cuda/ptx/barrier.cuh"
 #include "cuda/ptx/memory.cuh"
+#include "cuda/ptx/warp.cuh"
 
 namespace fdq::cuda {
 
@@ -35,6 +36,17 @@ struct StageRing {
       ptx::barrier_init(each.empty(), static_cast<uint32_t>(arrivals));
     }
     ptx::fence_barrier_init();
+  }
+  // By each warp, when it has read the stage: lets the block, and the other one of a cluster of two, copy
+  // there.
+  __device__ __forceinline__ void release(int cluster) const {
+    ptx::sync_warp();
+    if (ptx::lane() >= cluster) return;
+    if (cluster == 1) {
+      ptx::barrier_arrive(empty());
+    } else {
+      ptx::barrier_arrive_cluster(empty(), static_cast<uint32_t>(ptx::lane()));
+    }
   }
 };
 

@@ -24,7 +24,7 @@ constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSharedBytes = 100 * 1024, kReservedBytes = 1024;  // of a multiprocessor, and of each block
 constexpr int kMostStages = 6;
 constexpr int kPairs = kBlockK / kNarrowGroup;  // of steps of 16 k, in the k of a block; each in one group
-constexpr int kLeastBlocksOfK = 4;  // of a split
+constexpr int kLeastBlocksOfK = 4;              // of a split
 constexpr int kMostSplits = 16;
 
 template <WeightFormat kWeightFormat, bool kIsFloat16, int kTilesOfTokens>
@@ -40,8 +40,7 @@ struct Shape {
   static constexpr int kScaleAt = kCodeBytes + kXBytes;
   static constexpr int kScaleBytes = kRowWarps * kPairs * kPanelRows * static_cast<int>(sizeof(float));
   static constexpr int kZeroAt = kScaleAt + kScaleBytes;
-  static constexpr int kZeroBytes =
-      kFormat == WeightFormat::kInt4 ? kRowWarps * kPairs * kPanelRows : 0;
+  static constexpr int kZeroBytes = kFormat == WeightFormat::kInt4 ? kRowWarps * kPairs * kPanelRows : 0;
   static constexpr int kStageBytes = kZeroAt + kZeroBytes;
   // What fits the 100 KB of a multiprocessor of sm_86 and sm_89.
   static constexpr int kBlocks = kTokens <= 32 ? kBlocksPerMultiprocessor : 1;
@@ -249,16 +248,8 @@ __device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, in
   ptx::sync_block();
 }
 
-__device__ __forceinline__ float add_warps(const float* shared, int tokens, int token, int row) {
-  float total = 0.0f;
-#pragma unroll
-  for (int split = 0; split < kSplitWarps; ++split) total += shared[(split * tokens + token) * kPitch + row];
-  return total;
-}
-
 template <typename S>
-__global__ void __launch_bounds__(kThreads, S::kBlocks)
-    weight_only_mma_kernel(const Parameters p) {
+__global__ void __launch_bounds__(kThreads, S::kBlocks) weight_only_mma_kernel(const Parameters p) {
   float* shared = reinterpret_cast<float*>(shared_memory());
   const int warp_of_rows = ptx::warp() % kRowWarps, split_of_warp = ptx::warp() / kRowWarps;
   const int first_row = static_cast<int>(blockIdx.x) * kRows;
@@ -288,14 +279,15 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
   };
   if (p.splits == 1) {
     for (int token = first_token; token < tokens; token += kStep) {
-      store(add_warps(shared, S::kTokens, token, row), token);
+      store(add_warps<kSplitWarps, kPitch>(shared, S::kTokens, token, row), token);
     }
     return;
   }
   const int64_t tile_size = static_cast<int64_t>(tokens) * kRows;
   float* partial = p.partial + static_cast<int64_t>(blockIdx.x) * p.splits * tile_size;
   for (int token = first_token; token < tokens; token += kStep) {
-    partial[blockIdx.z * tile_size + token * kRows + row] = add_warps(shared, S::kTokens, token, row);
+    partial[blockIdx.z * tile_size + token * kRows + row] =
+        add_warps<kSplitWarps, kPitch>(shared, S::kTokens, token, row);
   }
   if (!is_last_block(p.counters + blockIdx.x, p.splits, reinterpret_cast<uint32_t*>(shared))) return;
   for (int token = first_token; token < tokens; token += kStep) {
@@ -371,7 +363,7 @@ Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* str
   p.last_panel = static_cast<int>(num_panels(w.n)) - 1;
   p.groups = static_cast<int>(num_groups(w.k, w.group_k));
   p.pairs_per_group = w.group_k == 0 ? INT32_MAX : w.group_k / kNarrowGroup;
-  p.groups_per_block = p.pairs_per_group == 1                                ? kPairs
+  p.groups_per_block = p.pairs_per_group == 1                              ? kPairs
                        : w.group_k == 0 || p.pairs_per_group % kPairs == 0 ? 1
                                                                            : 2;
   p.blocks = static_cast<int>(ceil_div(w.k, kBlockK));

@@ -25,9 +25,9 @@ struct alignas(16) Four {
 
 struct Streaming {
   WeightOnlyProduct product;
-  Four* parts;         // [token tiles][blocks][kPartsOfBlock][kSums / 4][consumer threads]
-  uint32_t* counters;  // [token tiles][row tiles], 0
-  int pair;            // 1 or 2 blocks in step
+  Four* parts;                     // [token tiles][blocks][kPartsOfBlock][kSums / 4][consumer threads]
+  uint32_t* counters;              // [token tiles][row tiles], 0
+  int pair;                        // 1 or 2 blocks in step
   int all_units, units_per_block;  // of a pair: those of a tile of each of its blocks
 };
 
@@ -47,9 +47,7 @@ __device__ __forceinline__ int pair_index(const Streaming& p) {
 __device__ __forceinline__ int pair_rank(const Streaming& p) {
   return static_cast<int>(blockIdx.x) & (p.pair - 1);
 }
-__device__ __forceinline__ int first_unit(const Streaming& p) {
-  return pair_index(p) * p.units_per_block;
-}
+__device__ __forceinline__ int first_unit(const Streaming& p) { return pair_index(p) * p.units_per_block; }
 __device__ __forceinline__ int last_unit(const Streaming& p) {  // past it
   const int end = first_unit(p) + p.units_per_block;
   return end < p.all_units ? end : p.all_units;
@@ -151,7 +149,7 @@ __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Stream
     for (; i < stop; ++i, stages.advance()) {
       ptx::barrier_wait(stages.full(), stages.phase);
       multiply_unit<S>(sums, stages, p.product, i + 1 == stop);
-      release_stage<S>(stages, cluster);
+      stages.release(cluster);
     }
     if (is_whole || combine<S>(sums.sum, tile, p, flag)) {
       store_elements<S>(sums.sum, (tile * p.pair + rank) * S::kRows,

@@ -121,7 +121,7 @@ __device__ __forceinline__ void consume(WeightOnlyStages<S> stages, const Tensor
     for (int unit = 0; unit < p.product.units; ++unit, stages.advance()) {
       ptx::barrier_wait(stages.full(), stages.phase);
       multiply_unit<S>(sums, stages, p.product, unit + 1 == p.product.units);
-      release_stage<S>(stages, p.cluster);
+      stages.release(p.cluster);
     }
     if (p.stores_by_tma) {
       store_staged<S>(sums.sum, stages.base, y_map, tile, p.product);

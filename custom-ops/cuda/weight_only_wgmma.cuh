@@ -220,18 +220,6 @@ __device__ __forceinline__ void multiply_unit(WeightOnlySums<S>& sums, const Wei
   }
 }
 
-// By each warp, when it has read a stage: lets the block, and the other one of its cluster, copy there.
-template <typename S>
-__device__ __forceinline__ void release_stage(const WeightOnlyStages<S>& stages, int cluster) {
-  ptx::sync_warp();
-  if (ptx::lane() >= cluster) return;
-  if (cluster == 1) {
-    ptx::barrier_arrive(stages.empty());
-  } else {
-    ptx::barrier_arrive_cluster(stages.empty(), static_cast<uint32_t>(ptx::lane()));
-  }
-}
-
 template <typename S, ElementType kElement>
 __device__ __forceinline__ void store_elements_as(const float (&sum)[S::kSums], int tile_row, int tile_token,
                                                   const WeightOnlyProduct& p) {

@@ -14,6 +14,17 @@ const CustomOp& as_op(const OrtCustomOp* self) { return *static_cast<const Custo
 // work.
 constexpr int64_t kBatchesPerThread = 32;
 
+// A text that `ask(text, size)` gives, or its size where text is null.
+template <typename Ask>
+std::string read_text(const Api& api, const Ask& ask) {
+  size_t size = 0;  // with the terminating zero
+  check(api, ask(nullptr, &size));
+  std::string text(size, '\0');
+  check(api, ask(text.data(), &size));
+  text.resize(size - 1);
+  return text;
+}
+
 }  // namespace
 
 OrtStatus* fail(const Api& api, const char* op, const char* what) {
@@ -57,12 +68,9 @@ float KernelInfo::get_float(const char* name) const {
 }
 
 std::string KernelInfo::get_string(const char* name) const {
-  size_t size = 0;  // with the terminating zero
-  check(api_, api_.KernelInfoGetAttribute_string(info_, name, nullptr, &size));
-  std::string value(size, '\0');
-  check(api_, api_.KernelInfoGetAttribute_string(info_, name, value.data(), &size));
-  value.resize(size - 1);
-  return value;
+  return read_text(api_, [&](char* text, size_t* size) {
+    return api_.KernelInfoGetAttribute_string(info_, name, text, size);
+  });
 }
 
 std::string KernelInfo::get_string_or(const char* name, const char* absent) const {
@@ -96,12 +104,8 @@ const OrtValue* KernelInfo::constant_value(size_t index) const {
 
 // Empty where an optional input is left out.
 std::string KernelInfo::input_name(size_t index) const {
-  size_t size = 0;  // with the terminating zero
-  check(api_, api_.KernelInfo_GetInputName(info_, index, nullptr, &size));
-  std::string name(size, '\0');
-  check(api_, api_.KernelInfo_GetInputName(info_, index, name.data(), &size));
-  name.resize(size - 1);
-  return name;
+  return read_text(
+      api_, [&](char* text, size_t* size) { return api_.KernelInfo_GetInputName(info_, index, text, size); });
 }
 
 const void* KernelInfo::constant(size_t index) const {

@@ -48,7 +48,7 @@ export async function convertGraph(
 ): Promise<ConvertReport> {
   const { load, signal } = options;
   refuseOptions(options);
-  requestOf({ ...load, offline: true });
+  requestOf({ ...load, offline: true }); // wrong flags are refused before anything is read
   observer.phase('plan', 'start');
   const input = await findInput(load.model, folder);
   const target = await checkTarget(options.output, {

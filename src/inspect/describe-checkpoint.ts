@@ -2,13 +2,13 @@ import type { GraphNode, WeightSource } from '../graph/ir.js';
 import type { CheckpointPlan, ServingPlan } from '../load/plan.js';
 import { precisionName } from '../quant/precision.js';
 import { SCHEMES } from '../quant/registry.js';
-import { formatOfScheme } from '../quant/stored-scheme.js';
 import type { IsaName } from '../runtime/addon.js';
 import { kvBytesPerToken } from '../runtime/kv-layout.js';
 import { countWeights } from './columns.js';
 import { fitsWeights, forecastMemory, type MemorySettings } from './forecast.js';
 import { findFreeLayers, findSources } from './free-layers.js';
 import { describeKernel } from './kernels.js';
+import { toLayerRow } from './layer-row.js';
 import { addSums, toLayerError, type ErrorSums } from '../load/weight-meter.js';
 import {
   REPORT_SCHEMA,
@@ -142,23 +142,13 @@ export function totalsOf(
 
 function describeLayers(plan: ServingPlan, { isa, errors }: DescribeOptions): readonly LayerRow[] {
   const nodes = new Map(plan.graph.nodes.map((node) => [node.name, node]));
-  return plan.layers.map((layer) => {
-    const sums = layer.scheme === 'none' ? undefined : errors?.get(layer.tensor);
-    return {
-      name: layer.name,
-      tensor: layer.tensor,
-      kind: layer.kind ?? 'linear',
-      shape: layer.shape,
-      storedType: layer.storedType,
-      scheme: layer.scheme,
-      precision: precisionName(formatOfScheme(layer.scheme)),
-      bytesBefore: layer.bytesBefore,
+  return plan.layers.map((layer) =>
+    toLayerRow(layer, {
       bytesAfter: layer.bytesAfter,
-      rule: layer.reason,
       kernel: describeNode(nodes.get(layer.node), isa),
-      error: sums === undefined ? null : toLayerError(sums),
-    };
-  });
+      errors,
+    }),
+  );
 }
 
 /** What computes a node: kernels of fdq by format, everything else by ONNX Runtime. */

@@ -13,15 +13,13 @@ import { quantizeView } from '../convert/graph-input/quantize-view.js';
 import { lowerEach, rewriteModel } from '../convert/graph-input/rewrite-model.js';
 import { identifyFiles } from '../convert/graph-input/write-model.js';
 import { listInitializers } from '../graph/scopes.js';
-import { toLayerError, type ErrorSums } from '../load/weight-meter.js';
+import type { ErrorSums } from '../load/weight-meter.js';
 import type { QuantizationPlan } from '../quant/plan.js';
-import { precisionName } from '../quant/precision.js';
-import { resolveScheme } from '../quant/registry.js';
-import type { LayerReport } from '../quant/report.js';
 import { loadRuntime } from '../runtime/load-addon.js';
 import type { AutoResult } from './auto.js';
 import { chooseForWeights } from './choose-for-weights.js';
 import type { InspectOptions } from './inspect.js';
+import { toLayerRow } from './layer-row.js';
 import { measureLayers } from './measure-layers.js';
 import type { LayerRow } from './report.js';
 
@@ -59,8 +57,8 @@ export async function planOnnx(model: OpenModel, options: InspectOptions): Promi
   const written = sumBytes(listInitializers(rewriteModel(source, view, quantized.graph).graph));
   const measured = { layers, floatGraph: view.graph, weights };
   const errors = auto?.errors ?? (options.measure ? await measureLayers(measured, options) : undefined);
-  const sizes = { none: sizeFloats(source, view), quantized: sizeQuantized(source, view, quantized.graph) };
   const lowered = lowerEach(source, view, quantized.graph);
+  const sizes = { none: sizeFloats(source, view), quantized: sizeQuantized(view, quantized.graph, lowered) };
   const rows = new Map<string, LayerRow[]>();
   const products = new Map(quantized.graph.nodes.map(({ name, outputs }) => [name, outputs[0] ?? '']));
   const nodes = nodesByProduct(view);
@@ -68,9 +66,8 @@ export async function planOnnx(model: OpenModel, options: InspectOptions): Promi
     const node = nodes.get(products.get(layer.node) ?? '');
     if (node === undefined) throw new BugError(`${layer.node} is no product of the view`);
     const bytesAfter = (layer.scheme === 'none' ? sizes.none : sizes.quantized).get(layer.tensor) ?? 0;
-    const sums = layer.scheme === 'none' ? undefined : errors?.get(layer.tensor);
     const kernel = `ONNX Runtime ${productOf(lowered.get(node.name)) ?? node.opType}`;
-    const row = describeRow(layer, { bytesAfter, sums, kernel });
+    const row = toLayerRow(layer, { bytesAfter, kernel, errors });
     rows.set(node.name, [...(rows.get(node.name) ?? []), row]);
   }
   return {
@@ -113,24 +110,4 @@ function nodesByProduct({ layers, experts }: LayerView): ReadonlyMap<string, Gra
 function productOf(lowered: Lowered | UnsupportedError | undefined): string | undefined {
   if (lowered === undefined || lowered instanceof UnsupportedError) return undefined;
   return lowered.nodes.find(({ opType }) => PRODUCTS.includes(opType))?.opType;
-}
-
-function describeRow(
-  layer: LayerReport,
-  known: Pick<LayerRow, 'bytesAfter' | 'kernel'> & { readonly sums: ErrorSums | undefined },
-): LayerRow {
-  return {
-    name: layer.name,
-    tensor: layer.tensor,
-    kind: layer.kind ?? 'linear',
-    shape: layer.shape,
-    storedType: layer.storedType,
-    scheme: layer.scheme,
-    precision: precisionName(resolveScheme(layer.scheme)),
-    bytesBefore: layer.bytesBefore,
-    bytesAfter: known.bytesAfter,
-    rule: layer.reason,
-    kernel: known.kernel,
-    error: known.sums === undefined ? null : toLayerError(known.sums),
-  };
 }

@@ -13,6 +13,7 @@
 
 #include "fake_cuda.h"
 #include "model.h"
+#include "ort/custom_op.h"
 #include "provider_api.h"
 
 namespace fdq::provider_check {
@@ -73,7 +74,7 @@ struct ProbeInput {
 };
 
 // fdq.Probe: one output with x's shape. Keeps what it saw of its inputs.
-class Probe : public OrtCustomOp {
+class Probe : public CustomOp {
  public:
   Probe(const char* provider, std::vector<ProbeInput> inputs, ElementTypeId output,
         const char* name = "Probe");
@@ -86,18 +87,12 @@ class Probe : public OrtCustomOp {
   Seen output_seen;
   void* stream = nullptr;
 
-  const char* name() const { return name_; }
-  const char* provider() const { return provider_; }
   const std::vector<ProbeInput>& inputs() const { return inputs_; }
-  ElementTypeId output() const { return output_; }
   void created(const OrtKernelInfo* info);
   void compute(OrtKernelContext* context);
 
  private:
-  const char* provider_;
   std::vector<ProbeInput> inputs_;
-  ElementTypeId output_;
-  const char* name_;
   std::mutex mutex_;  // runs may be concurrent
 };
 

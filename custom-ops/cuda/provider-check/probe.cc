@@ -14,30 +14,20 @@ OrtStatus* guarded(const std::function<void()>& work) {
   }
 }
 
+OpSchema schema_of(const char* name, const std::vector<ProbeInput>& inputs, ElementTypeId output,
+                   const char* provider) {
+  OpSchema schema{name, {}, output, provider};
+  for (const ProbeInput& input : inputs) schema.inputs.push_back({input.type, input.characteristic});
+  return schema;
+}
+
 }  // namespace
 
 Probe::Probe(const char* provider, std::vector<ProbeInput> inputs, ElementTypeId output, const char* name)
-    : OrtCustomOp{}, provider_(provider), inputs_(std::move(inputs)), output_(output), name_(name) {
-  version = kApiVersion;
-  GetName = [](const OrtCustomOp* self) { return as_probe(self).name(); };
-  GetExecutionProviderType = [](const OrtCustomOp* self) { return as_probe(self).provider(); };
-  GetInputType = [](const OrtCustomOp* self, size_t i) { return as_probe(self).inputs()[i].type; };
-  GetInputTypeCount = [](const OrtCustomOp* self) { return as_probe(self).inputs().size(); };
-  GetInputCharacteristic = [](const OrtCustomOp* self, size_t i) {
-    return as_probe(self).inputs()[i].characteristic;
-  };
+    : CustomOp(schema_of(name, inputs, output, provider), nullptr), inputs_(std::move(inputs)) {
   GetInputMemoryType = [](const OrtCustomOp* self, size_t i) {
     return static_cast<MemoryType>(as_probe(self).inputs()[i].memory);
   };
-  GetOutputType = [](const OrtCustomOp* self, size_t) { return as_probe(self).output(); };
-  GetOutputTypeCount = [](const OrtCustomOp*) { return size_t{1}; };
-  GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return kRequired; };
-  GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
-  GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
-  GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  GetStartVersion = [](const OrtCustomOp*) { return 1; };
-  GetEndVersion = [](const OrtCustomOp*) { return 1; };
   CreateKernelV2 = [](const OrtCustomOp* self, const void*, const OrtKernelInfo* info, void** kernel) {
     auto* probe = const_cast<Probe*>(&as_probe(self));
     *kernel = probe;

@@ -85,6 +85,18 @@ class Workspace(c.Structure):
     _fields_ = [("counters", c.c_void_p), ("partials", c.c_void_p), ("size", WorkspaceSize)]
 
 
+# What the arguments of both products end with.
+_PRODUCT = (
+    ("weight", Weight),
+    ("bias", c.c_void_p),
+    ("y", c.c_void_p),
+    ("y_element", c.c_int),
+    ("y_stride", c.c_int64),
+    ("workspace", Workspace),
+    ("kernel", c.c_int),
+)
+
+
 class Fp8LinearArgs(c.Structure):
     _fields_ = [
         ("x", c.c_void_p),
@@ -94,13 +106,7 @@ class Fp8LinearArgs(c.Structure):
         ("static_scale", c.c_float),
         ("tokens", c.c_int64),
         ("x_stride", c.c_int64),
-        ("weight", Weight),
-        ("bias", c.c_void_p),
-        ("y", c.c_void_p),
-        ("y_element", c.c_int),
-        ("y_stride", c.c_int64),
-        ("workspace", Workspace),
-        ("kernel", c.c_int),
+        *_PRODUCT,
     ]
 
 
@@ -110,13 +116,7 @@ class WeightOnlyArgs(c.Structure):
         ("x_element", c.c_int),
         ("tokens", c.c_int64),
         ("x_stride", c.c_int64),
-        ("weight", Weight),
-        ("bias", c.c_void_p),
-        ("y", c.c_void_p),
-        ("y_element", c.c_int),
-        ("y_stride", c.c_int64),
-        ("workspace", Workspace),
-        ("kernel", c.c_int),
+        *_PRODUCT,
     ]
 
 

@@ -1,10 +1,10 @@
-import { GREEDY } from '../greedy.js';
 import { setMaxListeners } from 'node:events';
 import { createEngine } from '../../engine/engine.js';
 import { collectEosIds } from '../../load/generation-config.js';
 import type { LoadedModel } from '../../load/load-model.js';
 import type { LoadedText } from '../../load/load-text.js';
 import { wrapRunner } from '../../runtime/model-runner.js';
+import { GREEDY } from '../greedy.js';
 import type { EncodedPrompt } from './inputs.js';
 import { isCorrect } from './prompts.js';
 

@@ -1,6 +1,6 @@
-import { GREEDY } from '../greedy.js';
 import { BugError } from '../../errors.js';
 import type { Engine } from '../../engine/types.js';
+import { GREEDY } from '../greedy.js';
 import { RandomTokens } from './random-tokens.js';
 import type { SpeedCase } from './options.js';
 

@@ -27,11 +27,13 @@ type Sizes = ReadonlyMap<string, number>;
 export function createGraphDestination(source: Graph, view: LayerView): Required<Destination> {
   const tensors = listTensors(view);
   const known = new Map<QuantScheme, Sizes>();
+  const sizeIn = (scheme: QuantScheme): Sizes => {
+    const quantized = quantizeAll(view.graph, scheme);
+    return sizeQuantized(view, quantized, lowerEach(source, view, quantized));
+  };
   const measure = (scheme: QuantScheme): Sizes => {
     if (scheme === NONE) return sizeFloats(source, view);
-    return scheme.activation === null
-      ? sizeQuantized(source, view, quantizeAll(view.graph, scheme))
-      : new Map();
+    return scheme.activation === null ? sizeIn(scheme) : new Map();
   };
   return {
     bytesOf: ({ name }, scheme) => {
@@ -85,12 +87,15 @@ export function sizeFloats(source: Graph, view: LayerView): Sizes {
   return new Map([...origins].map(([tensor, found]) => [tensor, sumBytes(found)]));
 }
 
-/** What quantized layers take; those that cannot be written are left out. */
-export function sizeQuantized(source: Graph, view: LayerView, quantized: Graph): Sizes {
+/**
+ * What quantized layers take; those that cannot be written are left out.
+ * @param each what `lowerEach` gives for the quantized graph
+ */
+export function sizeQuantized(view: LayerView, quantized: Graph, each: ReturnType<typeof lowerEach>): Sizes {
   const tensors = listTensors(view);
   const parts = new Map<string, Map<string, Initializer>>();
   const refused = new Set<string>();
-  for (const [node, lowered] of lowerEach(source, view, quantized)) {
+  for (const [node, lowered] of each) {
     const outputs = [view.layers.get(node), ...(view.experts.get(node)?.parts ?? [])].flatMap(
       (found) => found?.output ?? [],
     );

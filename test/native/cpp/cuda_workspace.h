@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "check.h"
 #include "fdq/cuda.h"
@@ -34,6 +35,27 @@ class CheckedWorkspace {
   cuda::WorkspaceSize size_;
   Guarded counters_, partials_;
 };
+
+constexpr uint8_t kPoison = 0xcd;
+
+// The bytes of y, poisoned before, as `multiply` leaves them after one call, or `repeats` ones: the counters
+// must be back at 0 for each. Empty where it failed.
+template <typename Args>
+std::vector<uint8_t> run_product(Args args, cuda::WorkspaceSize (*workspace_of)(const Args&),
+                                 cuda::Error (*multiply)(const Args&, void*), int repeats) {
+  const int64_t element = args.y_element == ElementType::kFloat32 ? 4 : 2;
+  const Guarded y(static_cast<size_t>(args.tokens * args.y_stride * element));
+  std::memset(y.bytes(), kPoison, y.size());
+  args.y = y.bytes();
+  const CheckedWorkspace workspace(workspace_of(args));
+  args.workspace = workspace.get();
+  for (int i = 0; i < (workspace.is_used() ? repeats : 1); ++i) {
+    const cuda::Error error = multiply(args, nullptr);
+    CHECK(error == nullptr, "%s", error);
+    if (error != nullptr) return {};
+  }
+  return {y.bytes(), y.bytes() + y.size()};
+}
 
 // What is enough for some tokens must be enough for fewer.
 template <typename Args>
