@@ -1,4 +1,4 @@
-import { open, readFile, rm, stat } from 'node:fs/promises';
+import { link, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { randomBytes } from 'node:crypto';
 
@@ -13,7 +13,8 @@ export interface PartialFile {
 /** A holder on another machine cannot be asked; it is taken for dead when it wrote nothing for so long. */
 const STALE_AFTER_MS = 10 * 60_000;
 
-const heldHere = new Set<string>();
+/** Locks that this process holds or is about to take: whoever else of it comes takes a private file. */
+const claimedHere = new Set<string>();
 
 async function readAgeMs(path: string): Promise<number> {
   try {
@@ -32,15 +33,15 @@ function isProcessAlive(pid: number): boolean {
   }
 }
 
-async function isStale(lockPath: string, partialPath: string): Promise<boolean> {
-  const [host, pidText] = (await readFile(lockPath, 'utf8').catch(() => '')).split(' ');
+async function isStale(holder: string, lockPath: string, partialPath: string): Promise<boolean> {
+  const [host, pidText] = holder.split(' ');
   const pid = Number(pidText);
   if (host !== hostname() || !Number.isSafeInteger(pid) || pid <= 0) {
     const ages = await Promise.all([readAgeMs(lockPath), readAgeMs(partialPath)]);
     return Math.min(...ages) > STALE_AFTER_MS;
   }
-  // A container that restarts gives its processes the same ids again.
-  return pid === process.pid ? !heldHere.has(lockPath) : !isProcessAlive(pid);
+  // This process holds no lock that it tries to take: a container that restarts gives its processes the same ids again.
+  return pid === process.pid || !isProcessAlive(pid);
 }
 
 async function tryLock(lockPath: string): Promise<boolean> {
@@ -48,12 +49,32 @@ async function tryLock(lockPath: string): Promise<boolean> {
     const handle = await open(lockPath, 'wx');
     await handle.writeFile(`${hostname()} ${process.pid}`);
     await handle.close();
-    heldHere.add(lockPath);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
     throw error;
   }
+}
+
+/** Takes a lock away from `holder`, unless it is somebody else's by now. */
+async function breakLock(lockPath: string, holder: string): Promise<void> {
+  const taken = `${lockPath}.${randomBytes(6).toString('hex')}`;
+  try {
+    await rename(lockPath, taken);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
+  if ((await readFile(taken, 'utf8')) !== holder) await link(taken, lockPath).catch(() => undefined);
+  await rm(taken, { force: true });
+}
+
+async function takeLock(lockPath: string, partialPath: string): Promise<boolean> {
+  if (await tryLock(lockPath)) return true;
+  const holder = await readFile(lockPath, 'utf8').catch(() => '');
+  if (!(await isStale(holder, lockPath, partialPath))) return false;
+  await breakLock(lockPath, holder);
+  return tryLock(lockPath);
 }
 
 /**
@@ -63,21 +84,23 @@ async function tryLock(lockPath: string): Promise<boolean> {
 export async function claimPartialFile(blobPath: string): Promise<PartialFile> {
   const path = `${blobPath}.incomplete`;
   const lockPath = `${blobPath}.lock`;
-  let isLocked = await tryLock(lockPath);
-  if (!isLocked && (await isStale(lockPath, path))) {
-    await rm(lockPath, { force: true });
-    isLocked = await tryLock(lockPath);
+  const privatePath = `${blobPath}.${randomBytes(6).toString('hex')}.incomplete`;
+  const ownFile = { path: privatePath, isResumable: false, release: () => Promise.resolve() };
+  if (claimedHere.has(lockPath)) return ownFile;
+  claimedHere.add(lockPath);
+  let isLocked = false;
+  try {
+    isLocked = await takeLock(lockPath, path);
+  } finally {
+    if (!isLocked) claimedHere.delete(lockPath);
   }
-  if (!isLocked) {
-    const privatePath = `${blobPath}.${randomBytes(6).toString('hex')}.incomplete`;
-    return { path: privatePath, isResumable: false, release: () => Promise.resolve() };
-  }
+  if (!isLocked) return ownFile;
   return {
     path,
     isResumable: true,
     release: async () => {
-      heldHere.delete(lockPath);
       await rm(lockPath, { force: true });
+      claimedHere.delete(lockPath);
     },
   };
 }
