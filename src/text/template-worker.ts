@@ -31,6 +31,9 @@ interface Job {
   readonly resolve: (outcome: TemplateOutcome) => void;
 }
 
+/** In place of a job's id: the thread has read its libraries, and the time of a job begins. */
+const STARTED = 0;
+
 /**
  * The worker's program. It is text, so that it starts the same from dist/ and from the TypeScript sources (worker_threads
  * cannot load those on Node 20). It runs CommonJS, holds no state but parsed templates, and is killed when it overruns.
@@ -94,6 +97,7 @@ function render({ template, variables }) {
   }
 }
 parentPort.on('message', (job) => parentPort.postMessage({ id: job.id, outcome: render(job) }));
+parentPort.postMessage({ id: ${STARTED} });
 `;
 
 /**
@@ -104,6 +108,7 @@ export class TemplateWorker {
   readonly #limits: TemplateLimits;
   readonly #queue: Job[] = [];
   #worker: Worker | null = null;
+  #hasStarted = false;
   #current: Job | null = null;
   #timer: NodeJS.Timeout | null = null;
   #nextId = 1;
@@ -142,7 +147,7 @@ export class TemplateWorker {
     this.#current = job;
     const worker = (this.#worker ??= this.#spawn());
     worker.ref();
-    this.#timer = setTimeout(() => this.#kill(`time of ${this.#limits.timeMs} ms`), this.#limits.timeMs);
+    if (this.#hasStarted) this.#startTimer();
     try {
       worker.postMessage({ id: job.id, template: job.template, variables: job.variables });
     } catch (error) {
@@ -151,7 +156,12 @@ export class TemplateWorker {
     }
   }
 
+  #startTimer(): void {
+    this.#timer = setTimeout(() => this.#kill(`time of ${this.#limits.timeMs} ms`), this.#limits.timeMs);
+  }
+
   #spawn(): Worker {
+    this.#hasStarted = false;
     const jinjaPath = createRequire(import.meta.url).resolve('@huggingface/jinja');
     const worker = new Worker(WORKER_PROGRAM, {
       eval: true,
@@ -161,7 +171,12 @@ export class TemplateWorker {
       env: {},
     });
     worker.on('message', (message: { id: number; outcome: TemplateOutcome }) => {
-      if (worker !== this.#worker || message.id !== this.#current?.id) return;
+      if (worker !== this.#worker) return;
+      if (message.id === STARTED) {
+        this.#hasStarted = true;
+        if (this.#current !== null) this.#startTimer();
+      }
+      if (message.id !== this.#current?.id) return;
       worker.unref();
       this.#finish(message.outcome);
       this.#startNext();

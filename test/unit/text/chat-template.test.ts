@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { ChatRenderer } from '../../../src/text/chat-template.js';
 import type { ChatRendererOptions } from '../../../src/text/chat-template.js';
 
@@ -110,11 +110,27 @@ describe('budget', () => {
     expect(await renderer.render(HELLO)).toBe('ok');
   });
 
+  it('begins when the thread has started, however long that takes', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const renderer = makeRenderer('ok');
+      const first = renderer.render(HELLO);
+      expect(vi.getTimerCount()).toBe(0);
+      expect(await first).toBe('ok');
+      const second = renderer.render(HELLO);
+      expect(vi.getTimerCount()).toBe(1);
+      expect(await second).toBe('ok');
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it('answers those who wait behind an attack', async () => {
-    const renderer = makeRenderer('ok', { limits: { timeMs: 300 } });
+    const renderer = makeRenderer('ok', { limits: { timeMs: 1000 } });
     const attack = renderer.render(HELLO, { template: ATTACKS[0]?.[1] as string });
     const behind = Promise.all([renderer.render(HELLO), renderer.render(HELLO)]);
-    await expect(attack).rejects.toThrow(/time of 300 ms/);
+    await expect(attack).rejects.toThrow(/time of 1000 ms/);
     expect(await behind).toEqual(['ok', 'ok']);
   });
 });
