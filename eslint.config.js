@@ -168,5 +168,14 @@ export default defineConfig(
       '@typescript-eslint/require-await': 'off',
     },
   },
+  {
+    files: ['test/**/*.test.ts'],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        { name: 'fast-check', message: 'Import test/helpers/properties.ts, which fixes the seed.' },
+      ],
+    },
+  },
   { files: ['scripts/**/*.mjs', 'test/**/*.mjs', 'bin/*.js'], rules: { 'no-console': 'off' } },
 );

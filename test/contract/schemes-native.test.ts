@@ -1,10 +1,10 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { widenFloats, type FloatType } from '../../src/quant/numerics/floats.js';
 import { packPanels } from '../../src/quant/packed-layout.js';
 import type { IsaName } from '../../src/runtime/addon.js';
 import { openAddon } from '../helpers/addon.js';
 import { findPartDifference, makeMatrix, quantizeNatively, type Matrix } from '../helpers/native-weights.js';
+import { fc } from '../helpers/properties.js';
 import { noise, quantize, QUANTIZING, type QuantizingScheme } from '../helpers/scheme-cases.js';
 import { bf16Tensor, goldenCases, goldenTensor, readGolden } from '../unit/quant/golden-vectors.js';
 

@@ -1,10 +1,10 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { FloatType } from '../../src/quant/numerics/floats.js';
 import { memberSlices, packPanels, unpackPanels } from '../../src/quant/packed-layout.js';
 import { resolveScheme, SCHEMES, SCHEME_FAMILIES } from '../../src/quant/registry.js';
 import type { QuantizedParts, QuantScheme } from '../../src/quant/scheme.js';
 import { findPartDifference, makeMatrix, type Matrix } from '../helpers/native-weights.js';
+import { fc } from '../helpers/properties.js';
 import { findError, noise, quantize, QUANTIZING } from '../helpers/scheme-cases.js';
 
 const SHAPES = [

@@ -1,8 +1,8 @@
-import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { checkInvariants } from '../../src/engine/invariants.js';
 import type { GenerationRequest } from '../../src/engine/types.js';
 import { collect, harness, params, prompt, solo } from '../unit/engine/harness.js';
+import { fc } from '../helpers/properties.js';
 
 const TIME_LIMIT_MS = 8000;
 const BLOCK_SIZE = 4;
@@ -64,7 +64,7 @@ function toRequest(source: RequestCase, index: number): GenerationRequest {
   };
 }
 
-it('gives each request its solo output, whatever runs beside it', { timeout: 60_000 }, async () => {
+it('gives each request its solo output, whatever runs beside it', async () => {
   let preemptions = 0;
   let cancelled = 0;
   let hits = 0;

@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import fc from 'fast-check';
+import process from 'node:process';
 import onnxProto from 'onnx-proto';
 import { expect, it } from 'vitest';
 import { FdqError } from '../../src/errors.js';
@@ -8,12 +8,13 @@ import { GraphBuilder, intAttribute } from '../../src/graph/builder.js';
 import { inspectModel } from '../../src/inspect/inspect.js';
 import { convertFolder } from '../helpers/convert-fixture.js';
 import { fillValues, writeOnnx } from '../helpers/onnx-model.js';
+import { fc } from '../helpers/properties.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 
 const { ModelProto } = onnxProto.onnx;
 const [K, N] = [32, 48];
-/** Of one model through all commands. */
-const HANG_MS = 5_000;
+/** CPU time of one model through all commands: what else the machine does is not counted. */
+const MAX_SECONDS = 5;
 
 const edge = fc.constantFrom(
   0,
@@ -154,7 +155,7 @@ async function expectAnswer(work: Promise<unknown>): Promise<void> {
   }
 }
 
-it('inspect and convert answer any damaged ONNX model, soon', { timeout: 60_000 }, async () => {
+it('inspect and convert answer any damaged ONNX model, soon', async () => {
   const dir = await createTempDir();
   const file = path.join(dir, 'in', 'model.onnx');
   mkdirSync(path.dirname(file));
@@ -170,15 +171,16 @@ it('inspect and convert answer any damaged ONNX model, soon', { timeout: 60_000 
       schemes,
       async (changes, quantization) => {
         writeFileSync(file, mutate(valid, changes));
-        const start = performance.now();
+        const began = process.cpuUsage();
         await expectAnswer(inspect({}));
         await expectAnswer(inspect({ quantization: { quantization }, measure: true }));
         await expectAnswer(inspect({ auto: { maxError: 0.1 } }));
         await expectAnswer(convertFolder(file, dir, quantization, { format: 'onnx', force: true }));
-        expect(performance.now() - start).toBeLessThan(HANG_MS);
+        const { user, system } = process.cpuUsage(began);
+        expect((user + system) / 1e6).toBeLessThan(MAX_SECONDS);
       },
     ),
-    { seed: 20261121, numRuns: 60 },
+    { numRuns: 60 },
   );
   expect(seen.done).toBeGreaterThan(10);
   expect(seen.refused).toBeGreaterThan(10);

@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FdqError } from '../../src/errors.js';
 import { readSafetensorsHeader } from '../../src/hub/safetensors.js';
 import { parseWeightIndex } from '../../src/hub/weight-files.js';
+import { fc } from '../helpers/properties.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 import { buildRawSafetensors, buildSafetensors } from '../helpers/write-safetensors.js';
 

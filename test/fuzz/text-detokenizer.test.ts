@@ -1,9 +1,9 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { TextStreamFactory } from '../../src/engine/types.js';
 import { createTextStreamFactory } from '../../src/text/detokenizer.js';
 import { loadTokenizer } from '../../src/text/tokenizer.js';
 import { tokenizerFolder } from '../helpers/fixture-folders.js';
+import { fc } from '../helpers/properties.js';
 
 const TIME_LIMIT_MS = 2000;
 /** Byte-level, SentencePiece with byte tokens and a leading space, and the same without the leading space. */

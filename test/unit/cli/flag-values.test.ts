@@ -1,8 +1,8 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { FlagRow } from '../../../src/cli/flag-row.js';
 import { convertValue, describeSetting } from '../../../src/cli/flag-values.js';
 import { UserError } from '../../../src/errors.js';
+import { fc } from '../../helpers/properties.js';
 
 function row(kind: FlagRow['kind'], rest: Partial<FlagRow> = {}): FlagRow {
   return { kind, group: 'SERVER', summary: 'A test.', ...rest };

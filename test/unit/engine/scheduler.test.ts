@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BlockManager, PrefixHasher } from '../../../src/engine/block-manager.js';
 import { OutputQueue } from '../../../src/engine/output-queue.js';
@@ -7,6 +6,7 @@ import { RequestState, Sequence } from '../../../src/engine/sequence.js';
 import type { SamplingParams } from '../../../src/engine/types.js';
 import { WaitingQueue } from '../../../src/engine/waiting-queue.js';
 import { prompt, request } from './harness.js';
+import { fc } from '../../helpers/properties.js';
 
 const BLOCK_SIZE = 4;
 

@@ -1,7 +1,7 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { StopChecker, StopStrings } from '../../../src/engine/stop.js';
 import { params, wordStream } from './harness.js';
+import { fc } from '../../helpers/properties.js';
 
 function feed(
   stops: readonly string[],

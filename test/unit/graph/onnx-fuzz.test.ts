@@ -1,9 +1,9 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { FdqError } from '../../../src/errors.js';
 import { parseModel, serializeModel } from '../../../src/graph/onnx.js';
 import { inlineOnly, sampleGraph } from './sample-graph.js';
+import { fc } from '../../helpers/properties.js';
 
 const TIME_LIMIT_MS = 4_000;
 

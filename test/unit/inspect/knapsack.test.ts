@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { chooseWithin, totalOf, type Choice } from '../../../src/inspect/knapsack.js';
+import { fc } from '../../helpers/properties.js';
 
 /** Every selection, one after the other. */
 function bestByTrial(layers: readonly (readonly Choice[])[], budget: number): number | undefined {

@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { UnsupportedError } from '../../../src/errors.js';
 import {
@@ -10,6 +9,7 @@ import {
 } from '../../../src/quant/precision.js';
 import type { Precision } from '../../../src/quant/precision.js';
 import { SCHEMES } from '../../../src/quant/registry.js';
+import { fc } from '../../helpers/properties.js';
 
 /** Every pair of weight and activation that has a scheme. */
 const PAIRS: readonly (readonly [string, string])[] = [
