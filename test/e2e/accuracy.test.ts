@@ -41,7 +41,7 @@ describe('the demo model answers its held-out prompts through the server', () =>
     ['none', 'bf16', 'int8'],
     ['none', 'bf16', 'fp8'],
     ['none', 'bf16', 'int4'],
-  ])('%s as %s over a %s KV cache', { timeout: 300_000 }, async (scheme, key, kv) => {
+  ])('%s as %s over a %s KV cache', async (scheme, key, kv) => {
     const flags = ['--quantization', scheme, '--dtype', 'float32', '--kv-cache-dtype', kv];
     const server = await serveProcess([DEMO, ...flags]);
     const accuracy = await measureAccuracy(server.url);

@@ -22,7 +22,7 @@ async function ask(url: string): Promise<string> {
 }
 
 describe('fdq serve --quantization auto', () => {
-  it('keeps its budget, and the config it saves serves the same numbers', { timeout: 60_000 }, async () => {
+  it('keeps its budget, and the config it saves serves the same numbers', async () => {
     const config = path.join(await createTempDir(), 'plan.json');
     const budget = ['--max-weight-bytes', '5MiB', '--save-quantization-config', config];
     const chosen = await serveProcess(['--model', DEMO, '--quantization', 'auto', ...budget]);

@@ -10,7 +10,7 @@ import { createTempDir } from '../helpers/temp-dir.js';
 const DEMO = path.join(ROOT, 'models', 'demo');
 const TEXT = path.join(DEMO, 'eval.txt');
 
-describe('fdq bench quality', { timeout: 120_000 }, () => {
+describe('fdq bench quality', () => {
   it('prints a report for programs, and 4 when a condition holds', async () => {
     const { code, stdout, stderr } = await runCli([
       ...['bench', 'quality', DEMO, '--quantization', 'none,wint4', '--dtype', 'float32'],

@@ -3,11 +3,12 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
-import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import type { BenchReport, Scenario } from '../../src/bench/report.js';
 import { loadRuntime } from '../../src/runtime/load-addon.js';
 import { createCertificate } from '../helpers/certificate.js';
 import { BIN, cleanEnvironment, ROOT, runCli, type CliResult } from '../helpers/cli.js';
+import { eventually } from '../helpers/eventually.js';
 import {
   answerAll,
   answerModels,
@@ -39,27 +40,32 @@ function failWith(call: FakeCall, status: number): void {
   call.response.writeHead(status, { 'content-type': 'application/json' }).end('{"error": {"message": "no"}}');
 }
 
-/** Processes that this one started. */
-function childrenOf(pid: number): number[] {
-  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  return text
-    .split(' ')
-    .filter((part) => part !== '')
-    .map(Number);
+/** The server that a bench started: git, which it asks for the commit, is another child. */
+function findServer(pid: number): number | undefined {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
+  return children.map(Number).find((child) => readProcess(child, 'cmdline').includes('\0--config\0'));
 }
 
-function isAlive(pid: number): boolean {
+/** Empty for a process that is no more. */
+function readProcess(pid: number, file: string): string {
   try {
-    process.kill(pid, 0);
-    return true;
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
   } catch {
-    return false;
+    return '';
   }
 }
 
-function startBench(args: readonly string[]): { readonly child: ChildProcess; stdout: () => string } {
+/** Not one that has ended and waits for whoever adopted it. */
+function isAlive(pid: number): boolean {
+  return /^State:\s+[^ZX]/m.test(readProcess(pid, 'status'));
+}
+
+function startBench(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): { readonly child: ChildProcess; stdout: () => string } {
   const child = spawn(process.execPath, [BIN, 'bench', 'serve', ...args], {
-    env: cleanEnvironment(),
+    env: cleanEnvironment(env),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   onTestFinished(() => void child.kill('SIGKILL'));
@@ -70,7 +76,7 @@ function startBench(args: readonly string[]): { readonly child: ChildProcess; st
 }
 
 describe('fdq bench serve --model', () => {
-  it('serves the demo model, sweeps concurrency and writes documents', { timeout: 120_000 }, async () => {
+  it('serves the demo model, sweeps concurrency and writes documents', async () => {
     const folder = await createTempDir();
     const lengths = ['--random-input-len', '24', '--random-output-len', '6', '--num-prompts', '12'];
     const result = await bench(
@@ -118,17 +124,19 @@ describe('fdq bench serve --model', () => {
     expect(document['output_lens']).toEqual(Array.from({ length: 24 }, () => 6));
   });
 
-  it('takes its server along, however it ends', { timeout: 120_000 }, async () => {
+  it('takes its server along, however it ends', async () => {
     const endless = ['--num-prompts', '100000', '--max-concurrency', '2', '--random-input-len', '16'];
-    const { child } = startBench(['--model', DEMO, '-q', 'wint8', '--no-cache', ...endless]);
-    const server = await vi.waitFor(() => {
-      const [pid] = childrenOf(child.pid!);
+    // Killed, it removes nothing: what it leaves is in the test's folder.
+    const env = { TMPDIR: await createTempDir() };
+    const { child } = startBench(['--model', DEMO, '-q', 'wint8', '--no-cache', ...endless], env);
+    const server = await eventually(() => {
+      const pid = findServer(child.pid!);
       expect(pid).toBeDefined();
       return pid!;
-    }, 30_000);
+    });
     child.kill('SIGKILL');
     await once(child, 'exit');
-    await vi.waitFor(() => expect(isAlive(server)).toBe(false), 30_000);
+    await eventually(() => expect(isAlive(server)).toBe(false));
   });
 
   it('says why a server does not start', async () => {
@@ -207,8 +215,7 @@ describe('fdq bench serve --url', () => {
     const failed = await bench('--url', server.url.href, ...SMALL);
     expect(failed.code).toBe(1);
     expect(failed.stderr).toContain('All 6 requests failed: 6 x status 400. The first: no');
-    await server.close();
-    const gone = await bench('--url', server.url.href, ...SMALL);
+    const gone = await bench('--url', 'http://127.0.0.1:1', ...SMALL);
     expect(gone.code).toBe(1);
     expect(gone.stderr).toContain('Code: server_unreachable');
   });
@@ -247,13 +254,13 @@ describe('fdq bench serve --url', () => {
       '--json',
     ]);
     interrupt = () => void child.kill('SIGINT');
-    const [code] = (await once(child, 'exit')) as [number];
+    const [code] = (await once(child, 'close')) as [number];
     expect(code).toBe(130);
     const { result: report } = JSON.parse(stdout()) as { result: BenchReport };
     expect(report.partial).toBe(true);
     expect(report.scenarios[0]?.distributions?.find(({ id }) => id === 'e2el')?.count).toBe(3);
     expect(report.warnings.join()).toContain('2 requests were ended by the interruption');
-    await vi.waitFor(() => expect(held.every(({ request }) => request.socket.destroyed)).toBe(true));
+    await eventually(() => expect(held.every(({ request }) => request.socket.destroyed)).toBe(true));
     expect(server.calls.filter(({ request }) => request.url === COMPLETIONS)).toHaveLength(5);
   });
 });

@@ -5,7 +5,7 @@ import process from 'node:process';
 import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import type { BenchReport } from '../../src/bench/report.js';
-import { BIN, cleanEnvironment, ROOT } from '../helpers/cli.js';
+import { BIN, CHILD_TIMEOUT_MS, cleanEnvironment, ROOT } from '../helpers/cli.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 
 interface Step {
@@ -86,7 +86,7 @@ async function runStep(
   const cwd = path.join(dir, step['working-directory'] ?? '.');
   const script = ['--noprofile', '--norc', '-eo', 'pipefail', '-c', step.run ?? ''];
   const ended = await new Promise<Omit<StepResult, 'summary' | 'outputs'>>((resolve, reject) => {
-    execFile('bash', script, { cwd, env, timeout: 50_000 }, (error, stdout, stderr) => {
+    execFile('bash', script, { cwd, env, timeout: CHILD_TIMEOUT_MS }, (error, stdout, stderr) => {
       const code = error === null ? 0 : error.code;
       if (typeof code === 'number') resolve({ code, stdout, stderr });
       else reject(error ?? new Error('no exit code'));

@@ -39,7 +39,7 @@ async function startServe(args: readonly string[] = []): Promise<Served> {
   children.push(child);
   let stderr = '';
   let stdout = '';
-  const exit = once(child, 'exit').then(([code]) => code as number);
+  const exit = once(child, 'close').then(([code]) => code as number);
   const ready = new Promise<void>((resolve) => {
     child.stderr.on('data', (chunk: Buffer) => {
       stderr += chunk.toString();
@@ -106,20 +106,27 @@ describe('fdq serve', () => {
   });
 
   it('takes the command line of FastDeploy with one line of warning', async () => {
-    const probe = createServer().listen(0, '127.0.0.1');
-    await once(probe, 'listening');
-    const metrics = String((probe.address() as AddressInfo).port);
-    probe.close();
-    await once(probe, 'close');
+    // An address of this process alone: on that of all others a port that is free now may be taken by the time it is needed.
+    const host = `127.${1 + (process.pid % 254)}.${(process.pid >> 8) & 255}.${1 + Math.floor(process.pid / 65_536)}`;
+    const metrics = '8181';
     const queues = ['--engine-worker-queue-port', '8182', '--cache-queue-port', '8183'];
     const limits = ['--tensor-parallel-size', '1', '--max-model-len', '2048', '--max-num-seqs', '8'];
-    const flags = [...queues, '--metrics-port', metrics, ...limits, '--quantization', 'wint4'];
+    const flags = [
+      ...queues,
+      '--host',
+      host,
+      '--metrics-port',
+      metrics,
+      ...limits,
+      '--quantization',
+      'wint4',
+    ];
     const served = await startServe(flags);
     expect(served.stderr().match(/^Warning: .*/gm)).toEqual([
       'Warning: --engine-worker-queue-port, --cache-queue-port: fdq runs in one process and needs no queue port; the value is not used.',
     ]);
     expect(served.stderr()).toMatch(/^Ready: .* \| wint4 \| .* \| 8 sequences \|/m);
-    const answer = await fetch(`http://127.0.0.1:${metrics}/metrics`);
+    const answer = await fetch(`http://${host}:${metrics}/metrics`);
     expect(await answer.text()).toContain('vllm:num_requests_running');
   });
 

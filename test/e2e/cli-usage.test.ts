@@ -1,16 +1,8 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ROOT, runCli, type CliResult } from '../helpers/cli.js';
-
-let folder: string;
-beforeEach(async () => {
-  folder = await mkdtemp(path.join(tmpdir(), 'fdq-cli-'));
-});
-afterEach(async () => {
-  await rm(folder, { recursive: true, force: true });
-});
+import { createTempDir } from '../helpers/temp-dir.js';
 
 /** One message, nothing on stdout, no stack trace, no internals. */
 function expectCleanError(result: CliResult, code: number): void {
@@ -84,6 +76,7 @@ describe.concurrent('usage errors', () => {
 
 describe('settings', () => {
   it('prints every value with where it came from, command line over environment over file', async () => {
+    const folder = await createTempDir();
     const file = path.join(folder, 'fdq.yaml');
     await writeFile(file, 'port: 9001\nmax_model_len: 8k\nhost: ::1\nlog-level: debug\napi-key: [a, b]\n');
     const result = await runCli(['serve', 'demo', '--config', file, '--print-config', '--port=9003'], {
@@ -103,7 +96,7 @@ describe('settings', () => {
   });
 
   it('reads JSON flags in parts, from files and key by key', async () => {
-    const file = path.join(folder, 'plan.yaml');
+    const file = path.join(await createTempDir(), 'plan.yaml');
     await writeFile(file, 'linear: wint8\nignore: [lm_head]\n');
     const result = await runCli([
       ...['serve', 'm', '--print-config', '--json', '-q', 'W4A16C8', '--quantization-config', `@${file}`],
@@ -139,7 +132,7 @@ describe('settings', () => {
     ['port: "x"\n', 'port (line 1 of', 'a port from 0 to 65535'],
     ['port: 80\nhost: x: y\n', 'Line 2 of', 'Check the YAML'],
   ])('refuses the config file %j', async (text, where, what) => {
-    const file = path.join(folder, 'bad.yaml');
+    const file = path.join(await createTempDir(), 'bad.yaml');
     await writeFile(file, text);
     const result = await runCli(['serve', 'm', '--config', file]);
     expect(result.stderr).toContain(where);
@@ -150,6 +143,7 @@ describe('settings', () => {
 
 describe('fdq from any folder', () => {
   it('prints its version with -v and as a command', async () => {
+    const folder = await createTempDir();
     const [short, long] = await Promise.all([
       runCli(['-v'], { cwd: folder }),
       runCli(['version', '--json'], { cwd: folder }),
@@ -160,7 +154,7 @@ describe('fdq from any folder', () => {
   });
 
   it('shows help with groups, environment names and defaults', async () => {
-    const { stdout, code } = await runCli(['serve', '-h'], { cwd: folder });
+    const { stdout, code } = await runCli(['serve', '-h'], { cwd: await createTempDir() });
     expect(code).toBe(0);
     for (const group of ['MODEL', 'QUANTIZATION', 'MEMORY', 'SERVER', 'OUTPUT', 'GLOBAL']) {
       expect(stdout).toContain(`${group} FLAGS`);

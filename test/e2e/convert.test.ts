@@ -68,7 +68,7 @@ describe('fdq convert', () => {
     expect(result['verified']).toMatch(/are equal$/);
     const online = await answerOf(DEMO, ['-q', 'wint4:g32']);
     expect(await answerOf(out, [])).toEqual(online);
-  }, 60_000);
+  });
 
   it.each([
     ['no output', ['convert', DEMO], 2, '--output'],

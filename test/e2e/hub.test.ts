@@ -5,6 +5,7 @@ import path from 'node:path';
 import process from 'node:process';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { BIN, cleanEnvironment, ROOT } from '../helpers/cli.js';
+import { eventually } from '../helpers/eventually.js';
 import { startHubServer, type Fault, type HubServer } from '../helpers/hub-server.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 
@@ -113,7 +114,7 @@ describe('fdq serve org/name', () => {
     const kept = 3_000_000;
     const hub = await startHub([{ match: WEIGHTS, hangAfter: kept, times: 1 }]);
     const first = hub.serve(ID);
-    await expect.poll(() => hub.partialBytes(), { timeout: 20_000 }).toBe(kept);
+    await eventually(async () => expect(await hub.partialBytes()).toBe(kept));
     first.child.kill('SIGINT');
     expect(await first.exit).toBe(130);
     expect(first.stderr()).not.toMatch(/Error|^\s+at /m);

@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import process from 'node:process';
 import { text } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
-import { BIN, ROOT, cleanEnvironment } from '../helpers/cli.js';
+import { BIN, CHILD_TIMEOUT_MS, ROOT, cleanEnvironment } from '../helpers/cli.js';
 
 /** A stream of the command: read by the test, on a full device, or closed by its reader before anything is written. */
 type Sink = 'read' | 'full' | 'closed';
@@ -22,7 +22,7 @@ async function runInto(args: readonly string[], sinks: { stdout?: Sink; stderr?:
     cwd: ROOT,
     env: cleanEnvironment(),
     stdio: ['ignore', stdout === 'full' ? device : 'pipe', stderr === 'full' ? device : 'pipe'],
-    timeout: 60_000,
+    timeout: CHILD_TIMEOUT_MS,
   });
   closeSync(device);
   if (stdout === 'closed') child.stdout?.destroy();

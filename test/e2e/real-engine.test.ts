@@ -1,6 +1,7 @@
 import path from 'node:path';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ROOT } from '../helpers/cli.js';
+import { eventually } from '../helpers/eventually.js';
 import { serveProcess, type ServedProcess } from '../helpers/serve-process.js';
 import { readEvents } from '../helpers/test-server.js';
 
@@ -130,14 +131,14 @@ describe('the server on its own engine', () => {
     expect(choices.map(({ text }) => /^\d+/.exec(text)?.[0]?.slice(0, 1))).toEqual(
       many.map((text) => text[0]),
     );
-    const long = { prompt: 'a', max_tokens: 1000, ignore_eos: true, stream: true };
+    const long = { prompt: 'a', max_tokens: 2000, ignore_eos: true, stream: true };
     const leave = new AbortController();
     await Promise.all([1, 2, 3].map(() => post(server, long, { signal: leave.signal })));
     const refused = await post(server, { prompt: 'a' });
     expect(refused.status).toBe(429);
     expect(refused.headers.get('retry-after')).toBe('1');
     leave.abort();
-    await vi.waitFor(async () => expect(await server.metric('fdq:engine_requests_live')).toBe(0));
+    await eventually(async () => expect(await server.metric('fdq:engine_requests_live')).toBe(0));
   });
 
   it('stops computing for a client that left, balances its books, and drains', async () => {
@@ -147,10 +148,10 @@ describe('the server on its own engine', () => {
       const body = { prompt: 'a', n: 8, max_tokens: 1900, ignore_eos: true, stream };
       const answer = post(server, body, { signal: leave.signal });
       const outcome = answer.then((response) => response.text()).catch(() => 'left');
-      await vi.waitFor(async () => expect(await server.metric('vllm:num_requests_running')).toBe(8));
+      await eventually(async () => expect(await server.metric('vllm:num_requests_running')).toBe(8));
       leave.abort();
       expect(await outcome).toBe('left');
-      await vi.waitFor(async () => expect(await server.metric('fdq:engine_requests_live')).toBe(0));
+      await eventually(async () => expect(await server.metric('fdq:engine_requests_live')).toBe(0));
       expect(await server.metric('vllm:kv_cache_usage_perc')).toBe(0);
       const generated = await server.metric('vllm:generation_tokens_total');
       expect(generated).toBeLessThan(2 * 8 * 1900);

@@ -40,7 +40,6 @@ describe('fdq serve of a checkpoint that is quantized already', () => {
       }
       expect(await server.stop()).toBe(0);
     },
-    30_000,
   );
 
   it('refuses another scheme for what is stored', async () => {

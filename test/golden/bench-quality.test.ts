@@ -51,37 +51,33 @@ async function shiftScales(folder: string, layer: string): Promise<void> {
 }
 
 describe('fdq bench quality on the demo model', () => {
-  it('answers the prompts as the reference does', { timeout: 120_000 }, async () => {
+  it('answers the prompts as the reference does', async () => {
     const { scenarios } = await measureDemo({ prompts: DEMO_PROMPTS, schemes: [{ quantization: 'wint4' }] });
     const { accuracy = NaN } = reference.schemes['wint4_channel'] ?? {};
     expect(figure(scenarios[0], 'accuracy')).toBeCloseTo(accuracy, 2);
     expect(scenarios[0]?.metrics.map(({ id }) => id)).toEqual(['weight_bytes', 'accuracy']);
   });
 
-  it(
-    'finds scales that are off by one group, which perplexity and agreement do not',
-    { timeout: 120_000 },
-    async () => {
-      const folder = await createTempDir();
-      const model = path.join(folder, 'out');
-      await convertFolder(DEMO, folder, 'wint4:g128');
-      const options = { model, reference: DEMO, windows: SAMPLE };
-      const healthy = await measureDemo(options);
-      const baseline = path.join(folder, 'baseline.json');
-      saveBaseline(healthy, baseline);
-      const gate = (...conditions: string[]): ReturnType<typeof parseGate> =>
-        parseGate({ 'fail-if': conditions, baseline }, 'quality');
-      // 6.3e-3 when healthy, 7.3e-3 when not.
-      const strict = gate('kl > 0.0068', 'kl > +5%');
-      expect(evaluateGate(healthy, strict)?.verdict).toBe('pass');
-      await shiftScales(model, 'model.layers.0.mlp.down_proj');
-      const faulty = await measureDemo(options);
-      expect(evaluateGate(faulty, strict)?.checks.map(({ verdict }) => verdict)).toEqual(['fail', 'fail']);
-      expect(evaluateGate(faulty, gate('perplexity > +1%', 'top1 < -1%'))?.verdict).toBe('pass');
-    },
-  );
+  it('finds scales that are off by one group, which perplexity and agreement do not', async () => {
+    const folder = await createTempDir();
+    const model = path.join(folder, 'out');
+    await convertFolder(DEMO, folder, 'wint4:g128');
+    const options = { model, reference: DEMO, windows: SAMPLE };
+    const healthy = await measureDemo(options);
+    const baseline = path.join(folder, 'baseline.json');
+    saveBaseline(healthy, baseline);
+    const gate = (...conditions: string[]): ReturnType<typeof parseGate> =>
+      parseGate({ 'fail-if': conditions, baseline }, 'quality');
+    // 6.3e-3 when healthy, 7.3e-3 when not.
+    const strict = gate('kl > 0.0068', 'kl > +5%');
+    expect(evaluateGate(healthy, strict)?.verdict).toBe('pass');
+    await shiftScales(model, 'model.layers.0.mlp.down_proj');
+    const faulty = await measureDemo(options);
+    expect(evaluateGate(faulty, strict)?.checks.map(({ verdict }) => verdict)).toEqual(['fail', 'fail']);
+    expect(evaluateGate(faulty, gate('perplexity > +1%', 'top1 < -1%'))?.verdict).toBe('pass');
+  });
 
-  it('diverges by the same from logits on disk', { timeout: 120_000 }, async () => {
+  it('diverges by the same from logits on disk', async () => {
     const referenceLogits = path.join(await createTempDir(), 'logits');
     const options = {
       schemes: [{ quantization: 'none' }, { quantization: 'wint8' }],
@@ -102,7 +98,7 @@ describe('fdq bench quality on the demo model', () => {
     }
   });
 
-  it('scores a token better the more of the text comes before it', { timeout: 120_000 }, async () => {
+  it('scores a token better the more of the text comes before it', async () => {
     const measure = (stride: number, maxWindows: number): ReturnType<typeof measureDemo> =>
       measureDemo({ reference: null, windows: { window: 64, stride, maxWindows } });
     // The first 512 tokens both times.
@@ -114,7 +110,7 @@ describe('fdq bench quality on the demo model', () => {
     expect(figure(overlapping, 'nll')).toBeLessThan(figure(apart, 'nll'));
   });
 
-  it('measures layers once a scheme', { timeout: 120_000 }, async () => {
+  it('measures layers once a scheme', async () => {
     const { scenarios } = await measureDemo({
       schemes: [{ quantization: 'none' }, { quantization: 'wint4' }],
       kvTypes: ['float32', 'int8'],
@@ -136,7 +132,7 @@ describe('fdq bench quality on the demo model', () => {
     expect(figure(scenarios[2], 'layer_sqnr_min')).toBeGreaterThan(10);
   });
 
-  it('reports what was scored when it is interrupted', { timeout: 120_000 }, async () => {
+  it('reports what was scored when it is interrupted', async () => {
     const controller = new AbortController();
     const report = await measureQuality(
       { ...DEMO_QUALITY, text: DEMO_TEXT, schemes: [{ quantization: 'wint8' }] },

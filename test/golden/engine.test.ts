@@ -103,31 +103,23 @@ async function generate(
 }
 
 describe('the engine on a real model', () => {
-  it(
-    'samples the same tokens alone, batched, and preempted in a tiny pool',
-    { timeout: 120_000 },
-    async () => {
-      const solo = await generate(512, { together: false, chunk: 256 });
-      expect(solo.preemptions).toBe(0);
-      expect(solo.ids.map((ids) => ids.length)).toEqual(requests.map(() => PARAMS.maxTokens));
-      const batched = await generate(512, { together: true, chunk: 64 });
-      expect(batched).toEqual({ ids: solo.ids, preemptions: 0 });
-      const squeezed = await generate(24, { together: true, chunk: 32 });
-      expect(squeezed.preemptions).toBeGreaterThan(0);
-      expect(squeezed.ids).toEqual(solo.ids);
-    },
-  );
+  it('samples the same tokens alone, batched, and preempted in a tiny pool', async () => {
+    const solo = await generate(512, { together: false, chunk: 256 });
+    expect(solo.preemptions).toBe(0);
+    expect(solo.ids.map((ids) => ids.length)).toEqual(requests.map(() => PARAMS.maxTokens));
+    const batched = await generate(512, { together: true, chunk: 64 });
+    expect(batched).toEqual({ ids: solo.ids, preemptions: 0 });
+    const squeezed = await generate(24, { together: true, chunk: 32 });
+    expect(squeezed.preemptions).toBeGreaterThan(0);
+    expect(squeezed.ids).toEqual(solo.ids);
+  });
 
   // A block that is evicted and computed again, one that is shared with a common start, and one that decode steps
   // filled token by token: all hold the same codes.
-  it.each(['int8', 'fp8', 'int4'] as const)(
-    'does so over a %s KV cache',
-    { timeout: 120_000 },
-    async (kv) => {
-      const solo = await generate(512, { together: false, chunk: 256, kv });
-      const squeezed = await generate(24, { together: true, chunk: 24, kv });
-      expect(squeezed.preemptions).toBeGreaterThan(0);
-      expect(squeezed.ids).toEqual(solo.ids);
-    },
-  );
+  it.each(['int8', 'fp8', 'int4'] as const)('does so over a %s KV cache', async (kv) => {
+    const solo = await generate(512, { together: false, chunk: 256, kv });
+    const squeezed = await generate(24, { together: true, chunk: 24, kv });
+    expect(squeezed.preemptions).toBeGreaterThan(0);
+    expect(squeezed.ids).toEqual(solo.ids);
+  });
 });

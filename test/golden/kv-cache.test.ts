@@ -17,7 +17,7 @@ const KL_BOUNDS = {
 const PERPLEXITY_BOUNDS = { bfloat16: 0.0005, int8: 0.001, fp8: 0.002, int4: 0.01 } as const;
 
 describe('the demo model over a quantized KV cache', () => {
-  it('keeps perplexity, and diverges by what its type costs', { timeout: 120_000 }, async () => {
+  it('keeps perplexity, and diverges by what its type costs', async () => {
     const types = ['bfloat16', 'int8', 'fp8', 'int4'] as const;
     const { scenarios } = await measureDemo({
       kvTypes: ['float32', ...types],

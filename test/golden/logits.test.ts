@@ -64,7 +64,6 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
 
   it.each(golden.prompts.map((prompt) => [prompt.index, prompt.ids] as const))(
     'prompt %i: gives the same bits at every chunk size of a chunked prefill',
-    { timeout: 60_000 },
     async (_, ids) => {
       const blocks = blockRange(0, PROMPT_BLOCKS);
       const [whole] = await runStep(model, [{ ids, start: 0, blocks, rows: lastRow(ids) }]);
@@ -125,7 +124,7 @@ const available = ISAS.slice(0, ISAS.indexOf(openAddon().addon.detectIsa()) + 1)
 describe.each(FIXTURES)('%s on every instruction set of this machine', (name) => {
   const golden = readGolden(name);
 
-  it.each(available)('%s computes the reference logits', { timeout: 60_000 }, async (isa) => {
+  it.each(available)('%s computes the reference logits', async (isa) => {
     const reference = await readReference(name);
     const exact = await loadFixture(name, { isa });
     const rounding = await loadFixture(name, { isa, dtype: 'bfloat16' });

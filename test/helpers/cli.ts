@@ -6,6 +6,9 @@ import { fileURLToPath } from 'node:url';
 export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', '..');
 export const BIN = path.join(ROOT, 'bin', 'run.js');
 
+/** Of a process that never ends: it dies before its test does. */
+export const CHILD_TIMEOUT_MS = 300_000;
+
 export interface CliResult {
   readonly code: number;
   readonly stdout: string;
@@ -36,7 +39,7 @@ export function runCli(
   { cwd = ROOT, env = {} }: CliOptions = {},
 ): Promise<CliResult> {
   return new Promise((resolve, reject) => {
-    const options = { cwd, env: cleanEnvironment(env), encoding: 'utf8', timeout: 60_000 } as const;
+    const options = { cwd, env: cleanEnvironment(env), encoding: 'utf8', timeout: CHILD_TIMEOUT_MS } as const;
     const child = execFile(process.execPath, [BIN, ...args], options, (error, stdout, stderr) => {
       const code = error === null ? 0 : error.code;
       if (typeof code === 'number') resolve({ code, stdout, stderr });

@@ -26,7 +26,7 @@ export async function serveProcess(
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   onTestFinished(() => void child.kill('SIGKILL'));
-  const exit = once(child, 'exit').then(([code]) => code as number);
+  const exit = once(child, 'close').then(([code]) => code as number);
   let stderr = '';
   const url = await new Promise<string>((resolve, reject) => {
     child.stderr.on('data', (chunk: Buffer) => {

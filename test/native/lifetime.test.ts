@@ -9,6 +9,7 @@ import { GraphBuilder } from '../../src/graph/builder.js';
 import { serializeModel } from '../../src/graph/onnx.js';
 import type { NativeInitializer, NativeSession, NativeTensor, QuantizeJob } from '../../src/runtime/addon.js';
 import { createSession, ElementType, openAddon } from '../helpers/addon.js';
+import { CHILD_TIMEOUT_MS } from '../helpers/cli.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 
 const runtime = openAddon();
@@ -239,7 +240,7 @@ describe('jobs', () => {
   });
 
   // Node waits for the work of a terminated worker and then completes it where no JS may run any more.
-  it('end with a worker that is terminated, and with the process', { timeout: 60_000 }, async () => {
+  it('end with a worker that is terminated, and with the process', async () => {
     const folder = await createTempDir();
     const script = path.join(folder, 'script.cjs');
     const addonPath = path.join(
@@ -284,7 +285,9 @@ describe('jobs', () => {
       }
       `,
     );
-    const { stdout, stderr } = await promisify(execFile)(process.execPath, [script], { timeout: 50_000 });
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [script], {
+      timeout: CHILD_TIMEOUT_MS,
+    });
     expect({ stdout, stderr }).toEqual({ stdout: 'workers ended\n', stderr: '' });
   });
 });

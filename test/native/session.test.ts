@@ -10,6 +10,7 @@ import type { DataType } from '../../src/graph/ir.js';
 import { serializeModel } from '../../src/graph/onnx.js';
 import type { NativeInitializer, NativeSession } from '../../src/runtime/addon.js';
 import { createSession, ElementType, openAddon } from '../helpers/addon.js';
+import { CHILD_TIMEOUT_MS } from '../helpers/cli.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 
 const runtime = openAddon();
@@ -265,7 +266,9 @@ describe('the addon', () => {
         parentPort.postMessage('started');
       }
     `);
-    expect(execFileSync(process.execPath, [script], { encoding: 'utf8', timeout: 50_000 })).toBe('7\n');
+    expect(execFileSync(process.execPath, [script], { encoding: 'utf8', timeout: CHILD_TIMEOUT_MS })).toBe(
+      '7\n',
+    );
   });
 
   it('exits at once and cleanly during a run', async () => {
@@ -275,7 +278,7 @@ describe('the addon', () => {
     `);
     let status: unknown;
     try {
-      execFileSync(process.execPath, [script], { stdio: 'pipe', timeout: 30_000 });
+      execFileSync(process.execPath, [script], { stdio: 'pipe', timeout: CHILD_TIMEOUT_MS });
     } catch (error) {
       status = (error as { status: unknown }).status;
     }

@@ -222,5 +222,5 @@ describe('targets', () => {
     const { decisions } = plan({ scheme: 'none', targets }, builder.build());
     const schemes = [...decisions.values()].flat().map(({ scheme: { name } }) => name);
     expect(schemes.filter((name) => name === 'wint4')).toHaveLength(2000);
-  }, 10_000);
+  });
 });

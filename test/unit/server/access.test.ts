@@ -200,7 +200,7 @@ describe('paths', () => {
     try {
       const status = await new Promise<number | undefined>((resolve, reject) => {
         const { port } = handle;
-        const options = { port, path: `http://127.0.0.1:${port}//health` };
+        const options = { host: '127.0.0.1', port, path: `http://127.0.0.1:${port}//health` };
         const request = httpRequest(options, (response) => {
           response.resume();
           resolve(response.statusCode);

@@ -1,9 +1,10 @@
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { once } from 'node:events';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { startServer } from '../../../src/server/server.js';
 import type { ServerHandle, ServerOptions } from '../../../src/server/server.js';
+import { eventually } from '../../helpers/eventually.js';
 import { BASE_OPTIONS, makeModel, makeServer, readEvents } from '../../helpers/test-server.js';
 import type { TestModel, TestModelOptions } from '../../helpers/test-server.js';
 
@@ -94,7 +95,7 @@ describe('a client that leaves', () => {
     controller.abort();
     await request.aborted;
     expect(await failures(handle, 'aborted')).toMatch(/ 1$/);
-    await vi.waitFor(() => expect(handle.inFlight).toBe(0));
+    await eventually(() => expect(handle.inFlight).toBe(0));
   });
 
   it('leaves the others alone', async () => {
