@@ -162,10 +162,12 @@ class SanitizeTest(unittest.TestCase):
     def sanitize(self, tool, *argv, failures=()):
         """`tool`: what the program does; `"$@"` is the check."""
         program = self.folder / "compute-sanitizer"
-        program.write_text(f'#!/bin/sh\nwhile [ "$1" != "${{1#--}}" ]; do shift 2; done\n{tool}\n')
+        self.asked = self.folder / "asked"
+        note = f'echo "$@" >"{self.asked}"'
+        program.write_text(f'#!/bin/sh\n{note}\nwhile [ "$1" != "${{1#--}}" ]; do shift 2; done\n{tool}\n')
         program.chmod(0o755)
         result = json.dumps({"checks": [{"failures": list(failures)}]})
-        steps._driver = lambda *options: ["sh", "-c", f"echo '{result}' > \"$0\"", options[-1]]
+        steps._driver = lambda *options: ["sh", "-c", f"echo '{result}' > \"$0\"", options[-1], *map(str, options)]
         from run import parse
 
         arguments = parse(["sanitize", "--json", str(self.folder / "s.json"), "--tool", "memcheck", *argv])
@@ -180,6 +182,13 @@ class SanitizeTest(unittest.TestCase):
         self.assertEqual(self.sanitize('"$@"; exit 9', failures=[{}]), (1, {"check failed"}))
         self.assertEqual(self.sanitize("exit 255"), (1, {"broke off with exit code 255"}))
         self.assertEqual(self.sanitize("exit 0"), (1, {"broke off with exit code 0"}))
+
+    def test_the_tool_sees_the_ends_of_buffers_and_no_calls_of_pytorch(self):
+        self.sanitize('"$@"')
+        asked = self.asked.read_text()
+        self.assertIn("--report-api-errors no", asked)
+        self.assertIn("--launch-timeout 0", asked)  # importing PyTorch may take longer than the tool waits
+        self.assertIn("--small --exact", asked)
 
     def test_nothing_runs_after_its_time_and_what_is_known_is_kept(self):
         self.assertEqual(self.sanitize('"$@"', "--seconds", "5"), (0, {"not run"}))

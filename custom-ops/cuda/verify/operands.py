@@ -6,7 +6,6 @@ import torch
 
 from library import Element, Format, Rule, ceil_div, code_bytes, round_up, scale_count
 
-GUARD_BYTES = 1024
 POISON = 0xCD
 
 DTYPES = {Element.FLOAT32: torch.float32, Element.FLOAT16: torch.float16, Element.BFLOAT16: torch.bfloat16}
@@ -15,10 +14,12 @@ DTYPES = {Element.FLOAT32: torch.float32, Element.FLOAT16: torch.float16, Elemen
 class Buffer:
     """`size` bytes on a device, filled with `fill`, between two zones that must stay as they are."""
 
+    guard_bytes = 1024
+
     def __init__(self, device, size, fill=POISON):
-        self.size = size
-        self._all = torch.full((size + 2 * GUARD_BYTES,), POISON, dtype=torch.uint8, device=device)
-        self.bytes = self._all[GUARD_BYTES : GUARD_BYTES + size]
+        guard = self.guard_bytes
+        self._all = torch.full((size + 2 * guard,), POISON, dtype=torch.uint8, device=device)
+        self.bytes = self._all[guard : guard + size]
         self.bytes.fill_(fill)
 
     @property
@@ -30,7 +31,8 @@ class Buffer:
         return self.bytes[: count * dtype.itemsize].view(dtype).view(shape)
 
     def is_guarded(self):
-        head, tail = self._all[:GUARD_BYTES], self._all[GUARD_BYTES + self.size :]
+        guard = (len(self._all) - len(self.bytes)) // 2
+        head, tail = self._all[:guard], self._all[len(self._all) - guard :]
         return bool((head == POISON).all()) and bool((tail == POISON).all())
 
 

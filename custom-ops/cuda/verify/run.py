@@ -61,6 +61,7 @@ def _add_check(checker):
     checker.add_argument("--cases", type=int, default=60, help="random cases of each check")
     checker.add_argument("--seed", type=int, default=1)
     checker.add_argument("--small", action="store_true", help="small shapes")
+    checker.add_argument("--exact", action="store_true", help="no guard zones: memcheck sees where each buffer ends")
     checker.add_argument("--seconds", type=float, default=540, help="no case starts after this")
     checker.add_argument("--patience", type=float, default=60, help="seconds after which a case counts as hanging")
     checker.add_argument("--json", help="write the results to this file")
