@@ -86,7 +86,7 @@ Error encode(const TensorMapSpec& spec, TensorMap* map) {
   const cuuint64_t stride[1] = {spec.row_bytes};
   const cuuint32_t box[2] = {spec.box_columns, spec.box_rows};
   const cuuint32_t element_stride[2] = {1, 1};
-  static_assert(sizeof(TensorMap) == sizeof(CUtensorMap));
+  static_assert(sizeof(TensorMap) == sizeof(CUtensorMap) && alignof(TensorMap) >= alignof(CUtensorMap));
   const CUresult status =
       function(reinterpret_cast<CUtensorMap*>(map), data_type(spec.element), 2, const_cast<void*>(spec.base),
                extent, stride, box, element_stride, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle_mode(spec.swizzle),

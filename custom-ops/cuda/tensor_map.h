@@ -7,8 +7,9 @@
 
 namespace fdq::cuda {
 
-// The 128 bytes of a CUtensorMap. A kernel takes it as `const __grid_constant__ TensorMap`.
-struct alignas(64) TensorMap {
+// The 128 bytes of a CUtensorMap, aligned as CUDA 13 asks (12 asks for 64). A kernel takes it as
+// `const __grid_constant__ TensorMap`.
+struct alignas(128) TensorMap {
   uint64_t opaque[16];
 };
 
