@@ -27,6 +27,11 @@ Error fill_zero(void* memory, int64_t bytes) {
   return nullptr;
 }
 
+Error copy_to_host(void* host, const void* memory, int64_t bytes) {
+  memcpy(host, memory, static_cast<size_t>(bytes));
+  return nullptr;
+}
+
 #else
 
 Error device_info(DeviceInfo* info) {
@@ -51,16 +56,27 @@ Error check_device() {
   return error_text(cudaFuncGetAttributes(&attributes, built_for_device));
 }
 
-Error fill_zero(void* memory, int64_t bytes) {
-  // A capture under way in another thread must not be broken: the memory is no part of it.
+// Sets up memory that no capture under way in another thread has to do with, so that it breaks none.
+template <typename Call>
+Error set_up(const Call& call) {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   cudaError_t status = cudaThreadExchangeStreamCaptureMode(&mode);
   if (status != cudaSuccess) return error_text(status);
-  status = cudaMemset(memory, 0, static_cast<size_t>(bytes));
-  // Streams that do not wait for the default one must find the zeros too.
-  if (status == cudaSuccess) status = cudaStreamSynchronize(nullptr);
+  status = call();
   const cudaError_t restored = cudaThreadExchangeStreamCaptureMode(&mode);
   return error_text(status == cudaSuccess ? restored : status);
+}
+
+Error fill_zero(void* memory, int64_t bytes) {
+  return set_up([=] {
+    const cudaError_t status = cudaMemset(memory, 0, static_cast<size_t>(bytes));
+    // Streams that do not wait for the default one must find the zeros too.
+    return status == cudaSuccess ? cudaStreamSynchronize(nullptr) : status;
+  });
+}
+
+Error copy_to_host(void* host, const void* memory, int64_t bytes) {
+  return set_up([=] { return cudaMemcpy(host, memory, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost); });
 }
 
 #endif

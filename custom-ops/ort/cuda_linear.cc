@@ -74,6 +74,7 @@ CudaLinear::CudaLinear(const cuda::Api& api, const LinearWeight& weight, const L
   const char* wrong = unsupported(weight, activation, element, compute);
   if (wrong != nullptr) throw std::invalid_argument(wrong);
   check_cuda(api_.check_device());
+  check_zeros(weight);
   add_parts(weight);
   // With no tokens a kernel only checks its arguments.
   for (const Part& part : parts_) {
@@ -81,6 +82,15 @@ CudaLinear::CudaLinear(const cuda::Api& api, const LinearWeight& weight, const L
     if (const cuda::Error error = multiply(part, none, nullptr, {}, nullptr))
       throw std::invalid_argument(error);
   }
+}
+
+// The kernels do not look at them, and would multiply other numbers.
+void CudaLinear::check_zeros(const LinearWeight& weight) const {
+  if (weight.zero_points == nullptr) return;
+  std::vector<int8_t> zeros(static_cast<size_t>(linear_scale_count(weight.shape)));
+  check_cuda(api_.copy_to_host(zeros.data(), weight.zero_points, static_cast<int64_t>(zeros.size())));
+  const char* wrong = check_zero_points(zeros.data(), zeros.size());
+  if (wrong != nullptr) throw std::invalid_argument(wrong);
 }
 
 // A fused layer is one matrix as long as no member ends within a panel or a tile.

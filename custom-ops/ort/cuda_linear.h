@@ -24,8 +24,8 @@ void check_cuda(cuda::Error error);
 
 class CudaLinear {
  public:
-  // `weight` points to device memory, in the layout of fdq/cuda.h; nothing of it is read here. x and y are of
-  // `element`. Throws std::invalid_argument for what no kernel computes.
+  // `weight` points to device memory, in the layout of fdq/cuda.h; of it only the zero points are read here.
+  // x and y are of `element`. Throws std::invalid_argument for what no kernel computes.
   CudaLinear(const cuda::Api& api, const LinearWeight& weight, const LinearActivation& activation,
              ElementType element, ComputeType compute);
 
@@ -49,6 +49,7 @@ class CudaLinear {
     int64_t tokens, scale_stride;
   };
 
+  void check_zeros(const LinearWeight& weight) const;
   void add_parts(const LinearWeight& weight);
   Inputs prepare(const void* x, int64_t tokens, void* memory, void* stream) const;
   template <typename Args>

@@ -111,9 +111,9 @@ struct Fp8LinearArgs {
 };
 
 // y = x dequantize(W)^T with int8 or int4 weights; W is (code - zero) * scale. Codes less zero points, which
-// are -8 .. 119, are multiplied as numbers of x's type (exact), sums are float32 and are scaled a group at a
-// time. A token's result does not depend on the other tokens, as long as the same kernel runs, see
-// weight_only.cu.
+// must be -8 .. 119 (nothing is checked here), are multiplied as numbers of x's type (exact), sums are
+// float32 and are scaled a group at a time. A token's result does not depend on the other tokens, as long as
+// the same kernel runs, see weight_only.cu.
 struct WeightOnlyArgs {
   const void* x;          // [tokens, x_stride]; fast where x is 16-byte aligned and x_stride a multiple of 8
   ElementType x_element;  // kBFloat16 or kFloat16
@@ -158,13 +158,15 @@ struct DeviceInfo {
 };
 
 // The table of libfdq_cuda.so; a call gets its line here and in api.cc when its kernels exist.
-constexpr uint32_t kApiVersion = 2;
+constexpr uint32_t kApiVersion = 3;
 struct Api {
   uint32_t version;  // kApiVersion
   // The device is that of the calling thread's CUDA context.
-  Error (*device_info)(DeviceInfo* info);           // a host pointer
-  Error (*check_device)();                          // null where the library has kernels for it
-  Error (*fill_zero)(void* memory, int64_t bytes);  // for setting up: waits until it is done
+  Error (*device_info)(DeviceInfo* info);  // a host pointer
+  Error (*check_device)();                 // null where the library has kernels for it
+  // For setting up: these two wait until they are done.
+  Error (*fill_zero)(void* memory, int64_t bytes);
+  Error (*copy_to_host)(void* host, const void* memory, int64_t bytes);
   Error (*quantize_activations)(const ActivationArgs& args, void* stream);
   Error (*convert_activations)(const ConvertArgs& args, void* stream);
   Error (*repack_weight)(const RepackArgs& args, void* stream);
@@ -181,6 +183,7 @@ struct Api {
 Error device_info(DeviceInfo* info);
 Error check_device();
 Error fill_zero(void* memory, int64_t bytes);
+Error copy_to_host(void* host, const void* memory, int64_t bytes);
 Error quantize_activations(const ActivationArgs& args, void* stream);
 Error convert_activations(const ConvertArgs& args, void* stream);
 Error fp8_linear(const Fp8LinearArgs& args, void* stream);

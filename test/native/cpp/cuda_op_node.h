@@ -107,6 +107,12 @@ const cuda::Api kRecordingApi = {
       ++g_zeroed;
       return cuda::fill_zero(memory, bytes);
     },
+    [](void* host, const void* memory, int64_t bytes) {
+      g_device->open();
+      const cuda::Error error = cuda::copy_to_host(host, memory, bytes);
+      g_device->close();
+      return error;
+    },
     [](const cuda::ActivationArgs& args, void* stream) {
       return launch("quantize", &cuda::quantize_activations, args, stream);
     },

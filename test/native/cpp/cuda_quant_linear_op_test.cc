@@ -310,6 +310,14 @@ void test_bad_nodes() {
   refuse(c, kX, "4194241 tokens in a run are more than the 4194240",
          [](Single& s) { s.session.context.max_tokens = cuda::kMostCallTokens + 1; });
   refuse(c, kX, "no attribute k", [](Single& s) { s.node.info.ints.erase("k"); });
+  const Case with_zeros{c.shape, R::kNone, kB, false, true};
+  for (const int zero : {-9, 9}) {
+    refuse(with_zeros, kX, "a zero point is outside -8 to 8", [zero](Single& s) {
+      std::vector<int8_t> zeros(32, int8_t{-8});
+      zeros.back() = static_cast<int8_t>(zero);
+      s.node.values[3].data = s.device.copy(zeros.data(), zeros.size());
+    });
+  }
   const Case tensor{{F::kE4M3, {32}, 64, 0, 0}, R::kE4M3Token, kB, false};
   refuse(tensor, kX, "the scales' size", [](Single& s) { s.node.values[1].shape[0] = 1; });
 }
