@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/device.cuh"
+#include "cuda/split_k.cuh"
 
 namespace fdq::cuda {
 
@@ -24,11 +25,7 @@ constexpr int64_t kStreamingTokens = 32;
 Error fp8_linear_streaming(const Fp8LinearArgs& args, int multiprocessors, void* stream);
 WorkspaceSize fp8_linear_streaming_workspace(const Fp8LinearArgs& args, int multiprocessors);
 
-struct StreamingSplit {
-  int splits, blocks_per_split;  // of 128 k
-};
-// Depends on W and the device only: a token's result must not depend on how many there are.
-StreamingSplit choose_streaming_split(int64_t n, int64_t k, int multiprocessors);
+SplitK choose_streaming_split(int64_t n, int64_t k, int multiprocessors);
 
 // sm_80 and later. x and W's codes are 16-byte aligned.
 Error fp8_linear_mma(const Fp8LinearArgs& args, void* stream);

@@ -148,15 +148,9 @@ __device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const 
   float* mine = part_of<S>(p, static_cast<int>(blockIdx.x), tile) + threadIdx.x;
 #pragma unroll
   for (int i = 0; i < S::kSums; ++i) mine[i * kConsumerThreads] = sum[i];
-  ptx::named_barrier_sync(kConsumerBarrier, kConsumerThreads);  // the release covers what all threads wrote
-  if (threadIdx.x == 0) {
-    const auto parts = static_cast<uint32_t>(last - first + 1);
-    *flag = ptx::atomic_add_acq_rel(p.counters + tile, 1) == parts - 1 ? 1u : 0u;
-    if (*flag != 0) p.counters[tile] = 0;
-  }
-  ptx::named_barrier_sync(kConsumerBarrier, kConsumerThreads);
-  const bool is_last = *flag != 0;
-  ptx::named_barrier_sync(kConsumerBarrier, kConsumerThreads);  // the flag may be written again
+  const auto sync = [] { ptx::named_barrier_sync(kConsumerBarrier, kConsumerThreads); };
+  const bool is_last = is_last_block(p.counters + tile, last - first + 1, flag, sync);
+  sync();  // the flag may be written again
   if (!is_last) return false;
 #pragma unroll
   for (int i = 0; i < S::kSums; ++i) sum[i] = 0.0f;
@@ -219,10 +213,6 @@ Share share_units(const Weight& w, int multiprocessors) {
   return {units, per_block, ceil_div(units, per_block)};
 }
 
-int64_t counter_bytes(int64_t n) {
-  return round_up(ceil_div(n, kRows) * static_cast<int64_t>(sizeof(uint32_t)), 16);
-}
-
 template <int kTokens, bool kGroups>
 Error launch_width(const Fp8LinearArgs& args, Parameters p, int64_t blocks, void* stream) {
   using S = Shape<kTokens>;
@@ -269,7 +259,7 @@ WorkspaceSize fp8_linear_skinny_workspace(const Fp8LinearArgs& args, int multipr
                         : args.tokens <= 16 ? 16
                         : args.tokens <= 32 ? 32
                                             : kSkinnyTokens;
-  return {counter_bytes(args.weight.n),
+  return {counter_bytes(ceil_div(args.weight.n, kRows)),
           share.blocks * kPartsOfBlock * kRows * width * static_cast<int64_t>(sizeof(float))};
 }
 

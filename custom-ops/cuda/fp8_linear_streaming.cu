@@ -11,6 +11,7 @@
 #include "cuda/ptx/memory.cuh"
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/warp.cuh"
+#include "cuda/split_k.cuh"
 
 namespace fdq::cuda {
 namespace {
@@ -23,10 +24,8 @@ constexpr int kRows = kRowWarps * kWarpRows;  // of W, a block
 constexpr int kSplitWarps = 2;                // that share the k of a block
 constexpr int kThreads = kRowWarps * kSplitWarps * ptx::kWarp;
 constexpr int kTileTokens = 8;
-constexpr int kPitch = kRows + 4;  // floats of a token in shared memory: lanes of a store hit other banks
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kLeastBlocksOfK = 4;  // that a warp reads
-constexpr int kMostSplits = 16;
 
 struct Parameters {
   const unsigned char* x;
@@ -177,52 +176,20 @@ __device__ __forceinline__ void accumulate(float (&sum)[kTiles][4], const Parame
   }
 }
 
-template <bool kGroups>
-__device__ __forceinline__ void store_if_inside(float sum, int token, int row, const Parameters& p) {
-  if (row < p.n) store_fp8<kGroups>(sum, token, row, p);
-}
+template <int kTiles>
+using Sums = SplitSums<kThreads, kSplitWarps, kTiles * kTileTokens, kRows>;
 
 template <int kTiles, bool kGroups>
 __global__ void __launch_bounds__(kThreads, kTiles == 4 ? 1 : kBlocksPerMultiprocessor)
     fp8_linear_streaming_kernel(const Parameters p) {
-  constexpr int kTokens = kTiles * kTileTokens;
-  float* shared = reinterpret_cast<float*>(shared_memory());
   const int first_row = static_cast<int>(blockIdx.x) * kRows;
   float sum[kTiles][4] = {};
   accumulate<kTiles, kGroups>(sum, p, first_row);
-
-  const int g = ptx::lane() / 4, t = ptx::lane() % 4;
-  float* mine = shared + ptx::warp() / kRowWarps * kTokens * kPitch + ptx::warp() % kRowWarps * kWarpRows;
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      mine[(tile * kTileTokens + 2 * t + i % 2) * kPitch + g + i / 2 * 8] = sum[tile][i];
-    }
-  }
-  ptx::sync_block();
-  const int row = static_cast<int>(threadIdx.x) % kRows;
-  const int first_token = static_cast<int>(threadIdx.x) / kRows;
-  constexpr int kStep = kThreads / kRows;
-  if (p.splits == 1) {
-    for (int token = first_token; token < p.tokens; token += kStep) {
-      store_if_inside<kGroups>(add_warps<kSplitWarps, kPitch>(shared, kTokens, token, row), token,
-                               first_row + row, p);
-    }
-    return;
-  }
-  const int64_t tile_size = static_cast<int64_t>(p.tokens) * kRows;
-  float* partial = p.partial + static_cast<int64_t>(blockIdx.x) * p.splits * tile_size;
-  for (int token = first_token; token < p.tokens; token += kStep) {
-    partial[blockIdx.y * tile_size + token * kRows + row] =
-        add_warps<kSplitWarps, kPitch>(shared, kTokens, token, row);
-  }
-  if (!is_last_block(p.counters + blockIdx.x, p.splits, reinterpret_cast<uint32_t*>(shared))) return;
-  for (int token = first_token; token < p.tokens; token += kStep) {
-    float total = 0.0f;
-    for (int split = 0; split < p.splits; ++split) total += partial[split * tile_size + token * kRows + row];
-    store_if_inside<kGroups>(total, token, first_row + row, p);
-  }
+  const Sums<kTiles> sums{reinterpret_cast<float*>(shared_memory()), static_cast<int>(blockIdx.y), p.tokens};
+  sums.put(sum, ptx::warp() % kRowWarps, ptx::warp() / kRowWarps);
+  sums.finish(p, [&](float value, int token, int tile_row) {
+    if (first_row + tile_row < p.n) store_fp8<kGroups>(value, token, first_row + tile_row, p);
+  });
 }
 
 template <int kTiles, bool kGroups>
@@ -230,7 +197,7 @@ Error launch_tiles(const Parameters& p, unsigned row_tiles, void* stream) {
   LaunchShape shape;
   shape.grid = dim3(row_tiles, static_cast<unsigned>(p.splits));
   shape.block = dim3(kThreads);
-  shape.shared_bytes = static_cast<int64_t>(kSplitWarps) * kTiles * kTileTokens * kPitch * sizeof(float);
+  shape.shared_bytes = Sums<kTiles>::kSharedBytes;
   return launch(fp8_linear_streaming_kernel<kTiles, kGroups>, shape, stream, p);
 }
 
@@ -241,34 +208,21 @@ Error launch_groups(const Parameters& p, unsigned row_tiles, void* stream) {
   return launch_tiles<4, kGroups>(p, row_tiles, stream);
 }
 
-int64_t counter_bytes(int64_t n) {
-  return round_up(ceil_div(n, kRows) * static_cast<int64_t>(sizeof(uint32_t)), 16);
-}
-
 }  // namespace
 
-StreamingSplit choose_streaming_split(int64_t n, int64_t k, int multiprocessors) {
-  const int64_t blocks = ceil_div(k, kBlockK);
-  const int64_t tiles = ceil_div(n, kRows);
-  int64_t splits = ceil_div(kBlocksPerMultiprocessor * multiprocessors, tiles);
-  const int64_t most = blocks / (kSplitWarps * kLeastBlocksOfK);
-  if (splits > most) splits = most;
-  if (splits > kMostSplits) splits = kMostSplits;
-  if (splits < 1) splits = 1;
-  const int64_t per_split = ceil_div(blocks, splits);
-  return {static_cast<int>(ceil_div(blocks, per_split)), static_cast<int>(per_split)};
+SplitK choose_streaming_split(int64_t n, int64_t k, int multiprocessors) {
+  return split_k(ceil_div(n, kRows), ceil_div(k, kBlockK), kBlocksPerMultiprocessor * multiprocessors,
+                 kSplitWarps * kLeastBlocksOfK);
 }
 
 WorkspaceSize fp8_linear_streaming_workspace(const Fp8LinearArgs& args, int multiprocessors) {
-  const StreamingSplit split = choose_streaming_split(args.weight.n, args.weight.k, multiprocessors);
-  if (split.splits == 1) return {0, 0};
-  return {counter_bytes(args.weight.n), ceil_div(args.weight.n, kRows) * split.splits * args.tokens * kRows *
-                                            static_cast<int64_t>(sizeof(float))};
+  const SplitK split = choose_streaming_split(args.weight.n, args.weight.k, multiprocessors);
+  return split_workspace(ceil_div(args.weight.n, kRows), split.splits, args.tokens * kRows);
 }
 
 Error fp8_linear_streaming(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
   const Weight& w = args.weight;
-  const StreamingSplit split = choose_streaming_split(w.n, w.k, multiprocessors);
+  const SplitK split = choose_streaming_split(w.n, w.k, multiprocessors);
   Parameters p{};
   p.x = static_cast<const unsigned char*>(args.x);
   p.x_scales = args.rule == ActivationRule::kE4M3Static ? nullptr : args.x_scales;

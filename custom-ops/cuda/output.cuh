@@ -21,26 +21,24 @@ __device__ __forceinline__ void store_output(float value, int token, int row, co
   }
 }
 
-// The sum of one element over the kWarps that share the k of a block: each wrote [tokens][kPitch] to shared
-// memory.
-template <int kWarps, int kPitch>
-__device__ __forceinline__ float add_warps(const float* shared, int tokens, int token, int row) {
-  float sum = 0.0f;
-#pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) sum += shared[(warp * tokens + token) * kPitch + row];
-  return sum;
+// Bytes of a counter for each tile.
+inline int64_t counter_bytes(int64_t tiles) {
+  return round_up(tiles * static_cast<int64_t>(sizeof(uint32_t)), 16);
 }
 
-// By all threads of a block, after they wrote its part: whether this block is the last of `blocks` that count
-// on `counter`; then the parts of all are there to be read and the counter is 0 again. `flag` is in shared
-// memory.
-__device__ __forceinline__ bool is_last_block(uint32_t* counter, int blocks, uint32_t* flag) {
-  ptx::sync_block();  // the release below also covers what the other threads wrote before it
+// By all threads that `sync` is a barrier of, thread 0 among them, after they wrote their part: whether this
+// block is the last of `blocks` that count on `counter`; then the parts of all are there to be read and the
+// counter is 0 again. `flag` is in shared memory.
+template <typename Sync>
+__device__ __forceinline__ bool is_last_block(uint32_t* counter, int blocks, uint32_t* flag,
+                                              const Sync& sync) {
+  sync();  // the release below also covers what the other threads wrote before it (CUTLASS,
+           // generic_barrier.h)
   if (threadIdx.x == 0) {
     *flag = ptx::atomic_add_acq_rel(counter, 1) == static_cast<uint32_t>(blocks) - 1 ? 1u : 0u;
     if (*flag != 0) *counter = 0;
   }
-  ptx::sync_block();
+  sync();
   return *flag != 0;
 }
 

@@ -47,8 +47,7 @@ bool fills_waves(const WeightOnlyArgs& args, int multiprocessors) {
 
 WeightOnlyKernel choose_weight_only_kernel(const WeightOnlyArgs& args, const DeviceInfo& device) {
   const bool has_chunks = args.weight.group_k == kNarrowGroup || args.weight.group_k % kChunkK == 0;
-  const bool has_wgmma =
-      device.major == 9 && is_aligned(args.x) && args.x_stride % 8 == 0 && has_chunks;
+  const bool has_wgmma = device.major == 9 && is_aligned(args.x) && args.x_stride % 8 == 0 && has_chunks;
   const bool can_stream = has_wgmma && args.tokens <= kWeightOnlyStreamedTokens;
   switch (args.kernel) {
     case Kernel::kStreaming:

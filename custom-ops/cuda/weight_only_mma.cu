@@ -6,6 +6,7 @@
 // to keep the memory busy. How depends on W and the device alone and sums are added in one order, so a
 // token's result does not depend on the others, for 1 .. 64 tokens and for 65 and more.
 #include "cuda/ptx/mma.cuh"
+#include "cuda/split_k.cuh"
 #include "cuda/weight_only.cuh"
 #include "cuda/weight_only_fragments.cuh"
 
@@ -18,14 +19,12 @@ constexpr int kSplitWarps = 2;  // that share the k of a block
 constexpr int kThreads = kRowWarps * kSplitWarps * ptx::kWarp;
 constexpr int kBlockK = kSplitWarps * kChunkK;
 constexpr int kTileTokens = 8;
-constexpr int kMostTokens = 64;    // of a block
-constexpr int kPitch = kRows + 4;  // floats of a token in shared memory: lanes of a store hit other banks
+constexpr int kMostTokens = 64;  // of a block
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSharedBytes = 100 * 1024, kReservedBytes = 1024;  // of a multiprocessor, and of each block
 constexpr int kMostStages = 6;
 constexpr int kPairs = kBlockK / kNarrowGroup;  // of steps of 16 k, in the k of a block; each in one group
 constexpr int kLeastBlocksOfK = 4;              // of a split
-constexpr int kMostSplits = 16;
 
 template <WeightFormat kWeightFormat, bool kIsFloat16, int kTilesOfTokens>
 struct Shape {
@@ -46,8 +45,9 @@ struct Shape {
   static constexpr int kBlocks = kTokens <= 32 ? kBlocksPerMultiprocessor : 1;
   static constexpr int kFitting = (kSharedBytes / kBlocks - kReservedBytes) / kStageBytes;
   static constexpr int kStages = kFitting < 3 ? 3 : kFitting < kMostStages ? kFitting : kMostStages;
-  static constexpr int kSumBytes = kSplitWarps * kTokens * kPitch * static_cast<int>(sizeof(float));
-  static constexpr int kTotal = kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes;
+  using Splits = SplitSums<kThreads, kSplitWarps, kTokens, kRows>;
+  static constexpr int64_t kTotal =
+      kStages * kStageBytes > Splits::kSharedBytes ? kStages * kStageBytes : Splits::kSharedBytes;
   static_assert(kStageBytes % 128 == 0 && kTotal <= kSharedBytes - kReservedBytes);
 };
 
@@ -250,69 +250,25 @@ __device__ __forceinline__ void accumulate(Sums<S>& sum, const Parameters& p, in
 
 template <typename S>
 __global__ void __launch_bounds__(kThreads, S::kBlocks) weight_only_mma_kernel(const Parameters p) {
-  float* shared = reinterpret_cast<float*>(shared_memory());
-  const int warp_of_rows = ptx::warp() % kRowWarps, split_of_warp = ptx::warp() / kRowWarps;
   const int first_row = static_cast<int>(blockIdx.x) * kRows;
   const int base = static_cast<int>(blockIdx.y) * S::kTokens;
   const int tokens = p.tokens - base < S::kTokens ? p.tokens - base : S::kTokens;
   Sums<S> sum = {};
   accumulate<S>(sum, p, base);
-
-  float* mine = shared + split_of_warp * S::kTokens * kPitch + warp_of_rows * kPanelRows;
-#pragma unroll
-  for (int tile = 0; tile < S::kTiles; ++tile) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      mine[(tile * kTileTokens + ptx::lane() % 4 * 2 + i % 2) * kPitch + ptx::lane() / 4 + i / 2 * 8] =
-          sum[tile][i];
-    }
-  }
-  ptx::sync_block();
-  const int row = static_cast<int>(threadIdx.x) % kRows;
-  const int first_token = static_cast<int>(threadIdx.x) / kRows;
-  constexpr int kStep = kThreads / kRows;
-  const float bias = p.bias != nullptr && first_row + row < p.n ? p.bias[first_row + row] : 0.0f;
-  const auto store = [&](float value, int token) {
-    if (first_row + row < p.n) {
-      store_output(value + bias, base + token, first_row + row, nullptr, p.y, p.y_stride, p.y_element);
-    }
-  };
-  if (p.splits == 1) {
-    for (int token = first_token; token < tokens; token += kStep) {
-      store(add_warps<kSplitWarps, kPitch>(shared, S::kTokens, token, row), token);
-    }
-    return;
-  }
-  const int64_t tile_size = static_cast<int64_t>(tokens) * kRows;
-  float* partial = p.partial + static_cast<int64_t>(blockIdx.x) * p.splits * tile_size;
-  for (int token = first_token; token < tokens; token += kStep) {
-    partial[blockIdx.z * tile_size + token * kRows + row] =
-        add_warps<kSplitWarps, kPitch>(shared, S::kTokens, token, row);
-  }
-  if (!is_last_block(p.counters + blockIdx.x, p.splits, reinterpret_cast<uint32_t*>(shared))) return;
-  for (int token = first_token; token < tokens; token += kStep) {
-    float total = 0.0f;
-    for (int split = 0; split < p.splits; ++split) total += partial[split * tile_size + token * kRows + row];
-    store(total, token);
-  }
+  const typename S::Splits splits{reinterpret_cast<float*>(shared_memory()), static_cast<int>(blockIdx.z),
+                                  tokens};
+  splits.put(sum, ptx::warp() % kRowWarps, ptx::warp() / kRowWarps);
+  const int row = first_row + static_cast<int>(threadIdx.x) % kRows;
+  const float bias = p.bias != nullptr && row < p.n ? p.bias[row] : 0.0f;
+  splits.finish(p, [&](float value, int token, int) {
+    if (row < p.n) store_output(value + bias, base + token, row, nullptr, p.y, p.y_stride, p.y_element);
+  });
 }
 
-struct Split {
-  int splits, blocks_per_split;
-};
-Split choose_split(const Weight& w, int64_t tokens, int multiprocessors) {
-  const int64_t blocks = ceil_div(w.k, kBlockK);
-  int64_t splits =
-      tokens > kMostTokens ? 1 : ceil_div(kBlocksPerMultiprocessor * multiprocessors, ceil_div(w.n, kRows));
-  if (splits > blocks / kLeastBlocksOfK) splits = blocks / kLeastBlocksOfK;
-  if (splits > kMostSplits) splits = kMostSplits;
-  if (splits < 1) splits = 1;
-  const int64_t per_split = ceil_div(blocks, splits);
-  return {static_cast<int>(ceil_div(blocks, per_split)), static_cast<int>(per_split)};
-}
-
-int64_t counter_bytes(int64_t n) {
-  return round_up(ceil_div(n, kRows) * static_cast<int64_t>(sizeof(uint32_t)), 16);
+// More tokens than a block takes are work enough for all.
+SplitK choose_split(const Weight& w, int64_t tokens, int multiprocessors) {
+  const int64_t wanted = tokens > kMostTokens ? 1 : kBlocksPerMultiprocessor * multiprocessors;
+  return split_k(ceil_div(w.n, kRows), ceil_div(w.k, kBlockK), wanted, kLeastBlocksOfK);
 }
 
 template <typename S>
@@ -336,15 +292,13 @@ Error launch_tokens(const Parameters& p, void* stream) {
 
 WorkspaceSize weight_only_mma_workspace(const WeightOnlyArgs& args, int multiprocessors) {
   const int64_t tokens = args.tokens < kMostTokens ? args.tokens : kMostTokens;  // more are not split
-  const Split split = choose_split(args.weight, tokens, multiprocessors);
-  if (split.splits == 1) return {0, 0};
-  return {counter_bytes(args.weight.n), ceil_div(args.weight.n, kRows) * split.splits * tokens * kRows *
-                                            static_cast<int64_t>(sizeof(float))};
+  const SplitK split = choose_split(args.weight, tokens, multiprocessors);
+  return split_workspace(ceil_div(args.weight.n, kRows), split.splits, tokens * kRows);
 }
 
 Error weight_only_mma(const WeightOnlyArgs& args, int multiprocessors, void* stream) {
   const Weight& w = args.weight;
-  const Split split = choose_split(w, args.tokens, multiprocessors);
+  const SplitK split = choose_split(w, args.tokens, multiprocessors);
   Parameters p{};
   p.x = static_cast<const uint16_t*>(args.x);
   p.codes = static_cast<const unsigned char*>(w.codes);

@@ -107,17 +107,10 @@ __device__ __forceinline__ bool combine(float (&sum)[S::kSums], int tile, const 
   for (int i = 0; i < S::kSums; i += 4) {
     mine[i / 4 * S::kConsumerThreads] = {{sum[i], sum[i + 1], sum[i + 2], sum[i + 3]}};
   }
-  // The barrier orders the stores of all before the release of one (CUTLASS, generic_barrier.h).
-  ptx::named_barrier_sync(kConsumerBarrier, S::kConsumerThreads);
-  if (threadIdx.x == 0) {
-    const int rank = pair_rank(p);
-    uint32_t* counter = p.counters + (blockIdx.y * (p.all_units / units) + tile) * p.pair + rank;
-    *flag = ptx::atomic_add_acq_rel(counter, 1) == static_cast<uint32_t>(last - first) ? 1u : 0u;
-    if (*flag != 0) *counter = 0;
-  }
-  ptx::named_barrier_sync(kConsumerBarrier, S::kConsumerThreads);
-  const bool is_last = *flag != 0;
-  ptx::named_barrier_sync(kConsumerBarrier, S::kConsumerThreads);  // the flag may be written again
+  uint32_t* counter = p.counters + (blockIdx.y * (p.all_units / units) + tile) * p.pair + pair_rank(p);
+  const auto sync = [] { ptx::named_barrier_sync(kConsumerBarrier, S::kConsumerThreads); };
+  const bool is_last = is_last_block(counter, last - first + 1, flag, sync);
+  sync();  // the flag may be written again
   if (!is_last) return false;
 #pragma unroll
   for (int i = 0; i < S::kSums; ++i) sum[i] = 0.0f;
@@ -211,8 +204,7 @@ template <typename S>
 WorkspaceSize plan_workspace(const WeightOnlyArgs& args, int multiprocessors) {
   const Share share = share_units<S>(args.weight, multiprocessors);
   const int64_t groups = ceil_div(args.tokens, S::kTokens) * share.pair;
-  const int64_t counters = round_up(groups * share.tiles * static_cast<int64_t>(sizeof(uint32_t)), 16);
-  return {counters,
+  return {counter_bytes(groups * share.tiles),
           groups * share.blocks * kPartsOfBlock * kPartFloats<S> * static_cast<int64_t>(sizeof(float))};
 }
 
