@@ -80,6 +80,22 @@ Fp8Kernel choose_fp8_kernel(Kernel wanted, int64_t tokens, const DeviceInfo& dev
   return tokens <= kStreamingTokens ? Fp8Kernel::kStreaming : Fp8Kernel::kMma;
 }
 
+Fp8Product describe_product(const Fp8LinearArgs& args) {
+  Fp8Product product{};
+  product.x_scales = args.rule == ActivationRule::kE4M3Static ? nullptr : args.x_scales;
+  product.w_scales = args.weight.scales;
+  product.bias = args.bias;
+  product.y = args.y;
+  product.x_scale_stride = args.x_scale_stride;
+  product.y_stride = args.y_stride;
+  product.tokens = static_cast<int>(args.tokens);
+  product.n = static_cast<int>(args.weight.n);
+  product.k_blocks = static_cast<int>(ceil_div(args.weight.k, kTile));
+  product.static_scale = args.static_scale;
+  product.y_element = args.y_element;
+  return product;
+}
+
 // Only the kernels for few tokens need one.
 WorkspaceSize fp8_linear_workspace(const Fp8LinearArgs& args) {
   DeviceInfo device{};

@@ -6,6 +6,19 @@
 
 namespace fdq::cuda {
 
+// What the parameters of most of them begin with.
+struct Fp8Product {
+  const float* x_scales;  // null: static_scale
+  const float* w_scales;
+  const float* bias;
+  void* y;
+  int64_t x_scale_stride, y_stride;
+  int tokens, n, k_blocks;  // of 128 k
+  float static_scale;
+  ElementType y_element;
+};
+Fp8Product describe_product(const Fp8LinearArgs& args);
+
 // sm_90a. x, its scales and W's codes are 16-byte aligned.
 Error fp8_linear_warpgroup(const Fp8LinearArgs& args, int multiprocessors, void* stream);
 

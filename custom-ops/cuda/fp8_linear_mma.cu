@@ -24,19 +24,12 @@ constexpr int kUnits = kBlockK / 16;  // copies of a row
 constexpr int kBand = 16;             // rows of tiles that run one after the other, for L2
 static_assert(kTokens == kRows);
 
-struct Parameters {
+struct Parameters : Fp8Product {
   const unsigned char* x;
-  const float* x_scales;
   const unsigned char* w;
-  const float* w_scales;
-  const float* bias;
-  void* y;
-  int64_t x_stride, x_scale_stride, w_stride, y_stride;
-  int tokens, n, k_blocks;
+  int64_t x_stride, w_stride;
   int last_row;  // of W with its padding
   int token_tiles, row_tiles;
-  float static_scale;
-  ElementType y_element;
 };
 
 // Copies 128 rows of 128 bytes from `k` on; rows past `last` repeat it, bytes past `stride` are 0.
@@ -199,24 +192,14 @@ __global__ void __launch_bounds__(kThreads, 1) fp8_linear_mma_kernel(const Param
 
 Error fp8_linear_mma(const Fp8LinearArgs& args, void* stream) {
   Parameters p{};
+  static_cast<Fp8Product&>(p) = describe_product(args);
   p.x = static_cast<const unsigned char*>(args.x);
-  p.x_scales = args.rule == ActivationRule::kE4M3Static ? nullptr : args.x_scales;
   p.w = static_cast<const unsigned char*>(args.weight.codes);
-  p.w_scales = args.weight.scales;
-  p.bias = args.bias;
-  p.y = args.y;
   p.x_stride = args.x_stride;
-  p.x_scale_stride = args.x_scale_stride;
   p.w_stride = padded_k(args.weight.k);
-  p.y_stride = args.y_stride;
-  p.tokens = static_cast<int>(args.tokens);
-  p.n = static_cast<int>(args.weight.n);
-  p.k_blocks = static_cast<int>(ceil_div(args.weight.k, kBlockK));
   p.last_row = static_cast<int>(round_up(args.weight.n, kPanelRows)) - 1;
   p.token_tiles = static_cast<int>(ceil_div(args.tokens, kTokens));
   p.row_tiles = static_cast<int>(ceil_div(args.weight.n, kRows));
-  p.static_scale = args.static_scale;
-  p.y_element = args.y_element;
   LaunchShape shape;
   shape.grid = dim3(static_cast<unsigned>(p.token_tiles) * static_cast<unsigned>(p.row_tiles));
   shape.block = dim3(kThreads);

@@ -50,18 +50,10 @@ struct Shape {
   static_assert(kTotal <= kSharedBytes && kXBytes % 1024 == 0);
 };
 
-struct Parameters {
-  const float* x_scales;
-  const float* w_scales;
-  const float* bias;
-  void* y;
-  float* parts;        // [blocks][kPartsOfBlock][kPartFloats]
-  uint32_t* counters;  // [row tiles], 0
-  int64_t x_scale_stride, y_stride;
-  int tokens, n, k_blocks;
+struct Parameters : Fp8Product {
+  float* parts;                // [blocks][kPartsOfBlock][kPartFloats]
+  uint32_t* counters;          // [row tiles], 0
   int units, units_per_block;  // of 128 k of a tile
-  float static_scale;
-  ElementType y_element;
 };
 
 template <typename S>
@@ -266,21 +258,11 @@ WorkspaceSize fp8_linear_skinny_workspace(const Fp8LinearArgs& args, int multipr
 Error fp8_linear_skinny(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
   const Share share = share_units(args.weight, multiprocessors);
   Parameters p{};
-  p.x_scales = args.rule == ActivationRule::kE4M3Static ? nullptr : args.x_scales;
-  p.w_scales = args.weight.scales;
-  p.bias = args.bias;
-  p.y = args.y;
+  static_cast<Fp8Product&>(p) = describe_product(args);
   p.counters = args.workspace.counters;
   p.parts = args.workspace.partials;
-  p.x_scale_stride = args.x_scale_stride;
-  p.y_stride = args.y_stride;
-  p.tokens = static_cast<int>(args.tokens);
-  p.n = static_cast<int>(args.weight.n);
-  p.k_blocks = static_cast<int>(ceil_div(args.weight.k, kBlockK));
   p.units = static_cast<int>(share.units);
   p.units_per_block = static_cast<int>(share.units_per_block);
-  p.static_scale = args.static_scale;
-  p.y_element = args.y_element;
   return args.rule == ActivationRule::kE4M3Group128 ? launch_groups<true>(args, p, share.blocks, stream)
                                                     : launch_groups<false>(args, p, share.blocks, stream);
 }

@@ -246,21 +246,11 @@ Error make_maps(const Fp8LinearArgs& args, Parameters& p, Maps& maps) {
 template <typename S, Scales kScales, int kOutputBytes>
 Error launch_shape(const Fp8LinearArgs& args, int multiprocessors, void* stream) {
   Parameters p{};
-  p.x_scales = args.rule == ActivationRule::kE4M3Static ? nullptr : args.x_scales;
-  p.w_scales = args.weight.scales;
-  p.bias = args.bias;
-  p.y = args.y;
-  p.x_scale_stride = args.x_scale_stride;
-  p.y_stride = args.y_stride;
-  p.tokens = static_cast<int>(args.tokens);
-  p.n = static_cast<int>(args.weight.n);
-  p.k_blocks = static_cast<int>(ceil_div(args.weight.k, kBlockK));
+  static_cast<Fp8Product&>(p) = describe_product(args);
   p.token_tiles = static_cast<int>(ceil_div(args.tokens, S::kTokens));
   p.row_tiles = static_cast<int>(ceil_div(args.weight.n, S::kRows));
   const int to_share = S::kSharesX ? p.row_tiles : p.token_tiles;
   p.cluster = S::kSplitsTokens && to_share % 2 == 0 && multiprocessors >= 2 ? 2 : 1;
-  p.static_scale = args.static_scale;
-  p.y_element = args.y_element;
   Maps maps{};
   if (const Error error = make_maps<S>(args, p, maps)) return error;
   const int64_t tiles = static_cast<int64_t>(p.token_tiles) * p.row_tiles;

@@ -55,17 +55,9 @@ struct Shape {
   static_assert(kXBytes % 2048 == 0 && kWBytes % 2048 == 0, "half a tile is whole atoms of the swizzle");
 };
 
-struct Parameters {
-  const float* x_scales;
-  const float* w_scales;
-  const float* bias;
-  void* y;
-  int64_t x_scale_stride, y_stride;
-  int tokens, n, k_blocks;
+struct Parameters : Fp8Product {
   int token_tiles, row_tiles;
-  int cluster;         // 1 or 2 blocks that share x or W
-  float static_scale;  // of x where x_scales is null
-  ElementType y_element;
+  int cluster;  // 1 or 2 blocks that share x or W
   bool stores_by_tma;
 };
 
