@@ -14,6 +14,7 @@ export const BENCH_QUANTIZATION_FLAGS = {
   quantization: {
     kind: 'list',
     group: 'QUANTIZATION',
+    separator: 'commas next to objects',
     char: 'q',
     summary:
       'Schemes to measure, e.g. none,wint8,wint4:g128; a JSON object or @file is one. Default: the weights as they are.',

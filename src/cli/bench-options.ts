@@ -46,7 +46,7 @@ const AUTO = 'auto';
 export function toSpeedSettings(flags: SpeedFlags): SpeedSettings {
   const { model, revision, 'max-num-batched-tokens': batched, threads } = flags;
   const numbers = (name: string, row: FlagRow, items: readonly string[]): readonly number[] =>
-    splitSweep(items).map((item) => convertValue(row, `--${name}`, item) as number);
+    items.map((item) => convertValue(row, `--${name}`, item) as number);
   const { schemes, ...quantization } = sweptQuantization(flags);
   return {
     model: requireModel(model),
@@ -54,7 +54,7 @@ export function toSpeedSettings(flags: SpeedFlags): SpeedSettings {
     dtype: flags.dtype,
     quantization,
     schemes,
-    kvCacheDtypes: splitSweep(flags['kv-cache-dtype']).map(
+    kvCacheDtypes: flags['kv-cache-dtype'].map(
       (item) => convertValue(MEMORY_FLAGS['kv-cache-dtype'], '--kv-cache-dtype', item) as KvCacheDtype,
     ),
     threads: threads === undefined ? [os.availableParallelism()] : numbers('threads', COUNT, threads),
@@ -76,21 +76,10 @@ export function sweptQuantization(
   flags: FlagValues<typeof BENCH_QUANTIZATION_FLAGS>,
 ): Omit<QuantizationOptions, 'quantization'> & { readonly schemes: readonly (string | undefined)[] } {
   const { quantization: items = [], ...others } = flags;
-  const schemes = splitSweep(items).map(
-    (item) => quantizationOptions({ ...others, quantization: item }).quantization,
-  );
+  const schemes = items.map((item) => quantizationOptions({ ...others, quantization: item }).quantization);
   if (schemes.some((scheme) => scheme?.trim().toLowerCase() === AUTO)) throw refuseAuto();
   const { quantization: _, ...rest } = quantizationOptions({ ...others, quantization: undefined });
   return { ...rest, schemes: schemes.length === 0 ? [undefined] : schemes };
-}
-
-/** Values of a flag that may be repeated and takes lists; a JSON object or @file is one value. */
-export function splitSweep(items: readonly string[]): readonly string[] {
-  return items.flatMap((item) => {
-    const text = item.trim();
-    if (text.startsWith('{') || text.startsWith('@')) return [text];
-    return text.split(',').map((part) => part.trim());
-  });
 }
 
 /** @throws UserError `usage` for none */

@@ -72,7 +72,8 @@ const TARGET_FLAGS = {
     group: 'SERVER',
     greedy: true,
     secret: true,
-    summary: 'Header of every request, NAME=VALUE; may be repeated.',
+    separator: 'lines',
+    summary: 'Header of every request, NAME=VALUE; may be repeated. In one text, a line each.',
   },
   insecure: {
     kind: 'boolean',

@@ -83,8 +83,7 @@ function readValues(
   if (isMap(value) && at.flag === 'quantization') return [JSON.stringify(value.toJSON())];
   const isList = row.kind === 'list' || row.takesFirst === true;
   if (isSeq(value) && isList && value.items.every((item) => isScalar(item))) {
-    const texts = value.items.map((item) => (isScalar(item) ? scalarText(item) : ''));
-    return row.kind === 'list' ? texts : texts.slice(0, 1);
+    return value.items.map((item) => (isScalar(item) ? scalarText(item) : ''));
   }
   const wanted = row.kind === 'list' ? 'a list of values' : row.kind === 'json' ? 'a mapping' : 'one value';
   throw invalid(at.file, at.line, `${at.flag} is not ${wanted}`, `Give ${at.flag} ${wanted}.`);

@@ -18,6 +18,11 @@ const TABLES: readonly FlagTable[] = [
   BENCH_SERVE_FLAGS,
 ];
 
+/** The flags of every command, each as often as tables have it. */
+export function listFlags(): readonly (readonly [string, FlagRow])[] {
+  return TABLES.flatMap((table) => Object.entries(table));
+}
+
 /** The flag of a table that a config file sets under this name, spelt with `-`. */
 export function findConfigKey(name: string, table: FlagTable): readonly [string, FlagRow] | undefined {
   return settable(table).find(([flag, row]) => flag === name || row.aliases?.includes(name) === true);

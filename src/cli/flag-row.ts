@@ -45,6 +45,8 @@ export interface FlagRow {
   readonly nameKeys?: readonly string[];
   /** A list that takes every word up to the next flag. */
   readonly greedy?: boolean;
+  /** What stands between the items of a list in one text; default: commas. Next to objects: JSON or @file is one item. */
+  readonly separator?: 'lines' | 'commas next to objects';
   /** Of a list in the environment or the config file, which is one for another command, the first counts. */
   readonly takesFirst?: boolean;
   /** Never printed. */

@@ -40,10 +40,7 @@ export function resolveSettings<T extends FlagTable>(table: T, sources: SettingS
         file ?? '',
       ) ??
       fromDefault(row);
-    return {
-      origin: candidate.origin,
-      value: convertAll(row, describeSetting(name, candidate.origin), candidate.texts),
-    };
+    return { origin: candidate.origin, value: convertAll(name, row, candidate) };
   };
   const settings = Object.entries<FlagRow>(table).map(([name, row]) => [name, resolve(name, row)] as const);
   return Object.fromEntries(settings) as Settings<T>;
@@ -94,18 +91,7 @@ function fromEnvironment(
   const text = environment[variable];
   // An empty variable is how shells and compose files say "not set".
   if (text === undefined || text === '') return undefined;
-  // A JSON object has commas of its own.
-  const isList = row.kind === 'list' && !text.trimStart().startsWith('{');
-  const items = isList || row.takesFirst === true ? splitList(text) : [text];
-  const texts = row.takesFirst === true ? items.slice(0, 1) : items;
-  return { texts, origin: { kind: 'environment', variable } };
-}
-
-function splitList(text: string): readonly string[] {
-  return text
-    .split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== '');
+  return { texts: [text], origin: { kind: 'environment', variable } };
 }
 
 function fromFile(entry: ConfigEntry | undefined, file: string): Candidate | undefined {
@@ -117,13 +103,13 @@ function fromDefault(row: FlagRow): Candidate {
   return { texts: row.default === undefined ? undefined : [row.default], origin: { kind: 'default' } };
 }
 
-function convertAll(row: FlagRow, setting: string, texts: readonly string[] | undefined): unknown {
+function convertAll(name: string, row: FlagRow, { texts, origin }: Candidate): unknown {
   if (texts === undefined) return undefined;
-  if (row.kind === 'list') {
-    // An empty key is no key, which serving to others refuses.
-    const given = row.secret === true ? texts.filter((text) => text !== '') : texts;
-    if (given.includes('')) throw emptyValue(setting);
-    return given;
+  const setting = describeSetting(name, origin);
+  if (row.kind === 'list') return listItems(row, setting, texts);
+  if (row.takesFirst === true && origin.kind !== 'flag') {
+    const [first] = listItems(row, setting, texts);
+    return first === undefined ? undefined : convertValue(row, setting, first);
   }
   if (row.kind === 'json') {
     return mergeJsonObjects(
@@ -139,6 +125,21 @@ function convertAll(row: FlagRow, setting: string, texts: readonly string[] | un
     });
   }
   return convertValue(row, setting, text);
+}
+
+/** The same items whether they came as words, as one text or as both. Lists of a single run are taken as they are. */
+function listItems(row: FlagRow, setting: string, texts: readonly string[]): readonly string[] {
+  const items = row.commandLineOnly === true ? texts : texts.flatMap((text) => splitItems(row, text));
+  // An empty key is no key, which serving to others refuses.
+  const given = row.secret === true ? items.filter((item) => item !== '') : items;
+  if (given.includes('')) throw emptyValue(setting);
+  return given;
+}
+
+function splitItems({ separator }: FlagRow, text: string): readonly string[] {
+  const trimmed = text.trim();
+  if (separator === 'commas next to objects' && /^[{@]/.test(trimmed)) return [trimmed];
+  return trimmed.split(separator === 'lines' ? /\r?\n/ : ',').map((item) => item.trim());
 }
 
 /** Most likely a shell variable that is not set: a condition that is left out must not go unnoticed. */

@@ -204,18 +204,15 @@ function parseRoute(values: ServeBenchValues): Pick<ServeBenchOptions, 'backend'
 }
 
 function parseConcurrencies(texts: readonly string[]): readonly number[] {
-  const parts = texts.flatMap((text) => text.split(',')).map((text) => text.trim());
-  const values = parts
-    .filter((text) => text !== '')
-    .map((text) => {
-      const value = text === 'inf' ? Infinity : Number(text);
-      if ((/^\d+$/.test(text) && value >= 1) || value === Infinity) return value;
-      throw usage(
-        'max-concurrency',
-        `Expected --max-concurrency to be whole numbers above 0, or inf, but received ${JSON.stringify(text)}.`,
-        'Write one number, or several: --max-concurrency 1,4,16.',
-      );
-    });
+  const values = texts.map((text) => {
+    const value = text === 'inf' ? Infinity : Number(text);
+    if ((/^\d+$/.test(text) && value >= 1) || value === Infinity) return value;
+    throw usage(
+      'max-concurrency',
+      `Expected --max-concurrency to be whole numbers above 0, or inf, but received ${JSON.stringify(text)}.`,
+      'Write one number, or several: --max-concurrency 1,4,16.',
+    );
+  });
   return values.length === 0 ? [Infinity] : [...new Set(values)];
 }
 
@@ -230,7 +227,7 @@ function parseRate(text: string): number {
 }
 
 function parseGoodput(texts: readonly string[]): GoodputLimits {
-  const pairs = texts.flatMap((text) => text.split(/[\s,]+/)).filter((text) => text !== '');
+  const pairs = texts.flatMap((text) => text.split(/\s+/));
   return Object.fromEntries(
     pairs.map((pair) => {
       const [, name, limit] = /^(ttft|tpot|e2el):(\d+(?:\.\d+)?)$/.exec(pair) ?? [];

@@ -1,5 +1,5 @@
 import os from 'node:os';
-import { requireModel, splitSweep, sweptQuantization } from '../../cli/bench-options.js';
+import { requireModel, sweptQuantization } from '../../cli/bench-options.js';
 import type { BENCH_QUALITY_FLAGS } from '../../cli/bench-quality-flags.js';
 import type { FlagValues } from '../../cli/flag-row.js';
 import { convertValue } from '../../cli/flag-values.js';
@@ -36,7 +36,7 @@ export function toQualityOptions(flags: Flags, isa: string | undefined): Quality
       ...quantization,
       ...(scheme === undefined ? {} : { quantization: scheme }),
     })),
-    kvTypes: splitSweep(flags['kv-cache-dtype']).map(
+    kvTypes: flags['kv-cache-dtype'].map(
       (item) => convertValue(MEMORY_FLAGS['kv-cache-dtype'], '--kv-cache-dtype', item) as KvCacheType,
     ),
     dtype: flags.dtype,

@@ -4,7 +4,7 @@ import {
   BENCH_QUANTIZATION_FLAGS,
   BENCH_SPEED_FLAGS,
 } from '../../../src/cli/bench-flags.js';
-import { splitSweep, toSpeedSettings, type SpeedSettings } from '../../../src/cli/bench-options.js';
+import { toSpeedSettings, type SpeedSettings } from '../../../src/cli/bench-options.js';
 import { resolveSettings, valuesOf, type ParsedFlags } from '../../../src/cli/settings.js';
 
 const TABLE = { ...BENCH_MODEL_FLAGS, ...BENCH_QUANTIZATION_FLAGS, ...BENCH_SPEED_FLAGS } as const;
@@ -46,7 +46,6 @@ describe('toSpeedSettings', () => {
       'wint8',
       'wint4',
     ]);
-    expect(splitSweep(['@a,b.json'])).toEqual(['@a,b.json']);
   });
 
   it('measures the weights as they are when no scheme is named', () => {

@@ -66,7 +66,9 @@ describe('resolveSettings', () => {
     const file = path.join(folder, 'empty.yaml');
     writeFileSync(file, 'served-model-name: [a, ""]');
     expect(() => resolve({ config: file })).toThrow(empty);
-    expect(resolve({}, { FDQ_SERVED_MODEL_NAME: 'a,,b,' })['served-model-name'].value).toEqual(['a', 'b']);
+    expect(() => resolve({}, { FDQ_SERVED_MODEL_NAME: 'a,,b' })).toThrow(
+      `Expected a value for FDQ_SERVED_MODEL_NAME (--served-model-name) ${empty}`,
+    );
   });
 
   it('names the variable that is wrong', () => {
