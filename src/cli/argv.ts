@@ -6,7 +6,7 @@ import { nearest } from './nearest.js';
 import { REFUSED_FLAGS } from './refused-flags.js';
 
 /** Flags oclif itself answers to, wherever they stand. */
-const BUILT_IN = ['help', 'version', 'json'];
+export const BUILT_IN: readonly string[] = ['help', 'version', 'json'];
 
 /**
  * The words of a command line in the form the parser knows: `--max_model_len=4` becomes `--max-model-len=4`, and

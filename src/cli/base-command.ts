@@ -2,6 +2,7 @@ import process from 'node:process';
 import { Command, Errors } from '@oclif/core';
 import type { FdqError } from '../errors.js';
 import { normaliseArgv, unknownFlag } from './argv.js';
+import { findUnknownVariables } from './environment.js';
 import { errorReportAsJson, renderErrorReport, toErrorReport } from './error-report.js';
 import { toParserFlags, type FlagTable } from './flag-row.js';
 import { toJson } from './json.js';
@@ -23,6 +24,10 @@ export abstract class BaseCommand extends Command {
     positional: (flags: ParsedFlags, args: ParsedFlags) => ParsedFlags = () => ({}),
   ): Promise<Settings<T>> {
     const { flags, args } = await this.parseCommandLine(table);
+    // Like the config file, the environment says nothing to a command without settings.
+    if (Object.keys(table).length > 0) {
+      for (const { warning } of findUnknownVariables(process.env)) this.warn(warning);
+    }
     return resolveSettings(table, {
       flags: { ...flags, ...positional(flags, args) },
       environment: process.env,
@@ -69,7 +74,11 @@ export abstract class BaseCommand extends Command {
     const report = toErrorReport(error);
     const debug = isDebugging();
     if (this.jsonEnabled()) {
-      this.logJson({ status: report.exitCode, error: errorReportAsJson(report, debug) });
+      this.logJson({
+        status: report.exitCode,
+        error: errorReportAsJson(report, debug),
+        warnings: this.warnings,
+      });
     } else {
       process.stderr.write(renderErrorReport(report, debug));
     }

@@ -126,6 +126,36 @@ describe('settings', () => {
     expect(result.stderr).toBe('');
   });
 
+  it('warns about variables that no command reads, once each, and about no others', async () => {
+    const env = { FDQ_MAX_MODLE_LEN: '4', FDQ_FAIL_IF: 'kl > 1', FDQ_N_PROMPT: '8', FDQ_ISA: 'scalar' };
+    const args = ['serve', 'm', '--print-config'];
+    const [text, json] = await Promise.all([runCli(args, { env }), runCli([...args, '--json'], { env })]);
+    const warnings = [
+      'Unknown environment variable FDQ_FAIL_IF: --fail-if can only be given on the command line.',
+      'Unknown environment variable FDQ_MAX_MODLE_LEN: it has no effect. Did you mean FDQ_MAX_MODEL_LEN?',
+    ];
+    expect({ code: text.code, stderr: text.stderr }).toEqual({
+      code: 0,
+      stderr: warnings.map((line) => `Warning: ${line}\n`).join(''),
+    });
+    expect({ code: json.code, stderr: json.stderr }).toEqual({ code: 0, stderr: '' });
+    expect(JSON.parse(json.stdout)).toMatchObject({ status: 0, warnings });
+  });
+
+  it('warns about them where the command fails too, and not in a command without settings', async () => {
+    const env = { FDQ_MODLE: 'm' };
+    const [failed, version] = await Promise.all([
+      runCli(['serve', '--json'], { env }),
+      runCli(['version'], { env }),
+    ]);
+    expect(JSON.parse(failed.stdout)).toMatchObject({
+      status: 2,
+      error: { code: 'usage', param: 'model' },
+      warnings: [expect.stringContaining('Did you mean FDQ_MODEL?')],
+    });
+    expect({ code: version.code, stderr: version.stderr }).toEqual({ code: 0, stderr: '' });
+  });
+
   it.each([
     ['port: 80\nmax-modle-len: 4\n', 'Line 2 of', 'Did you mean max-model-len?'],
     ['port: [1, 2]\n', 'Line 1 of', 'port is not one value'],

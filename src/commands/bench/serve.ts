@@ -5,6 +5,7 @@ import type { ServeBenchUi } from '../../bench/client/serve-bench.js';
 import type { BenchOutput } from '../../bench/output.js';
 import { BaseCommand } from '../../cli/base-command.js';
 import { BENCH_SERVE_FLAGS, BENCHED_SERVER_FLAGS } from '../../cli/bench-serve-flags.js';
+import { findUnknownVariables } from '../../cli/environment.js';
 import { environmentName, toOclifFlags } from '../../cli/flag-row.js';
 import type { Progress } from '../../cli/progress.js';
 import type { PhaseName } from '../../cli/serve-ui.js';
@@ -129,8 +130,12 @@ function serverSettings(
   };
 }
 
-/** The server gets its settings by name; variables of the same names may mean something else to it. */
+/**
+ * The server gets its settings by name; variables of the same names may mean something else to it, and those that mean
+ * nothing were warned about.
+ */
 function serverEnvironment(): Readonly<Record<string, string | undefined>> {
-  const taken = new Set(Object.keys(BENCH_SERVE_FLAGS).map(environmentName));
+  const unknown = findUnknownVariables(process.env).map(({ name }) => name);
+  const taken = new Set([...Object.keys(BENCH_SERVE_FLAGS).map(environmentName), ...unknown]);
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !taken.has(name)));
 }
