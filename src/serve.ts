@@ -7,7 +7,14 @@ import type { ServeOptions } from './cli/serve-options.js';
 import type { ServeUi } from './cli/serve-ui.js';
 import { createEngine } from './engine/engine.js';
 import { requestOf, type QuantizationFlags } from './load/apply-quantization.js';
-import { loadModel, type LoadedModel, type LoadObserver, type LoadOptions } from './load/load-model.js';
+import {
+  loadModel,
+  type LoadedModel,
+  type LoadObserver,
+  type LoadOptions,
+  type PlannedModel,
+} from './load/load-model.js';
+import { describeShortContext } from './load/memory-plan.js';
 import { loadText, type LoadedText } from './load/load-text.js';
 import { collectEosIds, readGenerationConfig } from './load/generation-config.js';
 import type { KvDataType } from './runtime/addon.js';
@@ -31,6 +38,8 @@ export interface ReadyInfo {
   /** Over all layers, scales included. */
   readonly kvBytesPerToken: number;
   readonly maxModelLen: number;
+  /** What the model was made for. */
+  readonly modelMaxLen: number;
   readonly maxNumSeqs: number;
   readonly loadSeconds: number;
 }
@@ -174,6 +183,7 @@ class ModelServer implements RunningServer {
       kvDataType: loaded.arithmetic.kv,
       kvBytesPerToken: kvBytesPerToken(loaded.decoder, loaded.arithmetic.kv),
       maxModelLen: memory.maxModelLen,
+      modelMaxLen: loaded.decoder.maxPositions,
       maxNumSeqs: memory.maxNumSeqs,
       loadSeconds: (performance.now() - start) / 1000,
     };
@@ -195,6 +205,7 @@ class ModelServer implements RunningServer {
       },
       warn: (line) => this.#ui.warn(line),
       located: ({ dir }) => (folder = dir),
+      planned: (planned) => this.#warnOfShortContext(planned),
     };
     const signal = AbortSignal.any([this.#loading.signal, broken.signal]);
     const loaded = await loadModel(loadOptions(this.#options, signal, this.#ui), observer).catch(
@@ -210,6 +221,15 @@ class ModelServer implements RunningServer {
       await loaded.runner.close();
       throw error;
     }
+  }
+
+  #warnOfShortContext({ memory, decoder, arithmetic }: PlannedModel): void {
+    const warning = describeShortContext(memory, {
+      ...memoryRequest(this.#options),
+      modelMaxLen: decoder.maxPositions,
+      kvBytesPerToken: kvBytesPerToken(decoder, arithmetic.kv),
+    });
+    if (warning !== undefined) this.#ui.warn(warning);
   }
 
   /** Keeps the weights for the next start while requests are served; a failure is no reason to stop. */
@@ -267,7 +287,7 @@ function quantizationFlags({
 }
 
 function loadOptions(options: ServeOptions, signal: AbortSignal, ui: ServeUi): LoadOptions {
-  const { memory, auto, cache, threads = os.availableParallelism() } = options;
+  const { auto, cache, threads = os.availableParallelism() } = options;
   const chooser = {
     threads,
     signal,
@@ -290,15 +310,19 @@ function loadOptions(options: ServeOptions, signal: AbortSignal, ui: ServeUi): L
     dtype: options.dtype,
     threads,
     isa: options.isa,
-    memory: {
-      utilization: memory.memoryUtilization,
-      ...(memory.kvCacheBytes === undefined ? {} : { kvCacheBytes: memory.kvCacheBytes }),
-      ...(memory.numBlocksOverride === undefined ? {} : { numBlocks: memory.numBlocksOverride }),
-      ...(memory.maxModelLen === undefined ? {} : { maxModelLen: memory.maxModelLen }),
-      ...(memory.maxNumSeqs === undefined ? {} : { maxNumSeqs: memory.maxNumSeqs }),
-      ...(memory.maxNumBatchedTokens === undefined ? {} : { maxBatchedTokens: memory.maxNumBatchedTokens }),
-    },
+    memory: memoryRequest(options),
     signal,
+  };
+}
+
+function memoryRequest({ memory }: ServeOptions): LoadOptions['memory'] {
+  return {
+    utilization: memory.memoryUtilization,
+    ...(memory.kvCacheBytes === undefined ? {} : { kvCacheBytes: memory.kvCacheBytes }),
+    ...(memory.numBlocksOverride === undefined ? {} : { numBlocks: memory.numBlocksOverride }),
+    ...(memory.maxModelLen === undefined ? {} : { maxModelLen: memory.maxModelLen }),
+    ...(memory.maxNumSeqs === undefined ? {} : { maxNumSeqs: memory.maxNumSeqs }),
+    ...(memory.maxNumBatchedTokens === undefined ? {} : { maxBatchedTokens: memory.maxNumBatchedTokens }),
   };
 }
 

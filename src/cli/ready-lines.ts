@@ -8,6 +8,8 @@ export interface ReadyFacts {
   readonly kvTokens: number;
   readonly kvDataType: string;
   readonly kvBytesPerToken: number;
+  readonly maxModelLen: number;
+  readonly modelMaxLen: number;
   readonly maxNumSeqs: number;
   readonly loadSeconds: number;
 }
@@ -24,10 +26,15 @@ export function readyLines(
     facts.scheme,
     `weights ${formatBytes(facts.weightBytes)}`,
     `KV cache ${facts.kvTokens} tokens of ${formatBytes(facts.kvBytesPerToken)} (${facts.kvDataType})`,
+    `context ${contextText(facts)} tokens`,
     `${facts.maxNumSeqs} sequences`,
     `loaded in ${facts.loadSeconds.toFixed(1)} s`,
   ].join(' | ');
   return `${ready}\n${curlLine(url, facts, hasApiKey)}\n`;
+}
+
+function contextText({ maxModelLen, modelMaxLen }: ReadyFacts): string {
+  return maxModelLen < modelMaxLen ? `${maxModelLen} of ${modelMaxLen}` : String(maxModelLen);
 }
 
 function curlLine(url: string, { servedModelName, chat }: ReadyFacts, hasApiKey: boolean): string {

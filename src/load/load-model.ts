@@ -33,6 +33,8 @@ export interface LoadObserver {
   warn(line: string): void;
   /** The model's folder is known; what does not need its weights can start. */
   located?(model: LocatedModel): void;
+  /** Everything is decided, and no weight is read. */
+  planned?(model: PlannedModel): void;
 }
 
 export interface LoadOptions extends PlanOptions {
@@ -103,6 +105,7 @@ export async function loadModel(options: LoadOptions, observer: LoadObserver): P
     return located;
   });
   const planned = await clock.run('plan', async () => planLocated(located, options, observer));
+  observer.planned?.(planned);
   const { initializers, save } = await clock.run('quantize', () => findWeights(planned, options, observer));
   const runner = await clock.run('build', () => {
     const { memory } = planned;

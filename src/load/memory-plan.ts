@@ -41,8 +41,8 @@ export interface MemoryPlan {
 
 /**
  * Divides the machine's memory before a weight is read.
- * @throws UserError `out_of_memory` with the figures when weights and cache do not fit, `usage` when
- *   maxModelLen exceeds the model's own limit.
+ * @throws UserError `out_of_memory` with the figures when weights and cache do not fit; `usage` when maxModelLen exceeds
+ *   the model's own limit, or a cache of the size asked for does not hold it.
  */
 export function planMemory(request: MemoryRequest): MemoryPlan {
   const { modelMaxLen } = request;
@@ -54,13 +54,11 @@ export function planMemory(request: MemoryRequest): MemoryPlan {
     );
   }
   const bytesPerBlock = request.kvBytesPerToken * KV_BLOCK_SIZE;
+  checkCacheSize(request, bytesPerBlock);
   const budget =
     Math.floor(request.availableBytes * request.utilization) - request.weightBytes - WORKSPACE_BYTES;
   const numBlocks = chooseNumBlocks(request, budget, bytesPerBlock);
   const tokens = numBlocks * KV_BLOCK_SIZE;
-  if (request.maxModelLen !== undefined && request.maxModelLen > tokens) {
-    throw tooSmall(request, budget, Math.ceil(request.maxModelLen / KV_BLOCK_SIZE) * bytesPerBlock);
-  }
   const maxNumSeqs = request.maxNumSeqs ?? DEFAULT_MAX_NUM_SEQS;
   const maxBatchedTokens = Math.max(request.maxBatchedTokens ?? DEFAULT_MAX_BATCHED_TOKENS, maxNumSeqs);
   const affordableRows = Math.floor(LOGITS_BYTES / (4 * request.vocabSize));
@@ -72,6 +70,61 @@ export function planMemory(request: MemoryRequest): MemoryPlan {
     maxBatchedTokens,
     maxLogitRows: Math.max(maxNumSeqs, Math.min(maxBatchedTokens, affordableRows)),
   };
+}
+
+/** A cache whose size was asked for holds a block, and the length that was asked for. */
+function checkCacheSize(
+  { numBlocks, kvCacheBytes, maxModelLen }: MemoryRequest,
+  bytesPerBlock: number,
+): void {
+  const blocks = Math.ceil((maxModelLen ?? 1) / KV_BLOCK_SIZE);
+  const what =
+    maxModelLen === undefined
+      ? `one block of ${KV_BLOCK_SIZE} tokens`
+      : `the ${maxModelLen} tokens of --max-model-len`;
+  if (numBlocks !== undefined) {
+    if (numBlocks < blocks) throw tooFew('num-gpu-blocks-override', [blocks, numBlocks], `for ${what}`);
+  } else if (kvCacheBytes !== undefined && kvCacheBytes < blocks * bytesPerBlock) {
+    throw tooFew('kv-cache-memory', [blocks * bytesPerBlock, kvCacheBytes], `bytes for ${what}`);
+  }
+}
+
+function tooFew(flag: string, [needed, given]: readonly [number, number], what: string): UserError {
+  return new UserError(
+    'usage',
+    `Expected --${flag} to be at least ${needed} ${what} but received ${given}.`,
+    {
+      param: flag,
+      suggestions: [
+        `Pass --${flag} ${needed} or more, or leave it out: the cache then gets what the weights leave.`,
+      ],
+    },
+  );
+}
+
+/**
+ * What to tell about a cache whose size was asked for and that shortens the context, unless its length was asked for
+ * too; undefined where nothing is lost.
+ */
+export function describeShortContext(
+  { maxModelLen }: Pick<MemoryPlan, 'maxModelLen'>,
+  request: Pick<
+    MemoryRequest,
+    'numBlocks' | 'kvCacheBytes' | 'maxModelLen' | 'modelMaxLen' | 'kvBytesPerToken'
+  >,
+): string | undefined {
+  const { numBlocks, kvCacheBytes, modelMaxLen } = request;
+  const isAskedFor = numBlocks !== undefined || kvCacheBytes !== undefined;
+  if (!isAskedFor || request.maxModelLen !== undefined || maxModelLen >= modelMaxLen) return undefined;
+  const blocks = Math.ceil(modelMaxLen / KV_BLOCK_SIZE);
+  const full =
+    numBlocks === undefined
+      ? `--kv-cache-memory ${blocks * KV_BLOCK_SIZE * request.kvBytesPerToken}`
+      : `--num-gpu-blocks-override ${blocks}`;
+  return (
+    `The context is shortened to ${maxModelLen} of the model's ${modelMaxLen} tokens, as many as the KV cache asked for ` +
+    `holds; all of them take ${full}. --max-model-len ${maxModelLen} says that it is meant so.`
+  );
 }
 
 function chooseNumBlocks(request: MemoryRequest, budget: number, bytesPerBlock: number): number {

@@ -75,7 +75,7 @@ describe('fdq serve', () => {
       served.stderr(),
     ) ?? ['', ''];
     expect(ready).toMatch(
-      /KV cache \d+ tokens of \S+ KiB \(bfloat16\) \| \d+ sequences \| loaded in \d+\.\d s$/,
+      /KV cache \d+ tokens of \S+ KiB \(bfloat16\) \| context \d+ tokens \| \d+ sequences \| loaded in \d+\.\d s$/,
     );
     expect(await readFile(readyFile, 'utf8')).toBe(`${url}\n`);
     const curl = /^curl .*$/m.exec(served.stderr())?.[0] ?? 'false';
@@ -91,13 +91,18 @@ describe('fdq serve', () => {
   });
 
   it('prints the ready line as JSON with --json, and exits with 130 after Ctrl-C', async () => {
-    const served = await startServe(['--json']);
+    const served = await startServe(['--json', '--kv-cache-memory', '1MiB']);
     const { status, result } = JSON.parse(served.stdout()) as {
       status: number;
-      result: { url: string; scheme: string };
+      result: { url: string; scheme: string; maxModelLen: number; modelMaxLen: number };
     };
     expect(status).toBe(0);
     expect(result.scheme).toBe('none');
+    const { maxModelLen, modelMaxLen } = result;
+    expect(maxModelLen).toBeLessThan(modelMaxLen);
+    expect(served.stderr()).toContain(
+      `The context is shortened to ${maxModelLen} of the model's ${modelMaxLen} tokens`,
+    );
     expect((await fetch(`${result.url}/health`)).status).toBe(200);
     served.child.kill('SIGINT');
     expect(await served.exit).toBe(130);

@@ -28,6 +28,16 @@ describe('a large tokenizer is not waited for to hear of', () => {
     ],
     ['a length', ['serve', '--port', '0', '--max-model-len', '50000'], /40960/],
     [
+      'a cache that is too small',
+      ['serve', '--port', '0', '--kv-cache-memory', '1000'],
+      /Expected --kv-cache-memory to be at least \d+ bytes for one block/,
+    ],
+    [
+      'a cache too small for a length',
+      ['serve', '--port', '0', '--kv-cache-memory', '64KiB', '--max-model-len', '4k'],
+      /Expected --kv-cache-memory to be at least \d+ bytes for the 4096 tokens of --max-model-len/,
+    ],
+    [
       'a window',
       ['bench', 'quality', '--text', 'text.txt', '--window', '50000'],
       /at most the model's 40960/,

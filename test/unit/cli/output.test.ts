@@ -161,6 +161,8 @@ describe('ready lines', () => {
     kvTokens: 4096,
     kvDataType: 'int8',
     kvBytesPerToken: 1088,
+    maxModelLen: 4096,
+    modelMaxLen: 4096,
     maxNumSeqs: 8,
     loadSeconds: 1.25,
   };
@@ -168,11 +170,16 @@ describe('ready lines', () => {
   it('give the facts and a command that a shell takes as it is', () => {
     const [ready, curl] = readyLines('http://0.0.0.0:80', facts, { hasApiKey: true }).split('\n');
     expect(ready).toBe(
-      "Ready: http://0.0.0.0:80 | it's | wint8 | weights 1.00 MiB | KV cache 4096 tokens of 1.06 KiB (int8) | 8 sequences | loaded in 1.3 s",
+      "Ready: http://0.0.0.0:80 | it's | wint8 | weights 1.00 MiB | KV cache 4096 tokens of 1.06 KiB (int8) | context 4096 tokens | 8 sequences | loaded in 1.3 s",
     );
     expect(curl).toContain('curl http://127.0.0.1:80/v1/chat/completions');
     expect(curl).toContain('authorization: Bearer $FDQ_API_KEY');
     expect(curl).toContain(`{"model":"it'\\''s",`);
+  });
+
+  it('say that the model would take a longer context', () => {
+    const [ready] = readyLines('http://h:1', { ...facts, maxModelLen: 48 }, { hasApiKey: false }).split('\n');
+    expect(ready).toContain(' | context 48 of 4096 tokens | ');
   });
 
   it('ask for a completion where the model has no chat template', () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../../../src/errors.js';
-import { planMemory, type MemoryRequest } from '../../../src/load/memory-plan.js';
+import { describeShortContext, planMemory, type MemoryRequest } from '../../../src/load/memory-plan.js';
 
 const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
@@ -56,9 +56,40 @@ describe('planMemory', () => {
       numBlocks: 3,
       maxModelLen: 48,
     });
-    expect(failureOf({ kvCacheBytes: 1_000_000, maxModelLen: 49 }).message).toContain('0.00 GiB');
-    expect(failureOf({ numBlocks: 4, maxModelLen: 65 }).code).toBe('out_of_memory');
     expect(planMemory({ ...request, numBlocks: 4, maxModelLen: 64 }).maxModelLen).toBe(64);
+  });
+
+  it.each<[string, Partial<MemoryRequest>, string, string]>([
+    ['a block', { kvCacheBytes: 262_143 }, 'kv-cache-memory', '262144 bytes for one block of 16 tokens'],
+    [
+      'the length asked for',
+      { kvCacheBytes: 1_000_000, maxModelLen: 49 },
+      'kv-cache-memory',
+      '1048576 bytes for the 49 tokens of --max-model-len',
+    ],
+    [
+      'the length asked for, in blocks',
+      { numBlocks: 4, maxModelLen: 65 },
+      'num-gpu-blocks-override',
+      '5 for the 65 tokens of --max-model-len',
+    ],
+    [
+      'a block, whatever the weights take',
+      { kvCacheBytes: 1, weightBytes: 6 * GIB },
+      'kv-cache-memory',
+      '262144 bytes for one block of 16 tokens',
+    ],
+  ])('refuses a cache that does not hold %s, and says what does', (_what, changes, flag, needed) => {
+    const error = failureOf(changes);
+    expect(error).toMatchObject({ code: 'usage', param: flag, exitCode: 2 });
+    expect(error.message).toBe(
+      `Expected --${flag} to be at least ${needed} but received ${changes.kvCacheBytes ?? changes.numBlocks}.`,
+    );
+    const atLeast = Number(/at least (\d+)/.exec(error.message)?.[1]);
+    const enough = changes.numBlocks === undefined ? { kvCacheBytes: atLeast } : { numBlocks: atLeast };
+    expect(planMemory({ ...request, ...changes, ...enough, weightBytes: GIB }).maxModelLen).toBe(
+      changes.maxModelLen ?? 16,
+    );
   });
 
   it('refuses weights larger than the memory with every figure', () => {
@@ -95,5 +126,26 @@ describe('planMemory', () => {
     expect(planMemory({ ...request, maxNumSeqs: 600 }).maxBatchedTokens).toBe(600);
     expect(planMemory({ ...request, maxBatchedTokens: 2048 }).maxLogitRows).toBe(524);
     expect(planMemory({ ...request, vocabSize: 10 ** 6 }).maxLogitRows).toBe(64);
+  });
+});
+
+describe('describeShortContext', () => {
+  const describe = (changes: Partial<MemoryRequest>): string | undefined => {
+    const asked = { ...request, ...changes };
+    return describeShortContext(planMemory(asked), asked);
+  };
+
+  it('names what shortened the context and what would not', () => {
+    expect(describe({ kvCacheBytes: 1_000_000 })).toBe(
+      "The context is shortened to 48 of the model's 32768 tokens, as many as the KV cache asked for holds; " +
+        'all of them take --kv-cache-memory 536870912. --max-model-len 48 says that it is meant so.',
+    );
+    expect(describe({ numBlocks: 4 })).toContain('all of them take --num-gpu-blocks-override 2048.');
+  });
+
+  it('is silent where the length was asked for, nothing is lost, or memory alone is short', () => {
+    expect(describe({ kvCacheBytes: 1_000_000, maxModelLen: 48 })).toBeUndefined();
+    expect(describe({ kvCacheBytes: 536_870_912 })).toBeUndefined();
+    expect(describe({ modelMaxLen: 400_000 })).toBeUndefined();
   });
 });
