@@ -13,6 +13,7 @@ import { createOnnxRunner, type OnnxRunner } from '../runtime/onnx-runner.js';
 import { packWarmUpStep } from './warm-up.js';
 import { planMemory, type MemoryPlan } from './memory-plan.js';
 import type { Arithmetic } from './arithmetic.js';
+import { CacheFolder } from './cache/cache-folder.js';
 import type { CacheSettings, SavePace } from './cache/weight-cache.js';
 import { isFdqFolder } from './folder/open-folder.js';
 import { planFdqFolder } from './folder/plan-folder.js';
@@ -54,7 +55,7 @@ export interface LoadOptions extends PlanOptions {
   };
   /** Where quantized weights are kept for the next start; absent: nowhere. */
   readonly cache?: CacheSettings & {
-    /** The user named the folder: failing to use it is an error. */
+    /** The user named the folder: one that cannot be used is an error before anything is read. */
     readonly isRequired: boolean;
   };
   readonly signal?: AbortSignal;
@@ -92,6 +93,8 @@ export interface PlannedModel extends ServingPlan {
  */
 export async function loadModel(options: LoadOptions, observer: LoadObserver): Promise<LoadedModel> {
   const clock = new PhaseClock(observer);
+  // Not when the weights are ready to be kept: whoever named the folder is not told by a warning after minutes.
+  if (options.cache?.isRequired === true) await CacheFolder.probe(options.cache.dir);
   const located = await clock.run('locate', async () => {
     const located = await locateModel(options.model, {
       onProgress: ({ file, bytesDone, bytesTotal }) =>

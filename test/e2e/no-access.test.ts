@@ -34,7 +34,8 @@ interface Outcome {
 
 function runNode(...args: readonly string[]): Outcome {
   const [program, ...rest] = unprivileged([process.execPath, ...args]);
-  return spawnSync(program, rest, { env: cleanEnvironment(), encoding: 'utf8' });
+  // One that serves instead of ending is a failure, not a wait.
+  return spawnSync(program, rest, { env: cleanEnvironment(), encoding: 'utf8', timeout: 30_000 });
 }
 
 /** Leaves one entry in the cache. */
@@ -80,6 +81,24 @@ describe('fdq serve', () => {
       answer: expect.stringMatching(/./) as string,
     });
     expect(readdirSync(closed)).toEqual([]);
+  });
+
+  it('ends before it reads anything where it may not write to a cache folder that was named', () => {
+    close(0o555);
+    const cacheDir = path.join(closed, 'fdq');
+    const { status, stderr } = runNode(BIN, 'serve', path.join(dir, 'no-model'), '--cache-dir', cacheDir);
+    expect(stderr).toContain(
+      `Could not write ${JSON.stringify(path.join(cacheDir, 'quantized'))}: this user may not write there.`,
+    );
+    expect(stderr).toContain('Code: write_failed');
+    expect(status).toBe(1);
+    expect(readdirSync(closed)).toEqual([]);
+  });
+
+  it('ends at once where a cache folder that was named can never be made', () => {
+    const { status, stderr } = runNode(BIN, 'serve', DEMO, '--port', '0', '--cache-dir', '/proc/fdq/cache');
+    expect(stderr).toContain('Could not write "/proc/fdq/cache/quantized"');
+    expect(status).toBe(1);
   });
 
   it('runs on with a warning where it may not enter the cache folder', () => {

@@ -1,5 +1,5 @@
 import type { Stats } from 'node:fs';
-import { chmod, lstat, mkdir, readdir, rm, statfs, utimes } from 'node:fs/promises';
+import { chmod, lstat, mkdir, readdir, rm, rmdir, statfs, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import process from 'node:process';
 import { UserError } from '../../errors.js';
@@ -70,7 +70,8 @@ export class CacheFolder {
     const root = path.resolve(cacheDir);
     const dir = path.join(root, WEIGHTS_FOLDER);
     try {
-      await mkdir(root, { recursive: true, mode: 0o700 });
+      // One by one: Node's recursive mkdir never ends below a folder that takes none, like /proc.
+      for (const each of await missingFolders(root)) await mkdir(each, { mode: 0o700 }).catch(ignoreExisting);
       await requirePrivate(root);
       await mkdir(dir, { mode: 0o700 }).catch(ignoreExisting);
       await requirePrivate(dir);
@@ -79,6 +80,19 @@ export class CacheFolder {
       throw writeFailure(dir, error);
     }
     return new CacheFolder(dir);
+  }
+
+  /**
+   * Proves that the folder can be made and written to, and leaves everything as it was.
+   * @throws as `create`
+   */
+  static async probe(cacheDir: string): Promise<void> {
+    const missing = await missingFolders(path.join(path.resolve(cacheDir), WEIGHTS_FOLDER));
+    try {
+      await CacheFolder.create(cacheDir);
+    } finally {
+      for (const each of missing.reverse()) await rmdir(each).catch(() => undefined);
+    }
   }
 
   entryDir(key: string): string {
@@ -202,6 +216,13 @@ function unreadable(dir: string, cause: unknown): UserError {
       cause,
     },
   );
+}
+
+/** A folder and those above it that do not exist, from the top. */
+async function missingFolders(dir: string): Promise<string[]> {
+  const missing: string[] = [];
+  for (let at = dir; (await statOf(at)) === undefined; at = path.dirname(at)) missing.unshift(at);
+  return missing;
 }
 
 function ignoreExisting(error: NodeJS.ErrnoException): void {
