@@ -85,6 +85,7 @@ function newRecord(): RequestRecord {
     firstTokenAt: null,
     status: null,
     errorCode: null,
+    isExpected: false,
   };
 }
 

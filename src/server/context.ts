@@ -45,6 +45,8 @@ export interface RequestRecord {
   /** Status to report when it is not the response's own: an error after the headers, or a client that left. */
   status: number | null;
   errorCode: string | null;
+  /** Nobody needs to hear of its failure: a probe while the model loads. */
+  isExpected: boolean;
 }
 
 declare module 'fastify' {

@@ -3,7 +3,7 @@ import type { ServerContext } from './context.js';
 
 /** GET /health and /ping: 200 only when requests are taken. Body {status}, with {step, progress} while loading. */
 export function handleHealth(
-  _request: FastifyRequest,
+  request: FastifyRequest,
   reply: FastifyReply,
   context: ServerContext,
 ): FastifyReply {
@@ -11,8 +11,10 @@ export function handleHealth(
   reply.header('cache-control', 'no-store');
   if (phase === 'ready') return reply.send({ status: 'ok' });
   reply.code(503).header('retry-after', '5');
-  if (phase === 'loading')
+  if (phase === 'loading') {
+    request.record.isExpected = true;
     return reply.send({ status: 'loading', step: loading.step, progress: loading.progress });
+  }
   return reply.send({ status: phase });
 }
 

@@ -49,7 +49,8 @@ export function logRequest(request: FastifyRequest, reply: FastifyReply, logger:
     ttft_ms: record.firstTokenAt === null ? null : Math.round(record.firstTokenAt - record.startedAt),
     total_ms: Math.round(now - record.startedAt),
   };
-  if (status >= 500) logger.warn(fields, 'request');
+  if (record.isExpected) logger.debug(fields, 'request');
+  else if (status >= 500) logger.warn(fields, 'request');
   else logger.info(fields, 'request');
 }
 

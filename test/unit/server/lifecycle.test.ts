@@ -71,6 +71,37 @@ describe('while loading', () => {
   });
 });
 
+describe('a log of probes', () => {
+  it('has those that come while the model loads at debug, and every other failure as a warning', async () => {
+    const lines: string[] = [];
+    let told: () => void = () => undefined;
+    const note =
+      (level: string) =>
+      ({ path, status }: Readonly<Record<string, unknown>>): void => {
+        lines.push(`${level} ${String(path)} ${String(status)}`);
+        if (lines.length === 5) told();
+      };
+    const logger = { debug: note('debug'), info: note('info'), warn: note('warn'), error: note('error') };
+    const all = new Promise<void>((resolve) => (told = resolve));
+    const handle = await startServer({ ...BASE_OPTIONS, logger });
+    handles.push(handle);
+    await fetch(`${handle.url}/health`);
+    await fetch(`${handle.url}/ping`);
+    await post(handle, CHAT);
+    handle.setDead();
+    await fetch(`${handle.url}/health`);
+    await fetch(`${handle.url}/live`);
+    await all;
+    expect(lines.sort()).toEqual([
+      'debug /health 503',
+      'debug /ping 503',
+      'info /live 200',
+      'warn /health 503',
+      'warn /v1/chat/completions 503',
+    ]);
+  });
+});
+
 describe('a client that leaves', () => {
   it.each([
     ['queued', false],
