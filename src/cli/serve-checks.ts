@@ -4,6 +4,7 @@ import { Template } from '@huggingface/jinja';
 import { UserError } from '../errors.js';
 import { nearest } from './nearest.js';
 import type { ServeOptions } from './serve-options.js';
+import { checkWritable } from './write-file.js';
 
 /**
  * Checks what loading would only stumble over after the weights are read: files that flags name, and defaults of
@@ -62,8 +63,9 @@ function checkReadable(flag: string, file: string): void {
 }
 
 function checkReadyFile(file: string): void {
-  const target = kindOf(file) === 'file' ? file : path.dirname(path.resolve(file));
-  if (kindOf(file) === 'folder' || !isAllowed(target, constants.W_OK)) {
+  try {
+    checkWritable(file, '--ready-file');
+  } catch {
     throw refuse('ready-file', 'a file that can be written', file, [
       `Check that the folder ${path.dirname(path.resolve(file))} exists and that this user may write to it.`,
     ]);

@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import process from 'node:process';
 import { Args } from '@oclif/core';
 import { BaseCommand } from '../cli/base-command.js';
@@ -22,6 +22,7 @@ import {
   type ParsedFlags,
 } from '../cli/settings.js';
 import { exitCodeAfter, watchSignals, type SignalWatch } from '../cli/signals.js';
+import { writeFileWhole } from '../cli/write-file.js';
 import type { ReadyInfo, RunningServer } from '../serve.js';
 
 export default class Serve extends BaseCommand {
@@ -112,7 +113,7 @@ export default class Serve extends BaseCommand {
   }
 
   private announce(url: string, ready: ReadyInfo, options: ServeOptions): void {
-    if (options.readyFile !== undefined) writeFileSync(options.readyFile, `${url}\n`);
+    if (options.readyFile !== undefined) writeFileWhole(options.readyFile, `${url}\n`);
     if (this.jsonEnabled()) this.logJson(this.toSuccessJson({ url, ...ready }));
     else process.stderr.write(readyLines(url, ready, { hasApiKey: options.http.apiKeys.length > 0 }));
   }

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { linkSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -150,6 +150,8 @@ describe('fdq bench serve --url', () => {
   it('loads any server, sends the key and prints it nowhere', async () => {
     const server = await fake(answerAll);
     const folder = await createTempDir();
+    writeFileSync(path.join(folder, 'old.json'), 'old');
+    linkSync(path.join(folder, 'old.json'), path.join(folder, 'new.json'));
     const result = await runCli(
       [
         ...[
@@ -164,6 +166,7 @@ describe('fdq bench serve --url', () => {
           '2',
         ],
         ...['--json', '--save-result', '--save-detailed', '--result-dir', folder],
+        ...['--result-filename', 'new.json'],
         ...['--percentile-metrics', 'e2el_including_client_queue', '--header', 'x-secret=k3y2'],
       ],
       { env: { FDQ_API_KEY: 'k3y1' } },
@@ -182,7 +185,10 @@ describe('fdq bench serve --url', () => {
     expect(sent).toHaveLength(6);
     expect(sent[0]?.request.headers).toMatchObject({ authorization: 'Bearer k3y1', 'x-secret': 'k3y2' });
     expect(sent[0]?.body).toMatchObject({ model: 'fake', max_tokens: 4, ignore_eos: true });
-    const document = readFileSync(path.join(folder, readdirSync(folder)[0]!), 'utf8');
+    const document = readFileSync(path.join(folder, 'new.json'), 'utf8');
+    // Not written in place: the other name of the file that was there has its bytes, and nothing else is left.
+    expect(readFileSync(path.join(folder, 'old.json'), 'utf8')).toBe('old');
+    expect(readdirSync(folder)).toEqual(['new.json', 'old.json']);
     expect(JSON.parse(document)).toHaveProperty('mean_e2el_including_client_queue_ms');
     expect(`${result.stdout}${result.stderr}${document}`).not.toMatch(/k3y/);
   });

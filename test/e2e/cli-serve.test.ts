@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { link, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -70,6 +70,8 @@ async function runShell(line: string): Promise<string> {
 describe('fdq serve', () => {
   it('prints a ready line and a curl line that works, and stops on SIGTERM with 0', async () => {
     const readyFile = path.join(folder, 'ready');
+    await writeFile(readyFile, 'of an earlier start');
+    await link(readyFile, path.join(folder, 'other-name'));
     const served = await startServe(['-q', 'block_wise_fp8', '--ready-file', readyFile]);
     const [ready, url] = /^Ready: (http:\/\/127\.0\.0\.1:\d+) \| demo \| block_wise_fp8 \| weights .*$/m.exec(
       served.stderr(),
@@ -78,6 +80,8 @@ describe('fdq serve', () => {
       /KV cache \d+ tokens of \S+ KiB \(bfloat16\) \| context \d+ tokens \| \d+ sequences \| loaded in \d+\.\d s$/,
     );
     expect(await readFile(readyFile, 'utf8')).toBe(`${url}\n`);
+    // Not written in place: a reader never finds half a URL.
+    expect(await readFile(path.join(folder, 'other-name'), 'utf8')).toBe('of an earlier start');
     const curl = /^curl .*$/m.exec(served.stderr())?.[0] ?? 'false';
     const answer = JSON.parse(await runShell(curl)) as {
       choices: { message: { content: string } }[];

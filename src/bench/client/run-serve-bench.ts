@@ -1,7 +1,6 @@
 import { setMaxListeners } from 'node:events';
-import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { makeFolder } from '../../cli/write-file.js';
+import { makeFolder, writeFileWhole } from '../../cli/write-file.js';
 import { UserError } from '../../errors.js';
 import { describeEnvironment } from '../environment.js';
 import { BENCH_SCHEMA, type BenchReport } from '../report.js';
@@ -44,7 +43,7 @@ export async function runServeBench(options: ServeBenchOptions, run: RunOptions)
     const withRuns = measured.filter(({ runs }) => runs.length > 0);
     if (withRuns.length === 0) run.signal.throwIfAborted();
     const { percentiles } = options.document;
-    await saveDocuments(withRuns, bench.model.id, options);
+    saveDocuments(withRuns, bench.model.id, options);
     return {
       schema: BENCH_SCHEMA,
       kind: 'serve',
@@ -129,11 +128,11 @@ function warningsOf({ scenario, runs }: Measured): readonly string[] {
   return warnings.map((line) => `${scenario.name}: ${line}`);
 }
 
-async function saveDocuments(
+function saveDocuments(
   measured: readonly Measured[],
   modelId: string,
   { document, dataset, requestRate, burstiness, backend, tokenizer }: ServeBenchOptions,
-): Promise<void> {
+): void {
   if (!document.isSaved) return;
   const date = new Date();
   for (const { scenario, runs } of measured) {
@@ -151,19 +150,6 @@ async function saveDocuments(
       metadata: document.metadata,
     };
     const file = path.join(document.folder, document.fileName ?? documentFileName(head));
-    await writeDocument(file, toDocument(poolFigures(runs), head, document));
-  }
-}
-
-async function writeDocument(file: string, document: Readonly<Record<string, unknown>>): Promise<void> {
-  try {
-    await writeFile(file, `${JSON.stringify(document)}\n`);
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
-    throw new UserError('write_failed', `Cannot write the result ${file}: ${code}.`, {
-      param: 'result-dir',
-      suggestions: ['Choose a folder that this user may write to.'],
-      cause,
-    });
+    writeFileWhole(file, `${JSON.stringify(toDocument(poolFigures(runs), head, document))}\n`);
   }
 }
