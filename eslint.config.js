@@ -13,8 +13,8 @@ const ROOMS = {
   runtime: [],
   engine: ['runtime'],
   text: [],
-  server: ['engine', 'text'],
-  load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts'],
+  server: ['engine', 'text', 'describe-issue.ts'],
+  load: ['hub', 'models', 'quant', 'graph', 'runtime', 'text', 'version.ts', 'describe-issue.ts'],
   inspect: ['convert', 'load', 'hub', 'models', 'quant', 'graph', 'runtime', 'cli'],
   bench: [
     'cli',
@@ -28,6 +28,7 @@ const ROOMS = {
     'runtime',
     'text',
     'version.ts',
+    'describe-issue.ts',
   ],
   convert: ['load', 'hub', 'models', 'quant', 'graph', 'runtime', 'version.ts'],
 };

@@ -8,7 +8,7 @@ const ROLES = ['system', 'developer', 'user', 'assistant', 'tool'] as const;
 const part = z.looseObject({ type: z.string() });
 const message = z.looseObject({
   role: z.enum(ROLES),
-  content: z.union([z.string(), z.array(part)], 'Expected a string or an array of content parts').nullish(),
+  content: z.union([z.string(), z.array(part)], 'a string or an array of content parts').nullish(),
 });
 export type WireMessage = z.output<typeof message>;
 
@@ -31,7 +31,7 @@ export const chatSchema = z.object({
   max_completion_tokens: z.int().min(1).optional(),
   logprobs: z.boolean().optional(),
   top_logprobs: z.int().min(-1).optional(),
-  echo: z.literal(false, 'Echo is for /v1/completions').optional(),
+  echo: z.literal(false, 'false, for it is of /v1/completions,').optional(),
   best_of: z.int().min(1).optional(),
 });
 export type ChatBody = z.output<typeof chatSchema>;

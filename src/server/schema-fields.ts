@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { describeMismatch, nameExpected } from '../describe-issue.js';
 import { UserError } from '../errors.js';
 
 export const MAX_CHOICES = 128;
@@ -24,23 +25,23 @@ export const samplingShape = {
   presence_penalty: z.number().min(-2).max(2).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional(),
   logit_bias: z
-    .record(z.string().regex(/^\d{1,10}$/, 'Expected a token id'), z.number().min(-100).max(100))
+    .record(z.string().regex(/^\d{1,10}$/, 'a token id'), z.number().min(-100).max(100))
     .refine(
       (bias) => Object.keys(bias).length <= MAX_LOGIT_BIAS,
-      `Expected at most ${MAX_LOGIT_BIAS} entries`,
+      `an object of at most ${MAX_LOGIT_BIAS} entries`,
     )
     .optional(),
   allowed_token_ids: z.array(tokenId).min(1).optional(),
   bad_words: z.array(stopString).max(MAX_BAD_WORDS).optional(),
   bad_words_token_ids: z.array(tokenId).max(MAX_BAD_WORDS).optional(),
   seed: z
-    .union([z.int(), z.bigint().min(INT64_MIN).max(INT64_MAX)], 'Expected a 64-bit integer')
+    .union([z.int(), z.bigint().min(INT64_MIN).max(INT64_MAX)], 'a 64-bit integer')
     .transform((seed) => BigInt(seed))
     .optional(),
   min_tokens: z.int().min(0).optional(),
   stop: z
     .union([stopString, z.array(stopString).max(MAX_STOP_STRINGS)], {
-      error: `Expected a non-empty string or up to ${MAX_STOP_STRINGS} of them, each at most ${MAX_STOP_CHARS} long`,
+      error: `a non-empty string or up to ${MAX_STOP_STRINGS} of them, each at most ${MAX_STOP_CHARS} long`,
     })
     .optional(),
   stop_token_ids: z.array(tokenId).max(MAX_BAD_WORDS).optional(),
@@ -53,7 +54,7 @@ export const samplingShape = {
   truncate_prompt_tokens: z
     .int()
     .min(-1)
-    .refine((keep) => keep !== 0, 'Expected -1 or at least 1')
+    .refine((keep) => keep !== 0, '-1 or at least 1')
     .optional(),
   return_token_ids: z.boolean().optional(),
   return_tokens_as_token_ids: z.boolean().optional(),
@@ -168,26 +169,6 @@ export function refuseUnsupported(body: Readonly<Record<string, unknown>>): void
   }
 }
 
-function pathText(path: readonly PropertyKey[]): string {
-  return path
-    .map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i === 0 ? '' : '.'}${String(part)}`))
-    .join('');
-}
-
-/** The deepest first issue: of a union the branch that got furthest. */
-function firstIssue(
-  issue: z.core.$ZodIssue,
-  base: readonly PropertyKey[],
-): { path: string; message: string } {
-  const path = [...base, ...issue.path];
-  if (issue.code === 'invalid_union') {
-    const branches = issue.errors.map((errors) => errors[0]).filter((error) => error !== undefined);
-    const deepest = branches.find((error) => error.path.length > 0);
-    if (deepest !== undefined && issue.message === 'Invalid input') return firstIssue(deepest, path);
-  }
-  return { path: pathText(path), message: issue.message };
-}
-
 const MAX_SHOWN_PARAM = 200;
 
 /**
@@ -202,12 +183,11 @@ export function parseFields<T extends z.ZodObject>(
   for (const key of Object.keys(schema.shape)) {
     if (Object.hasOwn(body, key) && body[key] !== null) present[key] = body[key];
   }
-  const result = schema.safeParse(present);
+  const result = schema.safeParse(present, { error: nameExpected });
   if (result.success) return result.data;
-  const issue = result.error.issues[0] as z.core.$ZodIssue;
-  const { path, message } = firstIssue(issue, []);
+  const { path, text } = describeMismatch(result.error, present);
   const shown = path.slice(0, MAX_SHOWN_PARAM);
-  throw new UserError('invalid_request', `Invalid value for "${shown}": ${message}.`, {
+  throw new UserError('invalid_request', `Expected ${shown} ${text}.`, {
     param: shown,
     suggestions: ['See the API reference for the field’s type and range.'],
   });

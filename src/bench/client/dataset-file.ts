@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { describeMismatch, nameExpected } from '../../describe-issue.js';
 import { UserError } from '../../errors.js';
 import { splitArray, splitLines, type JsonElement } from './json-elements.js';
 import type { ChatMessage } from './record.js';
@@ -105,13 +106,11 @@ function checkEntry<T>(schema: z.ZodType<T>, { text, line }: JsonElement, file: 
   } catch (cause) {
     throw invalid(file, line, `not JSON (${(cause as Error).message})`);
   }
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, { error: nameExpected });
   if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const path = (issue?.path ?? [])
-    .map((part) => (typeof part === 'number' ? `[${part}]` : String(part)))
-    .join('.');
-  throw invalid(file, line, `${path === '' ? 'entry' : `"${path}"`}: ${issue?.message ?? 'invalid'}`);
+  const mismatch = describeMismatch(result.error, value);
+  const what = mismatch.path === '' ? 'the entry' : `"${mismatch.path}"`;
+  throw invalid(file, line, `expected ${what} ${mismatch.text}`);
 }
 
 function invalid(file: string, line: number, what: string): UserError {

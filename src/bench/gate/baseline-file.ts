@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { writeFileWhole } from '../../cli/write-file.js';
+import { describeMismatch, nameExpected } from '../../describe-issue.js';
 import { UserError } from '../../errors.js';
 import { BENCH_COMMANDS, BENCH_SCHEMA, type BenchKind, type BenchReport } from '../report.js';
 import { reportSchema } from './report-schema.js';
@@ -15,10 +16,10 @@ export function readBaseline(file: string, kind: BenchKind): BenchReport {
   if (value['schema'] !== BENCH_SCHEMA) {
     throw invalid(file, `it has the schema ${JSON.stringify(value['schema'])} and not ${BENCH_SCHEMA}`);
   }
-  const parsed = reportSchema.safeParse(value);
+  const parsed = reportSchema.safeParse(value, { error: nameExpected });
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw invalid(file, `${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`);
+    const { path, text } = describeMismatch(parsed.error, value);
+    throw invalid(file, `expected its "${path}" ${text}`);
   }
   if (parsed.data.kind !== kind) {
     throw invalid(

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { describeMismatch, nameExpected } from '../../describe-issue.js';
 import { UserError } from '../../errors.js';
 import { readTextFile } from './text.js';
 
@@ -12,11 +13,18 @@ const fields = {
   /** ... or text to continue as it is. */
   prompt: z.string().min(1).optional(),
 };
-const line = z.discriminatedUnion('match', [
-  z.object({ ...fields, match: z.literal('exact'), expected: z.string() }),
-  z.object({ ...fields, match: z.literal('json'), expected: z.string().refine(isJson, 'is not JSON') }),
-  z.object({ ...fields, match: z.literal('contains'), expected: z.array(z.string()).min(1) }),
-]);
+const line = z.discriminatedUnion(
+  'match',
+  [
+    z.object({ ...fields, match: z.literal('exact'), expected: z.string() }),
+    z.object({ ...fields, match: z.literal('json'), expected: z.string().refine(isJson, 'JSON text') }),
+    z.object({ ...fields, match: z.literal('contains'), expected: z.array(z.string()).min(1) }),
+  ],
+  {
+    error: ({ code }: { readonly code: string }) =>
+      code === 'invalid_union' ? 'one of "exact", "json", "contains"' : undefined,
+  },
+);
 
 /** One line of a file of prompts. */
 export type Prompt = z.infer<typeof line> & {
@@ -46,11 +54,14 @@ function parseLine(source: string, refuseLine: (what: string) => UserError): z.i
   } catch {
     throw refuseLine(`received ${JSON.stringify(source.slice(0, MAX_SHOWN))}`);
   }
-  const withMatch = typeof value === 'object' && value !== null ? { match: 'exact', ...value } : value;
-  const parsed = line.safeParse(withMatch);
+  const withMatch =
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? { match: 'exact', ...value }
+      : value;
+  const parsed = line.safeParse(withMatch, { error: nameExpected });
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw refuseLine(`its "${issue?.path.join('.') ?? ''}" is wrong: ${issue?.message ?? ''}`);
+    const { path, text } = describeMismatch(parsed.error, withMatch);
+    throw refuseLine(`expected ${path === '' ? 'it' : `its "${path}"`} ${text}`);
   }
   const { messages, prompt } = parsed.data;
   if ((messages === undefined) === (prompt === undefined)) {

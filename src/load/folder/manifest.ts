@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { describeMismatch, nameExpected } from '../../describe-issue.js';
 import { UserError } from '../../errors.js';
 import { DATA_TYPE_NAMES, findByteLength } from '../../graph/data-types.js';
 import type { DataType } from '../../graph/ir.js';
@@ -177,10 +178,10 @@ function parse(schema: z.ZodType, bytes: Uint8Array, file: string): unknown {
   const json = parseStrictJsonObject(bytes, { what: file, maxDepth: MAX_DEPTH });
   requireVersion(json, file, 'formatVersion', FORMAT_VERSION);
   requireVersion(json, file, 'layoutVersion', LAYOUT_VERSION);
-  const parsed = schema.safeParse(json);
+  const parsed = schema.safeParse(json, { error: nameExpected });
   if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  throw damaged(file, `"${issue?.path.join('.') ?? ''}": ${issue?.message ?? 'it does not parse'}`);
+  const { path, text } = describeMismatch(parsed.error, json);
+  throw damaged(file, `expected "${path}" ${text}`);
 }
 
 function requireVersion(

@@ -156,8 +156,14 @@ describe('sharegpt', () => {
     ['{"conversations": []}', /Line 1: expected an array/],
     ['[\n{"conversations": []},\n{"conversations": 1 2}\n]', /Line 3 of .*data.json: not JSON/],
     ['[\n{"conversations": [}\n]', /data.json: Line 2: the array does not end after this entry/],
-    ['[\n  {"conversations": []},\n\n  {"turns": []}]', /Line 4 of .*: "conversations"/],
-    ['[\n{"conversations": [{"value": 7}, {"value": "b"}]}]', /Line 2 of .*: "conversations\.\[0\]\.value"/],
+    [
+      '[\n  {"conversations": []},\n\n  {"turns": []}]',
+      /Line 4 of .*: expected "conversations" to be an array but received nothing\./,
+    ],
+    [
+      '[\n{"conversations": [{"value": 7}, {"value": "b"}]}]',
+      /Line 2 of .*: expected "conversations\[0\]\.value" to be a string but received 7\./,
+    ],
     ['[\n{"conversations": []}', /Line 2: the array does not end after this entry/],
     ['[]', /holds no entries/],
     ['[{"conversations": [{"value": "a"}]}]', /has no prompt that can be used/],
@@ -188,9 +194,12 @@ describe('custom', () => {
   it.each([
     ['{"prompt": "a"}\n{"prompt": ', /Line 2 of .*: not JSON/],
     ['{"prompt": "a"}\n\n{"text": "b"}', /Line 3 of .*: expected either "prompt" or "messages"/],
-    ['{"prompt": 5}', /Line 1 of .*: "prompt"/],
-    ['{"prompt": "a", "output_tokens": 0}', /Line 1 of .*: "output_tokens"/],
-    ['7', /Line 1 of .*: entry/],
+    ['{"prompt": 5}', /Line 1 of .*: expected "prompt" to be a string but received 5\./],
+    [
+      '{"prompt": "a", "output_tokens": 0}',
+      /Line 1 of .*: expected "output_tokens" to be above 0 but received 0\./,
+    ],
+    ['7', /Line 1 of .*: expected the entry to be an object but received 7\./],
     ['\n\n', /holds no entries/],
   ])('says what is wrong with %j, and where', (text, message) => {
     expect(() => custom(text)).toThrow(message);

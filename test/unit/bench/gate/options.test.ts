@@ -49,7 +49,10 @@ describe('parseGate', () => {
     [[1, 2], 'it is no report of fdq bench'],
     [{ ...reportOf({}), schema: 'fdq-bench/0' }, 'it has the schema "fdq-bench/0" and not fdq-bench/1'],
     [{ ...reportOf({}), kind: 'quality' }, 'it was written by fdq bench quality and not by fdq bench'],
-    [{ ...reportOf({}), scenarios: [{ name: 'a' }] }, 'scenarios.0.parameters'],
+    [
+      { ...reportOf({}), scenarios: [{ name: 'a' }] },
+      'expected its "scenarios[0].parameters" to be an object but received nothing',
+    ],
   ])('refuses the baseline %j', (value, message) => {
     write(value);
     expect(() => parseGate({ baseline: file, 'fail-if': ['decode < -5%'] }, 'speed')).toThrow(message);

@@ -55,15 +55,30 @@ describe('a file of prompts', () => {
 
   it.each([
     ['{"prompt": "a"', 'received'],
-    ['[1]', 'is wrong'],
-    ['{"prompt": "a"}', '"expected" is wrong'],
-    ['{"prompt": "a", "expected": "b", "match": "regex"}', '"match" is wrong'],
-    ['{"prompt": "a", "expected": "b", "match": "contains"}', '"expected" is wrong'],
-    ['{"prompt": "a", "expected": "{", "match": "json"}', 'is not JSON'],
+    ['[1]', 'expected it to be an object but received an array of 1'],
+    ['{"prompt": "a"}', 'expected its "expected" to be a string but received nothing'],
+    [
+      '{"prompt": "a", "expected": "b", "match": "regex"}',
+      'expected its "match" to be one of "exact", "json", "contains" but received "regex"',
+    ],
+    [
+      '{"prompt": "a", "expected": "b", "match": "contains"}',
+      'expected its "expected" to be an array but received "b"',
+    ],
+    [
+      '{"prompt": "a", "expected": "{", "match": "json"}',
+      'expected its "expected" to be JSON text but received "{"',
+    ],
     ['{"expected": "b"}', 'exactly one of'],
     ['{"prompt": "a", "messages": [{"role": "user", "content": "x"}], "expected": "b"}', 'exactly one of'],
-    ['{"messages": [], "expected": "b"}', '"messages" is wrong'],
-    ['{"messages": [{"role": "user"}], "expected": "b"}', '"messages.0.content" is wrong'],
+    [
+      '{"messages": [], "expected": "b"}',
+      'expected its "messages" to be an array of at least 1 item but received an empty array',
+    ],
+    [
+      '{"messages": [{"role": "user"}], "expected": "b"}',
+      'expected its "messages[0].content" to be a string but received nothing',
+    ],
   ])('refuses %s with its line', async (line, what) => {
     const file = await fileOf(`{"prompt": "a", "expected": "b"}\n${line}\n`);
     const reading = readPrompts(file, '--prompts');
