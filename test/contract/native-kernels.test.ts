@@ -3,8 +3,7 @@ import { activationRuleOf } from '../../src/quant/activation.js';
 import { packPanels } from '../../src/quant/packed-layout.js';
 import { SCHEMES } from '../../src/quant/registry.js';
 import type { NativeFormat, QuantizedParts, QuantScheme, WeightTensor } from '../../src/quant/scheme.js';
-import type { IsaName } from '../../src/runtime/addon.js';
-import { openAddon } from '../helpers/addon.js';
+import { availableIsas, openAddon } from '../helpers/addon.js';
 import {
   findDifference,
   findPartDifference,
@@ -15,9 +14,7 @@ import {
 import { bitsOf } from '../unit/quant/golden-vectors.js';
 
 const { addon } = openAddon();
-const ALL_ISAS: readonly IsaName[] = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'];
-/** Every instruction set this machine has. */
-const isas = ALL_ISAS.slice(0, ALL_ISAS.indexOf(addon.detectIsa()) + 1);
+const isas = availableIsas();
 const quantized = SCHEMES.filter(
   (scheme): scheme is QuantScheme & { native: NativeFormat } => scheme.native !== null,
 );

@@ -2,16 +2,13 @@ import { describe, expect, it } from 'vitest';
 import { widenFloats, type FloatType } from '../../src/quant/numerics/floats.js';
 import { packPanels } from '../../src/quant/packed-layout.js';
 import type { IsaName } from '../../src/runtime/addon.js';
-import { openAddon } from '../helpers/addon.js';
+import { availableIsas } from '../helpers/addon.js';
 import { findPartDifference, makeMatrix, quantizeNatively, type Matrix } from '../helpers/native-weights.js';
 import { fc } from '../helpers/properties.js';
 import { noise, quantize, QUANTIZING, type QuantizingScheme } from '../helpers/scheme-cases.js';
 import { bf16Tensor, goldenCases, goldenTensor, readGolden } from '../unit/quant/golden-vectors.js';
 
-const ALL_ISAS: readonly IsaName[] = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'];
-/** Every instruction set this machine has. */
-const isas = ALL_ISAS.slice(0, ALL_ISAS.indexOf(openAddon().addon.detectIsa()) + 1);
-
+const ISAS = availableIsas();
 const SMALLEST_SUBNORMAL = 2 ** -149;
 const LARGEST_FLOAT32 = (2 - 2 ** -23) * 2 ** 127;
 
@@ -57,14 +54,14 @@ async function differences(
 }
 
 describe.each(QUANTIZING.map((scheme) => [scheme.name, scheme] as const))('%s', (_, scheme) => {
-  it.each(isas)('of the golden inputs is the oracle’s on %s', async (isa) => {
+  it.each(ISAS)('of the golden inputs is the oracle’s on %s', async (isa) => {
     for (const label of goldenCases(inputs, 'W.')) {
       const matrix = goldenMatrix(inputs, `W.${label}`);
       expect(await differences(scheme, matrix, { threads: 2, isa }), label).toEqual([]);
     }
   });
 
-  it.each(isas)('of numbers at the ends of their types is the oracle’s on %s', async (isa) => {
+  it.each(ISAS)('of numbers at the ends of their types is the oracle’s on %s', async (isa) => {
     for (const [index, matrix] of EDGES.entries()) {
       expect(await differences(scheme, matrix, { threads: 1, isa }), `edge ${index}`).toEqual([]);
     }

@@ -1,8 +1,7 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { LoadedModel } from '../../src/load/load-model.js';
-import type { IsaName } from '../../src/runtime/addon.js';
-import { openAddon } from '../helpers/addon.js';
+import { availableIsas } from '../helpers/addon.js';
 import {
   blockRange,
   fixtureFolder,
@@ -118,13 +117,10 @@ describe.each(FIXTURES)('%s computes the reference logits', (name) => {
   });
 });
 
-const ISAS: readonly IsaName[] = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'];
-const available = ISAS.slice(0, ISAS.indexOf(openAddon().addon.detectIsa()) + 1);
-
 describe.each(FIXTURES)('%s on every instruction set of this machine', (name) => {
   const golden = readGolden(name);
 
-  it.each(available)('%s computes the reference logits', async (isa) => {
+  it.each(availableIsas())('%s computes the reference logits', async (isa) => {
     const reference = await readReference(name);
     const exact = await loadFixture(name, { isa });
     const rounding = await loadFixture(name, { isa, dtype: 'bfloat16' });

@@ -1,5 +1,5 @@
 import { loadRuntime, placeholderFolder, type Runtime } from '../../src/runtime/load-addon.js';
-import type { NativeSession, SessionOptions } from '../../src/runtime/addon.js';
+import type { IsaName, NativeSession, SessionOptions } from '../../src/runtime/addon.js';
 
 /** ONNX TensorProto.DataType numbers. */
 export const ElementType = {
@@ -16,6 +16,13 @@ export const ElementType = {
 
 export function openAddon(): Runtime {
   return loadRuntime();
+}
+
+const ISAS: readonly IsaName[] = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'];
+
+/** Every instruction set this machine has. */
+export function availableIsas(): readonly IsaName[] {
+  return ISAS.slice(0, ISAS.indexOf(openAddon().addon.detectIsa()) + 1);
 }
 
 export function createSession(runtime: Runtime, options: Partial<SessionOptions>): Promise<NativeSession> {
