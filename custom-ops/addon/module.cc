@@ -46,6 +46,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("mapFile", Napi::Function::New<map_file>(env, "mapFile"));
   exports.Set("prefetch", Napi::Function::New<prefetch>(env, "prefetch"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("measureMagnitude", Napi::Function::New<measure_magnitude>(env, "measureMagnitude"));
   exports.Set("compareWeight", Napi::Function::New<compare_weight>(env, "compareWeight"));
   exports.Set("read", Napi::Function::New<read>(env, "read"));
   exports.Set("repackWeight", Napi::Function::New<repack_weight>(env, "repackWeight"));
@@ -54,7 +55,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("restoreWeight", Napi::Function::New<restore_weight>(env, "restoreWeight"));
   exports.Set("createSession", Napi::Function::New<SessionObject::create>(env, "createSession"));
   exports.Set("runLinear", Napi::Function::New<run_linear_job>(env, "runLinear"));
-  exports.Set("measureReadBandwidth", Napi::Function::New<measure_read_bandwidth>(env, "measureReadBandwidth"));
+  exports.Set("measureReadBandwidth",
+              Napi::Function::New<measure_read_bandwidth>(env, "measureReadBandwidth"));
   return exports;
 }
 

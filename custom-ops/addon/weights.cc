@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -44,12 +45,46 @@ void parse_block(const Napi::Object& object, BlockScaleType* type, int* columns)
 
 struct QuantizeJob {
   QuantizeArgs args{};
+  float tensor_scale = 0.0f;  // of group_n 0; 0: that of the matrix itself
   int fd = -1;
   int64_t offset = 0;
   Bytes bytes;  // instead of fd
   int threads = 1;
   Isa isa = Isa::kScalar;
 };
+
+// Where a job reads which values, and by what means.
+void parse_matrix(const Napi::Object& object, QuantizeJob* job, Pins& pins) {
+  const Napi::Env env = object.Env();
+  QuantizeArgs& args = job->args;
+  args.element = parse_element_type(env, get_string(object, "dataType"));
+  args.n = get_int(object, "n");
+  args.k = get_int(object, "k");
+  if (args.n < 1 || args.k < 1 || args.n > (int64_t{1} << 40) / args.k)
+    throw_type_error(env, "n and k are out of range");
+  job->threads = get_threads(object);
+  job->isa = has(object, "isa") ? get_isa(object) : detect_isa();
+  const auto source = get(object, "source").As<Napi::Object>();
+  if (has(source, "bytes")) {
+    job->bytes = get_bytes(source, "bytes", pins);
+    if (job->bytes.size != static_cast<size_t>(args.n * args.k) * element_size(args.element)) {
+      throw_type_error(env, "source.bytes must hold n * k elements");
+    }
+  } else {
+    job->fd = get_int32(source, "fd");
+    job->offset = get_int(source, "offset");
+  }
+}
+
+// `tensorScale` of a job: what codes and block scales are multiplied with instead of the matrix's own scale.
+float parse_tensor_scale(const Napi::Object& object, int group_n) {
+  if (!has(object, "tensorScale")) return 0.0f;
+  if (group_n != 0) throw_type_error(object.Env(), "tensorScale is for groupN 0");
+  const auto scale = static_cast<float>(get_number(object, "tensorScale"));
+  if (!std::isfinite(scale) || !(scale > 0.0f))
+    throw_type_error(object.Env(), "tensorScale must be finite and above 0 as a float32");
+  return scale;
+}
 
 // The shape of the parts that the job writes, for their sizes.
 WeightShape shape_of(const QuantizeArgs& a) {
@@ -107,32 +142,17 @@ QuantizeJob parse_quantize_job(const Napi::Object& object, Pins& pins) {
   const Napi::Env env = object.Env();
   QuantizeJob job;
   QuantizeArgs& args = job.args;
-  args.element = parse_element_type(env, get_string(object, "dataType"));
-  args.n = get_int(object, "n");
-  args.k = get_int(object, "k");
+  parse_matrix(object, &job, pins);
   args.format = parse_weight_format(env, get_string(object, "format"));
   args.group_n = get_int32(object, "groupN");
   args.group_k = get_int32(object, "groupK");
   parse_block(object, &args.block_type, &args.block_k);
   args.search = has(object, "search") && get_bool(object, "search");
   args.packed = get_bool(object, "packed");
-  job.threads = get_threads(object);
-  job.isa = has(object, "isa") ? get_isa(object) : detect_isa();
-  if (args.n < 1 || args.k < 1 || args.n > (int64_t{1} << 40) / args.k)
-    throw_type_error(env, "n and k are out of range");
   const char* wrong = check_quantize_format(args);
   if (wrong != nullptr) throw_type_error(env, wrong);
+  job.tensor_scale = parse_tensor_scale(object, args.group_n);
   parse_parts(object, args, pins);
-  const auto source = get(object, "source").As<Napi::Object>();
-  if (has(source, "bytes")) {
-    job.bytes = get_bytes(source, "bytes", pins);
-    if (job.bytes.size != static_cast<size_t>(args.n * args.k) * element_size(args.element)) {
-      throw_type_error(env, "source.bytes must hold n * k elements");
-    }
-  } else {
-    job.fd = get_int32(source, "fd");
-    job.offset = get_int(source, "offset");
-  }
   return job;
 }
 
@@ -180,25 +200,41 @@ Outcome for_each_chunk(const QuantizeJob& job, const Work& work) {
   return first;
 }
 
-// Reads the matrix once for the largest magnitude, where all of it shares a scale.
-Outcome measure_tensor(const QuantizeJob& job) {
-  std::mutex mutex;
+struct Magnitude {
+  Outcome outcome;
   float largest = 0.0f;
-  const Outcome outcome = for_each_chunk(job, [&](const QuantizeArgs& args) {
+};
+
+// Reads the matrix once for its largest magnitude.
+Magnitude find_magnitude(const QuantizeJob& job) {
+  std::mutex mutex;
+  Magnitude result;
+  result.outcome = for_each_chunk(job, [&](const QuantizeArgs& args) {
     float chunk = 0.0f;
     const NonFinite found = measure_rows(args, job.isa, &chunk);
     std::lock_guard<std::mutex> lock(mutex);
-    largest = std::max(largest, chunk);
+    result.largest = std::max(result.largest, chunk);
     return found;
   });
-  *job.args.scales = tensor_scale(job.args.format, largest);
-  return outcome;
+  return result;
+}
+
+Napi::Value magnitude_to_js(Napi::Env env, Magnitude& magnitude) {
+  Napi::Object object = outcome_to_js(env, magnitude.outcome);
+  if (magnitude.outcome.status == Outcome::kOk)
+    object.Set("largest", Napi::Number::New(env, static_cast<double>(magnitude.largest)));
+  return object;
 }
 
 Outcome run_quantize_job(const QuantizeJob& job) {
   if (job.args.group_n == 0) {
-    const Outcome outcome = measure_tensor(job);
-    if (outcome.status != Outcome::kOk) return outcome;
+    float scale = job.tensor_scale;
+    if (scale == 0.0f) {
+      const Magnitude magnitude = find_magnitude(job);
+      if (magnitude.outcome.status != Outcome::kOk) return magnitude.outcome;
+      scale = tensor_scale(job.args.format, magnitude.largest);
+    }
+    *job.args.scales = scale;
   }
   return for_each_chunk(job, [&](const QuantizeArgs& args) { return quantize_rows(args, job.isa); });
 }
@@ -251,6 +287,14 @@ Napi::Value quantize(const Napi::CallbackInfo& info) {
   Pins pins(info.Env());
   QuantizeJob job = parse_quantize_job(object, pins);
   return AsyncTask<Outcome>::run(info.Env(), pins.list(), [job] { return run_quantize_job(job); }, to_js);
+}
+
+Napi::Value measure_magnitude(const Napi::CallbackInfo& info) {
+  Pins pins(info.Env());
+  QuantizeJob job;
+  parse_matrix(info[0].As<Napi::Object>(), &job, pins);
+  return AsyncTask<Magnitude>::run(
+      info.Env(), pins.list(), [job] { return find_magnitude(job); }, magnitude_to_js);
 }
 
 Napi::Value read(const Napi::CallbackInfo& info) {

@@ -2,9 +2,11 @@ import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { BugError } from '../errors.js';
 import { requestOf } from '../load/apply-quantization.js';
+import type { CheckpointPlan } from '../load/plan.js';
 import { writeFailure } from '../load/folder/write-problems.js';
 import { produceWeights } from './produce-weights.js';
 import { describeConfig } from './safetensors/describe-config.js';
+import { findUnequalScales } from './safetensors/fused-scales.js';
 import { holds, planTensors, type OutputPlan } from './safetensors/plan-tensors.js';
 import { describeIndex, layOutShards, ShardFiles, type ShardPlan } from './safetensors/shards.js';
 import { compareLogits } from './verify-logits.js';
@@ -28,17 +30,19 @@ export const safetensorsWriter: FormatWriter = {
     ),
   }),
   check: (plan) => void planTensors(plan),
-  warnings: (plan) => warnAbout(planTensors(plan)),
+  warnings: warnAbout,
   write,
   verify,
 };
 
 /** By vLLM 0.33's CompressedTensorsW4A4Fp4: it keeps the largest divisor of the matrices it fuses, for all of them. */
-function warnAbout({ modules }: OutputPlan): readonly string[] {
-  if (!modules.some(({ layout }) => layout.format === 'nvfp4-pack-quantized')) return [];
+function warnAbout({ graph }: CheckpointPlan): readonly string[] {
+  const [first, ...others] = findUnequalScales(graph, 'nvfp4');
+  if (first === undefined) return [];
+  const where = others.length === 0 ? first : `${first} and ${others.length} other modules`;
   return [
-    'nvfp4: every matrix has a tensor scale of its own, but vLLM fuses q, k and v, and gate and up, and takes one ' +
-      'scale for all of them: it would compute other numbers. Engines that keep the matrices apart do not.',
+    `nvfp4: the checkpoint has matrices of ${where} with different tensor scales, or in different types, which vLLM ` +
+      'fuses and gives one scale: it would compute other numbers. Engines that keep the matrices apart do not.',
   ];
 }
 

@@ -156,6 +156,8 @@ export interface StoredParts {
     readonly type: 'float32' | 'float16' | 'bfloat16' | 'e8m0';
     /** Stored is 1 / scale. */
     readonly reciprocal: boolean;
+    /** What is stored, of layout tensor, where it was read already. */
+    readonly value?: number;
   };
   /** e4m3 [n, ceil(k / 16)] */
   readonly blockScales?: StoredPart;
@@ -192,6 +194,11 @@ export interface QuantizedLayer {
   readonly scheme: string;
   /** `[n_i, k]` matrices stacked along n. */
   readonly members: readonly WeightSource[];
+  /**
+   * Matrices whose largest magnitude gives the tensor scale of every member: those of the float layer, whatever became
+   * of the others. Absent: each member has its own, or the scheme has none.
+   */
+  readonly scaleGroup?: readonly WeightSource[];
 }
 
 export interface Initializer {

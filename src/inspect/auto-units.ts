@@ -6,7 +6,7 @@ import { resolveScheme, SCHEMES } from '../quant/registry.js';
 import type { LayerReport } from '../quant/report.js';
 import type { QuantScheme } from '../quant/scheme.js';
 import { countWeights } from './columns.js';
-import { findSources, PROBE, type FreeLayers } from './free-layers.js';
+import { findFused, findSources, PROBE, type FreeLayers } from './free-layers.js';
 import type { Choice } from './knapsack.js';
 
 /** One unit under one scheme. */
@@ -46,6 +46,7 @@ function autoCandidates(): readonly QuantScheme[] {
 /** Measures every free layer under every scheme that it and the destination can have. */
 export async function measureUnits(request: MeasureRequest, free: FreeLayers): Promise<readonly Unit[]> {
   const sources = findSources(request.graph);
+  const fused = findFused(request.graph);
   const totalBytes = free.layers.reduce((sum, { bytesBefore }) => sum + bytesBefore, 0);
   const units: Unit[] = [];
   let doneBytes = 0;
@@ -59,7 +60,8 @@ export async function measureUnits(request: MeasureRequest, free: FreeLayers): P
       for (const { tensor } of layers) {
         const source = sources.get(tensor);
         if (source === undefined) throw new BugError(`${tensor} is no weight of the graph`);
-        sums.push(scheme.native === null ? undefined : await request.meter.measure(source, scheme));
+        const isMeasured = scheme.native !== null;
+        sums.push(isMeasured ? await request.meter.measure(source, scheme, fused.get(tensor)) : undefined);
       }
       const total = bytes.reduce<number>((sum, each) => sum + (each ?? 0), 0);
       candidates.push({ scheme, sums, bytes: total, cost: costOf(layers, sums) });

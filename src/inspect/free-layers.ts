@@ -1,6 +1,7 @@
 import type { Graph, WeightSource } from '../graph/ir.js';
 import { applyQuantization, weightBytesOf, type QuantizationFlags } from '../load/apply-quantization.js';
 import type { CheckpointPlan } from '../load/plan.js';
+import { fusedWith } from '../quant/linear-layers.js';
 import type { QuantizationPlan } from '../quant/plan.js';
 import type { LayerReport } from '../quant/report.js';
 import { splitFlags } from './base-flags.js';
@@ -40,4 +41,14 @@ export function findSources(graph: Graph): ReadonlyMap<string, WeightSource> {
     data.kind === 'weight' ? data.members : [],
   );
   return new Map(sources.map((source) => [source.name, source]));
+}
+
+/** By name of a checkpoint tensor of a float graph: those that may share a tensor scale with it, itself included. */
+export function findFused(graph: Graph): ReadonlyMap<string, readonly WeightSource[]> {
+  const layers = [...graph.initializers.values()].flatMap(({ data }) =>
+    data.kind === 'weight' ? [data.members] : [],
+  );
+  return new Map(
+    layers.flatMap((members) => members.map((source) => [source.name, fusedWith(source, members)] as const)),
+  );
 }

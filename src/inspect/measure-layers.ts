@@ -7,7 +7,7 @@ import { resolveScheme } from '../quant/registry.js';
 import type { LayerReport } from '../quant/report.js';
 import { loadRuntime } from '../runtime/load-addon.js';
 import { meterOf } from './choose-for-weights.js';
-import { findSources } from './free-layers.js';
+import { findFused, findSources } from './free-layers.js';
 import type { InspectOptions } from './inspect.js';
 
 /** Layers with their schemes, the float graph they are of and its weights. */
@@ -23,6 +23,7 @@ export async function measureLayers(
   { onProgress, signal, memory }: Pick<InspectOptions, 'onProgress' | 'signal' | 'memory'>,
 ): Promise<ReadonlyMap<string, ErrorSums>> {
   const sources = findSources(floatGraph);
+  const fused = findFused(floatGraph);
   const quantized = all.filter(
     ({ scheme, tensor }) => scheme !== 'none' && sources.get(tensor)?.stored === undefined,
   );
@@ -36,7 +37,7 @@ export async function measureLayers(
       signal?.throwIfAborted();
       const source = sources.get(tensor);
       if (source === undefined) throw new BugError(`${tensor} is no weight of the graph`);
-      errors.set(tensor, await meter.measure(source, resolveScheme(scheme)));
+      errors.set(tensor, await meter.measure(source, resolveScheme(scheme), fused.get(tensor)));
       doneBytes += bytesBefore;
       onProgress?.(doneBytes, totalBytes);
     }

@@ -14,9 +14,10 @@ import { memberSlices, type MemberSlice } from '../quant/packed-layout.js';
 import { resolveScheme } from '../quant/registry.js';
 import { schemeOfStored } from '../quant/stored-scheme.js';
 import type { NativeAddon, NativeInitializer, QuantizeJob, RepackJob } from '../runtime/addon.js';
+import { measureMagnitude, openFloats, type FloatMatrix } from './open-floats.js';
 import { checkResult, floatType, unreadable } from './read-problems.js';
 import { readTransposed } from './read-transposed.js';
-import { filesOfSource, rangesOfSource, repackStored, restoreStored } from './repack-stored.js';
+import { filesOfSource, rangesOfSource, repackStored } from './repack-stored.js';
 
 /** Tensors in flight: one at work, one whose hand-over to JS overlaps it. */
 const CONCURRENCY = 2;
@@ -91,11 +92,15 @@ function filesOf(graph: Graph): ReadonlySet<string> {
   const files = new Set<string>();
   for (const { data } of graph.initializers.values()) {
     if (data.kind === 'external') files.add(data.file);
-    const members =
-      data.kind === 'weight' ? data.members : data.kind === 'quantized' ? data.layer.members : [];
-    for (const file of members.flatMap(filesOfSource)) files.add(file);
+    for (const file of sourcesOf(data).flatMap(filesOfSource)) files.add(file);
   }
   return files;
+}
+
+/** Every tensor that is read for an initializer. */
+function sourcesOf(data: Initializer['data']): readonly WeightSource[] {
+  if (data.kind === 'weight') return data.members;
+  return data.kind === 'quantized' ? [...data.layer.members, ...(data.layer.scaleGroup ?? [])] : [];
 }
 
 /** Checkpoint bytes that are read rather than mapped. */
@@ -194,13 +199,32 @@ function* quantizeTasks(stream: WeightStream, layer: QuantizedLayer, parts: Laye
   const k = layer.members[0]?.shape[1] ?? 0;
   const rows = layer.members.map((member) => member.shape[0] ?? 0);
   const slices = memberSlices(rows, k, native);
+  const scaleOf = shareScale(stream, layer);
   for (const [index, source] of layer.members.entries()) {
     const slice = slices[index];
     if (slice === undefined) throw new BugError(`no slice for ${source.name}`);
     const target = memberParts(layer, parts, slice);
-    const job = { n: rows[index] ?? 0, k, ...native, packed: true, ...target, threads: stream.threads };
-    yield { source, run: memberTask(stream, { source, layer, job, target }) };
+    const job = { ...native, packed: true, ...target, threads: stream.threads };
+    yield { source, run: memberTask(stream, { source, layer, job, target, scaleOf }) };
   }
+}
+
+type ScaleOf = (fdOf: FdOf) => Promise<number | undefined>;
+
+/** The tensor scale of all members, found when the first of them asks; undefined where each has its own. */
+function shareScale(
+  { addon, threads, signal }: WeightStream,
+  { scheme, scaleGroup = [] }: QuantizedLayer,
+): ScaleOf {
+  const find = async (fdOf: FdOf): Promise<number | undefined> => {
+    let largest = 0;
+    for (const source of scaleGroup) {
+      largest = Math.max(largest, await measureMagnitude(source, { addon, threads, fdOf, signal }));
+    }
+    return resolveScheme(scheme).findTensorScale?.(largest);
+  };
+  let found: ReturnType<ScaleOf> | undefined;
+  return async (fdOf) => (scaleGroup.length === 0 ? undefined : (found ??= find(fdOf)));
 }
 
 /** Repacks what is stored in the layer's scheme; quantizes floats, or those that another stored scheme stands for. */
@@ -209,33 +233,21 @@ function memberTask(
   member: {
     readonly source: WeightSource;
     readonly layer: QuantizedLayer;
-    readonly job: Omit<QuantizeJob, 'source' | 'dataType'>;
+    readonly job: Omit<QuantizeJob, keyof FloatMatrix>;
     readonly target: RepackJob['target'];
+    readonly scaleOf: ScaleOf;
   },
 ): Task['run'] {
-  const { source, layer, job, target } = member;
+  const { source, layer, job, target, scaleOf } = member;
   const { stored } = source;
-  if (source.transposed === true) {
-    return async (fdOf) => {
-      const bytes = new Uint8Array(source.byteLength);
-      await readTransposed(addon, source, fdOf(source.file), bytes);
-      checkResult(source, await addon.quantize({ source: { bytes }, dataType: floatType(source), ...job }));
-    };
-  }
-  if (stored === undefined) {
-    return async (fdOf) => {
-      const from = { fd: fdOf(source.file), offset: source.offset };
-      checkResult(source, await addon.quantize({ source: from, dataType: floatType(source), ...job }));
-    };
-  }
-  const request = { source: { ...source, stored }, threads };
-  if (stored.scheme === layer.scheme) {
-    return (fdOf) => repackStored(addon, { ...request, target, fdOf });
+  if (stored?.scheme === layer.scheme) {
+    return (fdOf) => repackStored(addon, { source: { ...source, stored }, target, threads, fdOf });
   }
   return async (fdOf) => {
-    const floats = await restoreStored(addon, { ...request, fdOf });
-    const bytes = new Uint8Array(floats.buffer);
-    checkResult(source, await addon.quantize({ source: { bytes }, dataType: 'float32', ...job }));
+    const tensorScale = await scaleOf(fdOf);
+    const floats = await openFloats(source, { addon, threads, fdOf });
+    const shared = tensorScale === undefined ? {} : { tensorScale };
+    checkResult(source, await addon.quantize({ ...floats, ...job, ...shared }));
   };
 }
 

@@ -2,6 +2,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { BugError } from '../errors.js';
 import type { WeightSource } from '../graph/ir.js';
 import type { WeightFiles } from './plan.js';
+import { findMagnitude } from './open-floats.js';
 import { checkResult, floatType } from './read-problems.js';
 import { readTransposed } from './read-transposed.js';
 import { memberSlices } from '../quant/packed-layout.js';
@@ -46,6 +47,8 @@ export class WeightMeter {
   readonly #options: MeterOptions;
   readonly #files = new Map<string, FileHandle>();
   readonly #buffers = new Map<Part, ArrayBuffer>();
+  /** Largest magnitudes of fused tensors: each is asked for once for every one of them. */
+  readonly #magnitudes = new Map<WeightSource, number>();
   /** The last matrix that was not read in bands: each is measured once for every candidate. */
   #whole: { readonly source: WeightSource; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
 
@@ -55,10 +58,15 @@ export class WeightMeter {
 
   /**
    * Quantizes one matrix, reads the original again and compares. One call at a time.
+   * @param fused tensors, this one among them, that the scheme may give one tensor scale
    * @throws UserError `non_finite_weight` naming tensor, row and column; `invalid_checkpoint` when the file cannot
    *   be read
    */
-  async measure(source: WeightSource, scheme: QuantScheme): Promise<ErrorSums> {
+  async measure(
+    source: WeightSource,
+    scheme: QuantScheme,
+    fused: readonly WeightSource[] = [source],
+  ): Promise<ErrorSums> {
     const { native } = scheme;
     if (native === null) throw new BugError(`${scheme.name} quantizes nothing that could be measured`);
     const [n = 0, k = 0] = source.shape;
@@ -70,6 +78,7 @@ export class WeightMeter {
       0,
       slice.scaleCount,
     );
+    const tensorScale = await this.#shareScale(scheme, fused);
     const job = {
       source: await this.#locate(source),
       dataType: floatType(source),
@@ -90,7 +99,8 @@ export class WeightMeter {
       threads: this.#options.threads,
     };
     const { addon } = this.#options;
-    checkResult(source, await addon.quantize({ ...job, packed: true }));
+    const shared = tensorScale === undefined ? {} : { tensorScale };
+    checkResult(source, await addon.quantize({ ...job, ...shared, packed: true }));
     const compared = await addon.compareWeight(job);
     checkResult(source, compared);
     if (compared.status !== 'ok') throw new BugError(`${source.name} was not compared`);
@@ -102,6 +112,28 @@ export class WeightMeter {
     await Promise.all([...this.#files.values()].map((handle) => handle.close()));
     this.#files.clear();
     this.#whole = undefined;
+  }
+
+  /** As streamWeights does. */
+  async #shareScale(
+    { findTensorScale }: QuantScheme,
+    fused: readonly WeightSource[],
+  ): Promise<number | undefined> {
+    if (findTensorScale === undefined || fused.length < 2) return undefined;
+    const magnitudes: number[] = [];
+    for (const source of fused) {
+      const known = this.#magnitudes.get(source) ?? (await this.#measureMagnitude(source));
+      this.#magnitudes.set(source, known);
+      magnitudes.push(known);
+    }
+    return findTensorScale(Math.max(...magnitudes));
+  }
+
+  async #measureMagnitude(source: WeightSource): Promise<number> {
+    const [n = 0, k = 0] = source.shape;
+    const { addon, threads } = this.#options;
+    const matrix = { source: await this.#locate(source), dataType: floatType(source), n, k };
+    return findMagnitude(addon, source, { ...matrix, threads });
   }
 
   /** Where the matrix lies as [n, k]. */

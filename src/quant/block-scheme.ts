@@ -1,10 +1,11 @@
+import { BugError } from '../errors.js';
 import { acceptsFloatMatrix, matrixShape, readRows } from './float-matrix.js';
 import { dequantizeBlocks, quantizeBlocks } from './numerics/blocks.js';
 import type { BlockCodes, BlockRule } from './numerics/blocks.js';
 import { packCodes, unpackCodes } from './numerics/packing.js';
 import { blockScaleBytes, canonicalColumns, codeBits, packedBytes } from './packed-layout.js';
 import { emitQuantized, QUANT_LINEAR_OP } from './quant-linear.js';
-import type { BlockScaleType, NativeFormat, QuantKey, QuantScheme } from './scheme.js';
+import type { BlockScaleType, NativeFormat, QuantKey, QuantScheme, RowChunk } from './scheme.js';
 
 /** What distinguishes one weight-only scheme with narrow scales from another. */
 export interface BlockScheme
@@ -44,6 +45,7 @@ export function createBlockScheme(spec: BlockScheme): QuantScheme {
     requires: { devices: ['cpu'], op: QUANT_LINEAR_OP },
     native,
     online: spec.online,
+    ...(spec.findTensorScale === undefined ? {} : { findTensorScale: spec.findTensorScale }),
     rowAlign,
     accepts: acceptsFloatMatrix,
     bytes: ({ shape }) => {
@@ -52,7 +54,7 @@ export function createBlockScheme(spec: BlockScheme): QuantScheme {
     },
     quantize: (tensor, chunk) => {
       const matrix = readRows(tensor, chunk, rowAlign);
-      return toParts(quantizeBlocks(matrix, rule), matrix, native);
+      return toParts(quantizeBlocks(matrix, rule, requireScale(chunk)), matrix, native);
     },
     dequantize: ({ shape }, { codes: packed, scales, blockScales }) => {
       const { n, k } = matrixShape(shape);
@@ -65,8 +67,22 @@ export function createBlockScheme(spec: BlockScheme): QuantScheme {
       const scaleCodes = readScales(blockScales ?? new Uint8Array(), native.block.type);
       return dequantizeBlocks({ codes, scaleCodes, tensorScale: scales }, k, rule, spec.decode);
     },
-    emit: (request) => emitQuantized(request, { scheme: spec.name, native, activation: 'none' }),
+    emit: (request) =>
+      emitQuantized(request, {
+        scheme: spec.name,
+        native,
+        activation: 'none',
+        sharesTensorScale: spec.findTensorScale !== undefined,
+      }),
   });
+}
+
+/** The scale a chunk is given. @throws BugError unless it is a finite float32 above 0 */
+function requireScale({ tensorScale }: RowChunk): number | undefined {
+  if (tensorScale === undefined) return undefined;
+  const scale = Math.fround(tensorScale);
+  if (Number.isFinite(scale) && scale > 0) return scale;
+  throw new BugError(`${tensorScale} is no scale of a tensor`);
 }
 
 function toParts(

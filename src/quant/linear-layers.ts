@@ -86,6 +86,14 @@ function swapsAxes({ attributes }: GraphNode): boolean {
   return perm?.type !== 'ints' || perm.value.join() === '1,0';
 }
 
+/** The members of a fused layer whose tensor scale is that of `source`: floats apart from what is stored quantized. */
+export function fusedWith(
+  { stored }: WeightSource,
+  members: readonly WeightSource[],
+): readonly WeightSource[] {
+  return members.filter((member) => (member.stored === undefined) === (stored === undefined));
+}
+
 /** `/model/layers.0/self_attn/qkv_proj/Gemm` is the layer `model.layers.0.self_attn.qkv_proj`. */
 function layerNames(weight: string, node: string): readonly string[] {
   const path = node.split('/').filter((part) => part !== '');

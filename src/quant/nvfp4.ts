@@ -11,6 +11,7 @@ const GROUP = 16;
  * e2m1 weights with an e4m3 scale for 16 columns and a float32 scale a tensor, as NVIDIA TensorRT Model Optimizer
  * makes them: tensor scale = amax / (448 * 6), group scale = e4m3((amax of the group / 6) / tensor scale), code =
  * e2m1(w / (group scale * tensor scale)). A group that is small beside the tensor has scale 0 and is all zeros.
+ * Tensors that are fused share the scale of the largest magnitude of all, as llm-compressor gives them for vLLM.
  */
 export const nvfp4: SchemeFamily = Object.freeze({
   name: 'nvfp4',

@@ -31,6 +31,8 @@ export interface QuantLinearFormat {
   readonly activation: ActivationRule;
   /** Of the static activation rules. */
   readonly activationScale?: number;
+  /** Tensors that are fused in the float model have one tensor scale. */
+  readonly sharesTensorScale?: boolean;
 }
 
 /**
@@ -40,7 +42,13 @@ export interface QuantLinearFormat {
 export function emitQuantized(request: EmitRequest, format: QuantLinearFormat): EmitResult {
   const { weight, members, node } = request;
   const { native } = format;
-  const layer: QuantizedLayer = { node, scheme: format.scheme, members };
+  const shares = format.sharesTensorScale === true && request.fused.length > 1;
+  const layer: QuantizedLayer = {
+    node,
+    scheme: format.scheme,
+    members,
+    ...(shares ? { scaleGroup: request.fused } : {}),
+  };
   const { rows, k } = stackedShape(request);
   const part = (kind: QuantizedPart, dataType: DataType, shape: readonly number[]): Initializer => ({
     name: kind === 'weight' ? weight.name : `${weight.name}.${kind}`,

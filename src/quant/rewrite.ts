@@ -1,8 +1,8 @@
 import { BugError } from '../errors.js';
-import type { Graph, GraphNode, Initializer, ValueInfo } from '../graph/ir.js';
+import type { Graph, GraphNode, Initializer, ValueInfo, WeightSource } from '../graph/ir.js';
 import { findEmbeddings } from './embeddings.js';
 import type { EmbeddingTable } from './embeddings.js';
-import { findLinearLayers, withoutWeightSuffix, WEIGHT_SUFFIX } from './linear-layers.js';
+import { findLinearLayers, fusedWith, withoutWeightSuffix, WEIGHT_SUFFIX } from './linear-layers.js';
 import type { LinearLayer } from './linear-layers.js';
 import type { LayerDecision, QuantizationPlan } from './plan.js';
 import { asQuantGather, QUANT_GATHER } from './quant-gather.js';
@@ -149,6 +149,7 @@ function emitRun(
   { node, output }: { readonly node: string; readonly output: string },
 ): readonly GraphNode[] {
   const { scheme } = run;
+  const members = layer.members.map(({ source }) => source);
   const key = `${layer.weight.name}\n${run.start}-${run.end}\n${scheme.name}`;
   const shared = draft.weights.get(key);
   const weight = sliceWeight(layer, run, shared);
@@ -159,7 +160,8 @@ function emitRun(
     bias: addBias(draft, layer, run),
     output,
     weight: named,
-    members: layer.members.slice(run.start, run.end).map(({ source }) => source),
+    members: members.slice(run.start, run.end),
+    fused: fusedWith(members[run.start] as WeightSource, members),
     compute: draft.compute,
   });
   if (shared === undefined) {

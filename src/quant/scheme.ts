@@ -34,6 +34,8 @@ export interface RowChunk {
   readonly firstRow: number;
   /** [rows, k] of the tensor's data type. */
   readonly bytes: Uint8Array;
+  /** Of schemes with `findTensorScale`: a finite float32 above 0; absent: what it gives for these values. */
+  readonly tensorScale?: number;
 }
 
 /** Canonical order: the parts of consecutive chunks, one after the other, are the parts of the tensor. */
@@ -82,6 +84,8 @@ export interface EmitRequest {
   readonly weight: Initializer;
   /** The checkpoint tensors it is made of, stacked along n. */
   readonly members: readonly WeightSource[];
+  /** Those of the float layer that the members are a part of. */
+  readonly fused: readonly WeightSource[];
   /** How x travels where the scheme does not round it itself. */
   readonly compute: ComputeType;
 }
@@ -114,6 +118,11 @@ export interface QuantScheme {
   readonly native: NativeFormat | null;
   /** Weights can be quantized while a model loads; otherwise `fdq convert` makes a folder first. */
   readonly online: boolean;
+  /**
+   * The scale of a tensor with this largest magnitude. Present where the tensors that are fused in the float model share
+   * the scale that the largest magnitude of all of them has, so that engines may multiply by them as one.
+   */
+  readonly findTensorScale?: (amax: number) => number;
   /** Rows of a chunk must be a multiple of this; Infinity: a chunk is the whole tensor. */
   readonly rowAlign: number;
   /** true, or why the tensor stays as it is, as the end of a sentence that starts with the tensor. */

@@ -146,6 +146,11 @@ export interface QuantizeJob {
   readonly block?: BlockScales;
   /** Scales of the smallest squared error: int4 in groups, and int2, which has no other. */
   readonly search?: boolean;
+  /**
+   * Of groupN 0: what is quantized to instead of the matrix's own scale, which is its largest magnitude by that of the
+   * format. As a float32 finite and above 0, else a TypeError; values beyond what it reaches saturate.
+   */
+  readonly tensorScale?: number;
   /** Panels of custom-ops/include/fdq/formats.h, or the canonical order of the golden vectors. */
   readonly packed: boolean;
   readonly weight: Uint8Array;
@@ -162,6 +167,12 @@ export type QuantizeResult =
   | { readonly status: 'non_finite'; readonly row: number; readonly column: number }
   | { readonly status: 'short_read' }
   | { readonly status: 'io_error'; readonly errno: number };
+
+/** A matrix whose largest magnitude is wanted. */
+export type MagnitudeJob = Pick<QuantizeJob, 'source' | 'dataType' | 'n' | 'k' | 'threads' | 'isa'>;
+
+export type MagnitudeResult =
+  { readonly status: 'ok'; readonly largest: number } | Exclude<QuantizeResult, { readonly status: 'ok' }>;
 
 /** A tensor in a file. */
 export interface StoredRange {
@@ -320,6 +331,8 @@ export interface NativeAddon {
   /** Asks the kernel to read a part of a file into the page cache. */
   prefetch(fd: number, offset: number, byteLength: number): void;
   quantize(job: QuantizeJob): Promise<QuantizeResult>;
+  /** The first of the two passes that `quantize` makes where a tensor has one scale. */
+  measureMagnitude(job: MagnitudeJob): Promise<MagnitudeResult>;
   /** How far quantized weights are from their originals; reads the source again, in bands of 128 rows. */
   compareWeight(job: CompareJob): Promise<WeightError | Exclude<QuantizeResult, { readonly status: 'ok' }>>;
   read(job: ReadJob): Promise<QuantizeResult>;

@@ -1,11 +1,11 @@
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { WeightSource } from '../../src/graph/ir.js';
 import { toLayerError, WeightMeter, type ErrorSums } from '../../src/load/weight-meter.js';
 import { encodeBf16 } from '../../src/quant/numerics/bf16.js';
 import { widenFloats } from '../../src/quant/numerics/floats.js';
-import { SCHEMES } from '../../src/quant/registry.js';
+import { resolveScheme, SCHEMES } from '../../src/quant/registry.js';
 import type { QuantScheme } from '../../src/quant/scheme.js';
 import type { Runtime } from '../../src/runtime/load-addon.js';
 import { openAddon } from '../helpers/addon.js';
@@ -50,9 +50,15 @@ async function storeWeight(n: number, k: number): Promise<{ source: WeightSource
 }
 
 /** The same sums from the oracle's codes. */
-function sumsOfOracle(scheme: QuantScheme, source: WeightSource, bytes: Uint8Array): ErrorSums {
+function sumsOfOracle(
+  scheme: QuantScheme,
+  source: WeightSource,
+  bytes: Uint8Array,
+  tensorScale?: number,
+): ErrorSums {
   const original = widenFloats(bytes, 'bfloat16');
-  const restored = scheme.dequantize(source, scheme.quantize(source, { firstRow: 0, bytes }));
+  const shared = tensorScale === undefined ? {} : { tensorScale };
+  const restored = scheme.dequantize(source, scheme.quantize(source, { firstRow: 0, bytes, ...shared }));
   const sums = { sumW2: 0, sumR2: 0, sumWr: 0, sumE2: 0, maxAbs: 0 };
   for (const [at, w] of original.entries()) {
     const r = restored[at] as number;
@@ -113,6 +119,61 @@ describe.each(QUANTIZING)('measuring $name', (scheme) => {
       }
     },
   );
+});
+
+describe('measuring fused tensors', () => {
+  /** [9, 70] of numbers up to `largest`. */
+  async function store(name: string, largest: number): Promise<{ source: WeightSource; bytes: Uint8Array }> {
+    const values = Uint16Array.from({ length: 9 * 70 }, (_, at) => encodeBf16(largest * Math.sin(at + 1)));
+    values[100] = encodeBf16(largest);
+    const file = path.join(await createTempDir(), name);
+    const bytes = new Uint8Array(values.buffer);
+    await writeFile(file, bytes);
+    const source = { name, dataType: 'bfloat16', shape: [9, 70], file, offset: 0 } as const;
+    return { source: { ...source, byteLength: bytes.length }, bytes };
+  }
+
+  it('gives the sums of the oracle under the tensor scale they share, each read once for it', async () => {
+    const stored = await Promise.all([store('q', 1), store('k', 50), store('v', 3e-5)]);
+    const fused = stored.map(({ source }) => source);
+    let measured = 0;
+    const addon = {
+      ...runtime.addon,
+      measureMagnitude: (...args: Parameters<typeof runtime.addon.measureMagnitude>) => {
+        measured++;
+        return runtime.addon.measureMagnitude(...args);
+      },
+    };
+    const meter = new WeightMeter({ addon, threads: 2 });
+    onTestFinished(() => meter.close());
+    const scheme = resolveScheme('nvfp4');
+    const tensorScale = scheme.findTensorScale?.(50) ?? NaN;
+    for (const { source, bytes } of stored) {
+      const found = await meter.measure(source, scheme, fused);
+      const expected = sumsOfOracle(scheme, source, bytes, tensorScale);
+      expect(Math.abs(found.sumE2 - expected.sumE2)).toBeLessThanOrEqual(SUM_TOLERANCE * expected.sumE2);
+      expect(found.zeroScales).toBe(expected.zeroScales);
+      expect(await meter.measure(source, scheme)).toEqual(await meter.measure(source, scheme, [source]));
+    }
+    expect(measured).toBe(3);
+    // All of the smallest lies below the least group scale of what is a million times larger.
+    const [, , v] = fused as [WeightSource, WeightSource, WeightSource];
+    const lost = toLayerError(await meter.measure(v, scheme, fused)).frobenius;
+    expect(lost).toBeGreaterThan(3 * toLayerError(await meter.measure(v, scheme)).frobenius);
+  });
+
+  it('asks for no other tensor in a scheme without a scale to share', async () => {
+    const { source } = await store('q', 1);
+    const absent = { ...source, name: 'k', file: '/absent' };
+    const meter = new WeightMeter({ addon: runtime.addon, threads: 1 });
+    onTestFinished(() => meter.close());
+    for (const name of ['fp8_per_tensor', 'mxfp4', 'wint4']) {
+      const scheme = resolveScheme(name);
+      expect(await meter.measure(source, scheme, [source, absent])).toEqual(
+        await meter.measure(source, scheme),
+      );
+    }
+  });
 });
 
 describe('saturation', () => {

@@ -17,6 +17,11 @@ const ROWS = [17, 130, 1];
 /** Matrices of different magnitudes, so that nothing of one fits another. */
 const MATRICES = ROWS.map((rows, index) => makeMatrix([rows, K], (at) => noise(at + index) * 10 ** index));
 
+const LARGEST = MATRICES.flatMap(({ values }) => [...values]).reduce(
+  (largest, value) => Math.max(largest, Math.abs(value)),
+  0,
+);
+
 function writeMembers(file: string): readonly WeightSource[] {
   writeFileSync(file, Buffer.concat(MATRICES.map(({ bytes }) => bytes)));
   let offset = 0;
@@ -37,6 +42,7 @@ function graphOf(scheme: QuantizingScheme, members: readonly WeightSource[]): Gr
     output: 'y',
     weight: { name: 'W', dataType: 'bfloat16', shape, data: { kind: 'weight', members } },
     members,
+    fused: members,
     compute: 'float32',
   });
   return {
@@ -73,8 +79,10 @@ describe('a fused layer read from a file', () => {
       const memoryOf = (name: string): ArrayBuffer =>
         initializers.find((initializer) => initializer.name === name)?.memory ?? new ArrayBuffer();
       const { native } = scheme;
+      // Where the scheme wants it, all have the scale of the largest, which is in the last.
+      const tensorScale = scheme.findTensorScale?.(LARGEST);
       const expected = MATRICES.map((matrix, index) =>
-        packPanels({ n: ROWS[index] as number, k: K, native }, quantize(scheme, matrix)),
+        packPanels({ n: ROWS[index] as number, k: K, native }, quantize(scheme, matrix, tensorScale)),
       );
       const found = {
         codes: new Uint8Array(memoryOf('W')),

@@ -12,6 +12,7 @@ import {
   readGolden,
   runStep,
 } from '../helpers/fixture-model.js';
+import { restoreWeight, type StoredFloats } from '../helpers/restore-weight.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 import { buildSafetensors, type TensorSpec } from '../helpers/write-safetensors.js';
 
@@ -19,7 +20,6 @@ import { buildSafetensors, type TensorSpec } from '../helpers/write-safetensors.
 const FIXTURE = 'qwen2';
 const WEIGHTS = 'model.safetensors';
 const PROMPT = 2;
-const TYPES: Readonly<Record<string, 'bfloat16'>> = { BF16: 'bfloat16' };
 const PROJECTION = '_proj.weight';
 /**
  * Rounding inputs may turn the logits this far from those of exact inputs. A value that falls on the other side of a
@@ -51,11 +51,14 @@ async function writeRestored(scheme: QuantScheme): Promise<string> {
   const folder = path.join(await createTempDir(), 'model');
   await cp(fixtureFolder(FIXTURE), folder, { recursive: true });
   const tensors: Record<string, TensorSpec> = { ...(await readTensors(path.join(folder, WEIGHTS))) };
-  for (const [name, { dtype, shape, data }] of Object.entries(tensors)) {
-    const dataType = TYPES[dtype];
-    if (!name.endsWith(PROJECTION) || dataType === undefined || data === undefined) continue;
-    const tensor = { name, dataType, shape };
-    const restored = scheme.dequantize(tensor, scheme.quantize(tensor, { firstRow: 0, bytes: data }));
+  const original = { ...tensors };
+  const find = (name: string): StoredFloats => {
+    const { shape, data: bytes = new Uint8Array() } = original[name] ?? { shape: [] };
+    return { shape, bytes };
+  };
+  for (const [name, { dtype, shape }] of Object.entries(original)) {
+    if (!name.endsWith(PROJECTION) || dtype !== 'BF16') continue;
+    const restored = restoreWeight(scheme, name, find);
     tensors[name] = { dtype: 'F32', shape, data: new Uint8Array(restored.buffer) };
   }
   await writeFile(path.join(folder, WEIGHTS), buildSafetensors(tensors));

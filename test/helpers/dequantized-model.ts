@@ -1,4 +1,5 @@
-import { copyFile, mkdir, readdir, readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { expect, onTestFinished } from 'vitest';
 import { openCheckpoint } from '../../src/hub/checkpoint.js';
@@ -13,6 +14,7 @@ import {
   readGolden,
   runStep,
 } from './fixture-model.js';
+import { restoreWeight, type StoredFloats } from './restore-weight.js';
 import { createTempDir } from './temp-dir.js';
 import { writeSafetensors, type TensorSpec } from './write-safetensors.js';
 
@@ -46,16 +48,16 @@ async function writeDequantized(
   }
   const { tensors } = await openCheckpoint({ reference: fixture, dir: source });
   const result: Record<string, TensorSpec> = {};
+  const find = (name: string): StoredFloats => {
+    const { file, offset, byteLength, shape } = tensors.get(name)!;
+    return { shape, bytes: readFileSync(file).subarray(offset, offset + byteLength) };
+  };
   for (const tensor of tensors.values()) {
-    const { name, file, offset, byteLength, shape } = tensor;
+    const { name, shape } = tensor;
     expect(tensor).toMatchObject({ dtype: 'BF16' });
-    const bytes = (await readFile(file)).subarray(offset, offset + byteLength);
     const scheme = resolveScheme(schemes.get(name) ?? 'none');
-    const matrix = { name, dataType: 'bfloat16', shape } as const;
     const values =
-      scheme.native === null
-        ? widenFloats(bytes, 'bfloat16')
-        : scheme.dequantize(matrix, scheme.quantize(matrix, { firstRow: 0, bytes }));
+      scheme.native === null ? widenFloats(find(name).bytes, 'bfloat16') : restoreWeight(scheme, name, find);
     result[name] = { dtype: 'F32', shape, data: new Uint8Array(values.buffer) };
   }
   await writeSafetensors(path.join(dir, 'model.safetensors'), result);

@@ -37,6 +37,7 @@ export interface NativeOptions {
   readonly packed: boolean;
   readonly threads: number;
   readonly isa?: IsaName;
+  readonly tensorScale?: number;
 }
 
 /** What the native quantizer makes of a matrix; every byte it does not write is left at a value no code has. */

@@ -19,8 +19,16 @@ export function noise(at: number): number {
 }
 
 /** The oracle's parts of a whole matrix. */
-export function quantize(scheme: QuantScheme, { tensor, bytes }: Matrix): QuantizedParts {
-  return scheme.quantize(tensor, { firstRow: 0, bytes });
+export function quantize(
+  scheme: QuantScheme,
+  { tensor, bytes }: Matrix,
+  tensorScale?: number,
+): QuantizedParts {
+  return scheme.quantize(tensor, {
+    firstRow: 0,
+    bytes,
+    ...(tensorScale === undefined ? {} : { tensorScale }),
+  });
 }
 
 /** The product of all scales that element `at` of a matrix [n, k] has, in canonical order. */

@@ -38,6 +38,7 @@ function makeLayer(scheme: QuantScheme & { native: NativeFormat }): {
     output: 'y',
     weight: { ...tensor, name: 'w', data: { kind: 'weight', members: [source] } },
     members: [source],
+    fused: [source],
     compute: 'float32',
   });
   return {

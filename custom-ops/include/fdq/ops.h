@@ -99,8 +99,9 @@ struct QuantizeArgs {
 };
 NonFinite quantize_rows(const QuantizeArgs& args, Isa isa);
 
-// For one scale a tensor (group_n 0): raises *largest to the largest magnitude of the rows. When all rows of
-// the matrix were measured, scales[0] must be set to tensor_scale before any of them is quantized.
+// For one scale a tensor (group_n 0): raises *largest to the largest magnitude of the rows. scales[0] must be
+// set before any row is quantized: to tensor_scale of all rows of the matrix, or of several matrices that
+// share a scale. Any finite number above 0 is defined; values beyond what a smaller one reaches saturate.
 NonFinite measure_rows(const QuantizeArgs& args, Isa isa, float* largest);
 float tensor_scale(WeightFormat format, float largest);
 

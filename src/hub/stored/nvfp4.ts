@@ -20,7 +20,7 @@ export function describeNvfp4(
     dtypes: ['F8_E4M3'],
     shapes: [[n, countGroups(k, BLOCK)]],
   });
-  module.positiveScalar(names.tensorScale);
+  const value = module.positiveScalar(names.tensorScale);
   const { part, type } = module.scales(names.tensorScale, [[], [1]]);
   return {
     n,
@@ -31,7 +31,7 @@ export function describeNvfp4(
     },
     parts: {
       codes: { ...codes, layout: 'rows', rowBytes: k / 2, offsetBinary: false },
-      scales: { ...part, layout: 'tensor', type, reciprocal: names.reciprocal },
+      scales: { ...part, layout: 'tensor', type, reciprocal: names.reciprocal, value },
       blockScales,
     },
   };

@@ -17,7 +17,7 @@ export const FORMAT_VERSION = 1;
 /** Version of the panel layouts of custom-ops/include/fdq/formats.h. */
 export const LAYOUT_VERSION = 1;
 /** Version of the rounding rules: it changes when a scheme gives other bytes for the same weights. */
-export const ROUNDING_CONTRACT = 2;
+export const ROUNDING_CONTRACT = 3;
 
 export const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 const MAX_DEPTH = 32;

@@ -7,7 +7,7 @@ export interface BlockRule {
   /** Of a block. */
   readonly columns: number;
   /** The scale of all blocks from the largest magnitude of the tensor; absent: there is none. */
-  readonly findTensorScale?: (amax: number) => number;
+  readonly findTensorScale?: ((amax: number) => number) | undefined;
   /** Code of a block's scale; its values are finite. */
   readonly findScale: (values: Float32Array, tensorScale: number) => number;
   /** The value of a scale code. */
@@ -28,16 +28,17 @@ export interface BlockCodes {
 /**
  * Quantization in blocks of a row: step = scale of the block times that of the tensor, code = encode(w / step), all
  * in float32 with true division.
+ * @param given the scale of the tensor where it is not that of these values; what lies beyond its reach saturates
  * @throws UserError `non_finite_weight` at the first NaN or infinity in row-major order.
  */
-export function quantizeBlocks(matrix: Rows, rule: BlockRule): BlockCodes {
+export function quantizeBlocks(matrix: Rows, rule: BlockRule, given?: number): BlockCodes {
   requireFinite(matrix);
   const { rows, k, values } = matrix;
   const across = Math.ceil(k / rule.columns);
   const stride = across * rule.columns;
   const codes = new Uint8Array(rows * stride);
   const scaleCodes = new Uint16Array(rows * across);
-  const tensorScale = rule.findTensorScale?.(absoluteMaximum(values));
+  const tensorScale = given ?? rule.findTensorScale?.(absoluteMaximum(values));
   for (let block = 0; block < scaleCodes.length; block++) {
     const row = Math.floor(block / across);
     const left = (block % across) * rule.columns;

@@ -23,6 +23,7 @@ const request: EmitRequest = {
   output: 'y',
   weight: { name: 'W', dataType: 'bfloat16', shape: [22, K], data: { kind: 'weight', members } },
   members,
+  fused: members,
   compute: 'float32',
 };
 

@@ -105,6 +105,30 @@ it('passes the scheme, its groups and the arithmetic on', () => {
   expect(initializer(rewritten, `${ATTENTION}.qkv_proj.weight.scales`).shape).toEqual([3, 1]);
 });
 
+describe('the matrices that a tensor scale is found of', () => {
+  const module = `${ATTENTION}.qkv_proj`;
+
+  it('are all of a fused layer in nvfp4, whatever became of the others', () => {
+    const whole = quantize(qkvGraph(), 'nvfp4').graph;
+    expect(layerOf(whole, `${module}.weight.scales`).scaleGroup).toEqual(QKV.members);
+    const { graph } = quantize(qkvGraph(), 'nvfp4', ['k_proj']);
+    for (const part of ['q_proj', 'v_proj']) {
+      expect(layerOf(graph, `${ATTENTION}.${part}.weight`).scaleGroup).toEqual(QKV.members);
+    }
+  });
+
+  it('are not named in other schemes, and where a layer is one matrix', () => {
+    for (const scheme of ['wint4:g32', 'mxfp4', 'fp8_per_tensor', 'block_wise_fp8']) {
+      const { graph } = quantize(qkvGraph(), scheme);
+      expect(layerOf(graph, `${module}.weight`)).not.toHaveProperty('scaleGroup');
+    }
+    const builder = startGraph();
+    builder.output(addGemm(builder, { module, members: QKV.members.slice(0, 1) }));
+    const { graph } = quantize(builder.build(), 'nvfp4');
+    expect(layerOf(graph, `${module}.weight`)).not.toHaveProperty('scaleGroup');
+  });
+});
+
 describe('a fused layer whose members differ', () => {
   const folder = '/model/layers.0/self_attn/qkv_proj';
 
