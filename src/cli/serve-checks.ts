@@ -75,7 +75,7 @@ function checkReadyFile(file: string): void {
 function checkTokenizer(dir: string): void {
   if (kindOf(path.join(dir, 'tokenizer.json')) === 'file') return;
   throw refuse('tokenizer', 'a folder with tokenizer.json', dir, [
-    `Hugging Face ids are not looked up for it; fetch one first: huggingface-cli download ${path.basename(dir) === dir ? '<org/name>' : dir} --include "tokenizer*" --local-dir <folder>`,
+    `Hugging Face ids are not looked up for it; fetch one first: hf download ${path.basename(dir) === dir ? '<org/name>' : dir} --include "tokenizer*" --local-dir <folder>`,
   ]);
 }
 

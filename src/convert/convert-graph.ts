@@ -96,7 +96,9 @@ async function findInput(model: string, folder: string | undefined): Promise<Gra
   const extra = [GENAI_FILE];
   if (folder !== undefined) {
     const { filename } = await readGenaiConfig(folder);
-    return { file: await resolveModelFile(folder, filename), name: filename, extra };
+    await resolveModelFile(folder, filename);
+    // Not where a link in the Hugging Face cache leads: the external data lies beside the link.
+    return { file: path.join(folder, filename), name: filename, extra };
   }
   const file = path.resolve(model);
   const dir = path.dirname(file);

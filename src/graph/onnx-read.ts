@@ -19,6 +19,10 @@ import type { onnx } from 'onnx-proto';
 export interface ParseOptions {
   /** Folder of the model: external data must lie in it. */
   readonly dir: string;
+  /** The file as messages call it. */
+  readonly file?: string;
+  /** What to do when it is damaged; absent: to export or download it again. */
+  readonly remedy?: string;
 }
 
 /** Bodies in bodies; deeper ones are not models. */

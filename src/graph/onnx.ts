@@ -1,7 +1,7 @@
 import onnxProto from 'onnx-proto';
 
 import { readGraph } from './onnx-read.js';
-import { invalidModel, unsupportedModel } from './onnx-problems.js';
+import { findDamage, invalidModel, nameFile, unsupportedModel, unsupportedVersion } from './onnx-problems.js';
 import { toSafeInteger } from './onnx-tensors.js';
 import { writeGraph } from './onnx-write.js';
 
@@ -10,6 +10,7 @@ import type { ParseOptions } from './onnx-read.js';
 import type { SerializeOptions } from './onnx-write.js';
 
 const { ModelProto } = onnxProto.onnx;
+type Model = InstanceType<typeof ModelProto>;
 
 /** ONNX 1.16: the first IR version with 4-bit integers, which every supported runtime reads. */
 const IR_VERSION = 10;
@@ -34,16 +35,19 @@ export function serializeModel(graph: Graph, options: SerializeOptions = {}): Ui
 /**
  * Reads an ONNX model and proves that every byte it refers to exists.
  * @throws UserError `invalid_checkpoint` for a damaged or hostile file, `unsupported_model` for ONNX features fdq
- * does not handle; nothing else, whatever the bytes are.
+ * does not handle; nothing else, whatever the bytes are. Each names `options.file`.
  */
 export function parseModel(bytes: Uint8Array, options: ParseOptions): Graph {
-  const model = decode(bytes);
-  const irVersion = toSafeInteger(model.irVersion, 'ir_version');
-  if (irVersion < OLDEST_IR_VERSION || irVersion > NEWEST_IR_VERSION) {
-    throw unsupportedModel(
-      `Expected IR version ${OLDEST_IR_VERSION} to ${NEWEST_IR_VERSION} but the model has ${irVersion}`,
-    );
+  try {
+    return readModel(bytes, options);
+  } catch (error) {
+    throw nameFile(error, options);
   }
+}
+
+function readModel(bytes: Uint8Array, options: ParseOptions): Graph {
+  const model = decode(bytes);
+  checkVersion(model, bytes);
   if (model.functions.length > 0)
     throw unsupportedModel('The model defines functions, which fdq does not inline');
   if (model.trainingInfo.length > 0) throw unsupportedModel('The model holds training information');
@@ -57,10 +61,27 @@ export function parseModel(bytes: Uint8Array, options: ParseOptions): Graph {
   return readGraph(model.graph, { opsets, metadata }, options);
 }
 
-function decode(bytes: Uint8Array): InstanceType<typeof ModelProto> {
+function decode(bytes: Uint8Array): Model {
   try {
     return ModelProto.decode(bytes);
   } catch (error) {
-    throw invalidModel('The file is not an ONNX model: its protobuf encoding is damaged', error);
+    const problem =
+      findDamage(bytes) ??
+      (error instanceof RangeError
+        ? 'The file is cut short or damaged: one of its fields reaches beyond its end'
+        : 'The file is not an ONNX model: its protobuf encoding is damaged');
+    throw invalidModel(problem, error);
   }
+}
+
+/** Every model states its IR version: bytes without one are something else that happens to decode. */
+function checkVersion(model: Model, bytes: Uint8Array): void {
+  if (!Object.hasOwn(model, 'irVersion')) {
+    throw invalidModel(findDamage(bytes) ?? 'The file is not an ONNX model: it states no IR version');
+  }
+  const version = toSafeInteger(model.irVersion, 'ir_version');
+  if (version >= OLDEST_IR_VERSION && version <= NEWEST_IR_VERSION) return;
+  const problem = findDamage(bytes);
+  if (problem !== undefined) throw invalidModel(problem);
+  throw unsupportedVersion(version, OLDEST_IR_VERSION, NEWEST_IR_VERSION);
 }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { FdqError, UserError } from '../errors.js';
 import type { HubSettings } from './hub-environment.js';
 import { printable } from './quote.js';
-import { formatFetchCommand } from './reference.js';
+import { adviseFolderFirst, formatFetchCommand } from './reference.js';
 import type { RepoReference } from './reference.js';
 
 export interface RetryPolicy {
@@ -163,9 +163,13 @@ function describeStatus(client: HubClient, response: Response, hasToken: boolean
   }
   if (status === 401) return describeDenied(client, status, hasToken);
   if (status === 404 && errorCode === 'RevisionNotFound') {
+    const advice = adviseFolderFirst(repo);
     return new UserError('model_not_found', `${repo.id} has no revision ${repo.revision} on ${endpoint}.`, {
       param: repo.revision,
-      suggestions: [`See the branches and tags at ${endpoint}/${repo.id}.`],
+      suggestions: [
+        ...(advice === undefined ? [] : [advice]),
+        `See the branches and tags at ${endpoint}/${repo.id}.`,
+      ],
     });
   }
   if (status === 404 && errorCode === 'EntryNotFound' && repo.folder !== undefined) {

@@ -2,8 +2,8 @@ import { listFiles, modelInfo } from '@huggingface/hub';
 import { FdqError, UserError } from '../errors.js';
 import { retry } from './hub-client.js';
 import type { FirstContactPolicy, HubClient, RetryPolicy } from './hub-client.js';
-import { GENAI_FILE, hasNoModel } from './layout.js';
-import { quote } from './quote.js';
+import { hasNoModel } from './layout.js';
+import { listNames, quote } from './quote.js';
 import { describeSeveralFolders, isCommit, isRepoFolder } from './reference.js';
 import type { RemoteFile } from './transfer.js';
 
@@ -25,6 +25,8 @@ const ETAG = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 const SMALL_FILE =
   /^(?:config|generation_config|quantize_config|quant_config|hf_quant_config|fdq|genai_config|tokenizer[\w.-]*|chat_template[\w.-]*)\.json$|^chat_template[\w.-]*\.jinja$/;
 const WEIGHT_FILE = /\.safetensors(?:\.index\.json)?$|\.onnx$|^weights\.bin$/;
+const GENAI = /^genai_config\.json$/;
+const MODEL_FILE = /^genai_config\.json$|^fdq\.json$|\.safetensors$/;
 /** Nothing in subfolders. */
 const PLAIN_NAME = /^(?!\.{1,2}$)[^/\\\p{Cc}]+$/u;
 
@@ -94,10 +96,15 @@ async function listRemoteFiles(
   return { commit, names, files, ...(folder === undefined ? {} : { folder }) };
 }
 
-/** Folders of a repository that hold a model of onnxruntime-genai, among its first entries. */
-async function findGenaiFolders(client: HubClient, commit: string): Promise<readonly string[]> {
+/** Folders that hold a file `pattern` matches, among the first entries of a repository, or of the named folder of it. */
+async function findFolders(
+  client: HubClient,
+  commit: string,
+  pattern: RegExp,
+  folder?: string,
+): Promise<readonly string[]> {
   const { endpoint: hubUrl, repo } = client;
-  const folders: string[] = [];
+  const folders = new Set<string>();
   let count = 0;
   for await (const { path } of listFiles({
     repo: repo.id,
@@ -105,12 +112,28 @@ async function findGenaiFolders(client: HubClient, commit: string): Promise<read
     hubUrl,
     fetch: client.fetchMetadata,
     recursive: true,
+    ...(folder === undefined ? {} : { path: folder }),
   })) {
-    const folder = path.endsWith(`/${GENAI_FILE}`) ? path.slice(0, -GENAI_FILE.length - 1) : '';
-    if (folder !== '' && isRepoFolder(folder)) folders.push(folder);
+    const slash = path.lastIndexOf('/');
+    const place = path.slice(0, Math.max(0, slash));
+    if (place !== '' && pattern.test(path.slice(slash + 1)) && isRepoFolder(place)) folders.add(place);
     if (++count === MAX_ENTRIES) break;
   }
-  return folders;
+  return [...folders];
+}
+
+/** The refusal of a folder that is not there, with the folders that hold models. */
+async function nameFolders(client: HubClient, commit: string, error: unknown): Promise<unknown> {
+  const { id, folder } = client.repo;
+  if (!(error instanceof FdqError) || error.code !== 'model_not_found' || error.param !== folder)
+    return error;
+  const folders = await findFolders(client, commit, MODEL_FILE).catch(() => []);
+  if (folders.length === 0) return error;
+  return new UserError(error.code, error.message, {
+    param: error.param ?? id,
+    suggestions: [`Folders of ${id} with models: ${listNames(folders)}.`, ...error.suggestions],
+    cause: error,
+  });
 }
 
 async function resolveCommit(client: HubClient, policy: RetryPolicy, signal: AbortSignal): Promise<string> {
@@ -129,8 +152,8 @@ async function resolveCommit(client: HubClient, policy: RetryPolicy, signal: Abo
 }
 
 /**
- * The commit a revision stands for, and the files of the folder that the reference names. Without one they are those of
- * the top level, or, where that has no model and one folder below it has one of onnxruntime-genai, of that folder.
+ * The commit a revision stands for, and the files of the folder that the reference names, or of the top level; where that
+ * has no model and one folder below it has one of onnxruntime-genai, of that folder.
  * @throws UserError `model_not_found`, `download_failed`, `aborted`
  */
 export async function listRepository(
@@ -140,9 +163,13 @@ export async function listRepository(
 ): Promise<Listing> {
   const commit = await resolveCommit(client, policy, signal);
   const { folder } = client.repo;
-  const listing = await ask(client, policy, signal, () => listRemoteFiles(client, commit, folder));
-  if (folder !== undefined || !hasNoModel(listing.names)) return listing;
-  const folders = await ask(client, policy, signal, () => findGenaiFolders(client, commit));
+  const listing = await ask(client, policy, signal, () => listRemoteFiles(client, commit, folder)).catch(
+    async (error: unknown) => {
+      throw await nameFolders(client, commit, error);
+    },
+  );
+  if (!hasNoModel(listing.names)) return listing;
+  const folders = await ask(client, policy, signal, () => findFolders(client, commit, GENAI, folder));
   if (folders.length > 1) throw describeSeveralFolders(client.repo, folders);
   const [only] = folders;
   if (only === undefined) return listing;

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
-import { UserError } from '../errors.js';
+import { UnsupportedError, UserError } from '../errors.js';
 import { findCachedFolders, findSnapshot } from './cache-layout.js';
 import type { Snapshot } from './cache-layout.js';
 import { downloadModel } from './download.js';
@@ -9,14 +9,17 @@ import { expandPath, readHubSettings } from './hub-environment.js';
 import type { Environment, HubSettings } from './hub-environment.js';
 import { listNames, quote } from './quote.js';
 import {
+  adviseFolderFirst,
   describeSeveralFolders,
   findSimilarPaths,
   formatFetchCommand,
   HUB_PREFIX,
+  isFolderReference,
   parseRepoReference,
 } from './reference.js';
 import type { RepoReference } from './reference.js';
 import { listMissingFiles } from './missing-files.js';
+import { GGUF_ADVICE } from './weight-files.js';
 
 export interface LocateOptions {
   /** Branch, tag or commit; the default is `main`. Only for a repository of the hub. */
@@ -56,17 +59,30 @@ function describeOfflineMiss(reference: string, repo: RepoReference, problem: st
   return new UserError('offline', `${quote(reference)} ${problem}, and fdq is offline.`, {
     param: reference,
     suggestions: [
-      `Fetch it first: ${formatFetchCommand(repo)} (newer name of the command: hf download).`,
+      ...adviseFolder(repo),
+      `Fetch it first: ${formatFetchCommand(repo)} (older name of the command: huggingface-cli download).`,
       'Or run the same fdq command without the offline switch (--offline, HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).',
     ],
   });
 }
 
+function adviseFolder(repo: RepoReference): readonly string[] {
+  const advice = adviseFolderFirst(repo);
+  return advice === undefined ? [] : [advice];
+}
+
 async function describeUnknownPath(reference: string, path: string): Promise<UserError> {
+  const ofFile = describeFileFormat(reference);
+  if (ofFile !== undefined) {
+    return new UserError('model_not_found', `There is no file ${quote(reference)}.`, {
+      param: reference,
+      suggestions: [...ofFile],
+    });
+  }
   const similar = await findSimilarPaths(isAbsolute(reference) ? path : reference);
   const suggestions = similar.length > 0 ? [`Did you mean ${similar.map(quote).join(' or ')}?`] : [];
   const onHub = `${HUB_PREFIX}${reference}`;
-  if (parseRepoReference(onHub)?.folder !== undefined)
+  if (isFolderReference(reference))
     suggestions.push(`For a folder of a repository of the hub write ${onHub}.`);
   return new UserError('model_not_found', `There is no model folder ${quote(reference)}.`, {
     param: reference,
@@ -74,6 +90,42 @@ async function describeUnknownPath(reference: string, path: string): Promise<Use
       ...suggestions,
       'Give a folder with config.json and safetensors files, or a hub id like org/name.',
     ],
+  });
+}
+
+const GGUF = /\.gguf$/i;
+const ONNX = /\.onnx$/i;
+const CHECKPOINT_FILE = /(?:^|[/\\])config\.json$|\.safetensors$/;
+
+/** What to give in place of a file, by its name. */
+function describeFileFormat(file: string): readonly string[] | undefined {
+  if (GGUF.test(file)) return GGUF_ADVICE;
+  if (!ONNX.test(file)) return undefined;
+  return [
+    'Give the path of an .onnx file to fdq inspect, or to fdq convert with --format onnx.',
+    'Everything else takes the folder of the model: that of an ONNX decoder has a genai_config.json.',
+  ];
+}
+
+function describeFile(reference: string): UserError {
+  if (GGUF.test(reference)) {
+    return new UnsupportedError(
+      'unsupported_model',
+      `${quote(reference)} is a GGUF file, which fdq does not read.`,
+      {
+        param: reference,
+        suggestions: [...GGUF_ADVICE],
+      },
+    );
+  }
+  const suggestions = describeFileFormat(reference) ?? [
+    CHECKPOINT_FILE.test(reference)
+      ? `Give its folder: ${quote(dirname(reference))}.`
+      : 'Give the folder that holds config.json and the weights.',
+  ];
+  return new UserError('model_not_found', `Expected a model folder but ${quote(reference)} is a file.`, {
+    param: reference,
+    suggestions,
   });
 }
 
@@ -95,10 +147,7 @@ async function locateFolder(reference: string, path: string): Promise<LocatedMod
     );
   }
   if (stats.isDirectory()) return { dir: path, reference, source: 'folder' };
-  throw new UserError('model_not_found', `Expected a model folder but ${quote(reference)} is a file.`, {
-    param: reference,
-    suggestions: ['Give the folder that holds config.json and the weights.'],
-  });
+  throw describeFile(reference);
 }
 
 /**
@@ -135,9 +184,15 @@ async function findCached(
   isOffline: boolean,
 ): Promise<Snapshot | undefined> {
   const snapshot = await findSnapshot(settings.cacheDir, repo);
-  if (snapshot === undefined || repo.folder !== undefined) return snapshot;
+  if (snapshot === undefined) return snapshot;
   const folders = await findCachedFolders(snapshot.dir);
-  if (folders.length > 1 && isOffline) throw describeSeveralFolders(repo, folders);
+  if (folders.length > 1 && isOffline) {
+    const { folder } = repo;
+    throw describeSeveralFolders(
+      repo,
+      folder === undefined ? folders : folders.map((name) => `${folder}/${name}`),
+    );
+  }
   const [only, ...others] = folders;
   const isOne = only !== undefined && others.length === 0;
   return isOne ? { ...snapshot, dir: join(snapshot.dir, only) } : snapshot;

@@ -64,6 +64,24 @@ export async function readWeightIndex(path: string): Promise<WeightIndex> {
 export type WeightFiles =
   { readonly kind: 'single' } | { readonly kind: 'sharded'; readonly index: WeightIndex };
 
+/** GGUF is quantized already, in formats of its own. */
+export const GGUF_ADVICE: readonly string[] = [
+  'Give the safetensors checkpoint that the GGUF was made from: a folder, or a hub id like org/name (model pages name it).',
+  'fdq quantizes it while loading, for example to 4 bits: --quantization wint4:g128.',
+];
+
+function adviseForeign(names: readonly string[]): readonly string[] {
+  if (names.every((name) => /\.(?:gguf|ggml)$/i.test(name))) return GGUF_ADVICE;
+  return [
+    ...(names.some((name) => /\.onnx$/i.test(name))
+      ? ['An ONNX decoder is served (fdq serve) where its genai_config.json lies beside it.']
+      : []),
+    'Use the safetensors version of the model if its publisher has one.',
+    'Convert it: python -c "from transformers import AutoModelForCausalLM as M; ' +
+      "M.from_pretrained('<model>', torch_dtype='auto').save_pretrained('<new folder>')\"",
+  ];
+}
+
 function describeMissingWeights(label: string, names: readonly string[]): UserError {
   const foreign = names.filter((name) => FOREIGN_WEIGHTS.test(name));
   const safetensors = names.filter((name) => name.endsWith('.safetensors'));
@@ -73,14 +91,7 @@ function describeMissingWeights(label: string, names: readonly string[]): UserEr
       `The weights in ${quote(label)} are ${listNames(foreign)}; fdq loads safetensors (BF16, FP16 or FP32) only.`,
       {
         param: label,
-        suggestions: [
-          ...(foreign.some((name) => /\.onnx$/i.test(name))
-            ? ['An ONNX decoder is served (fdq serve) where its genai_config.json lies beside it.']
-            : []),
-          'Use the safetensors version of the model if its publisher has one.',
-          'Convert it: python -c "from transformers import AutoModelForCausalLM as M; ' +
-            "M.from_pretrained('<model>', torch_dtype='auto').save_pretrained('<new folder>')\"",
-        ],
+        suggestions: adviseForeign(foreign),
       },
     );
   }

@@ -30,9 +30,10 @@ export async function openOnnx(file: string): Promise<Graph> {
   try {
     const { size } = await stat(file);
     if (size > MAX_MODEL_BYTES) throw new Error(`it has ${size} bytes, more than protobuf can hold`);
-    return parseModel(await readFile(file), { dir: path.dirname(file) });
+    return parseModel(await readFile(file), { dir: path.dirname(file), file });
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') throw missingFile(file, cause);
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new UserError('model_not_found', `Cannot read the ONNX model ${JSON.stringify(file)}: ${reason}.`, {
       param: file,
@@ -40,6 +41,14 @@ export async function openOnnx(file: string): Promise<Graph> {
       cause,
     });
   }
+}
+
+function missingFile(file: string, cause: unknown): UserError {
+  return new UserError('model_not_found', `There is no file ${JSON.stringify(file)}.`, {
+    param: file,
+    suggestions: ['Give the path of an .onnx file, with its external data beside it.'],
+    cause,
+  });
 }
 
 /**

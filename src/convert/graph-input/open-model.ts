@@ -26,7 +26,7 @@ export interface OpenModel {
  * @throws UserError as `readSmallFile` and `parseModel`, and as `findModelLayers`
  */
 export async function openModel(reference: string, file: string, inlineFile: string): Promise<OpenModel> {
-  const source = parseModel(await readSmallFile(file, MAX_MODEL_BYTES), { dir: path.dirname(file) });
+  const source = parseModel(await readSmallFile(file, MAX_MODEL_BYTES), { dir: path.dirname(file), file });
   return findModelLayers(reference, source, inlineFile);
 }
 

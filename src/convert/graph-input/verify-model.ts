@@ -119,7 +119,7 @@ function dataIn(file: string): Record<string, unknown> {
 /** The model with its experts guarded; its external data stays in its files. */
 async function readGuarded(file: string): Promise<Uint8Array> {
   const dir = path.dirname(file);
-  const graph = parseModel(await readSmallFile(file, MAX_MODEL_BYTES), { dir });
+  const graph = parseModel(await readSmallFile(file, MAX_MODEL_BYTES), { dir, file });
   return serializeModel(guardExperts(graph), { dir });
 }
 

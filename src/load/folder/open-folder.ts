@@ -10,6 +10,7 @@ import { checkDecoderGraph } from './check-graph.js';
 import type { TensorPlace } from './weights-file.js';
 
 const MAX_GRAPH_BYTES = 256 * 1024 * 1024;
+const CONVERT_AGAIN = 'Convert the checkpoint again: fdq convert --force.';
 
 /** A folder that `fdq convert` wrote, every size and place in it proven; no weight is read. */
 export interface FdqFolder {
@@ -34,7 +35,11 @@ export async function openFdqFolder(dir: string): Promise<FdqFolder> {
   const manifest = parseModelManifest(await readSmallFile(manifestFile, MAX_MANIFEST_BYTES), MANIFEST_FILE);
   const weights = await identifyWeights(dir, manifest.weights.bytes);
   const graphFile = await resolveModelFile(dir, GRAPH_FILE);
-  const parsed = parseModel(await readSmallFile(graphFile, MAX_GRAPH_BYTES), { dir });
+  const parsed = parseModel(await readSmallFile(graphFile, MAX_GRAPH_BYTES), {
+    dir,
+    file: path.join(dir, GRAPH_FILE),
+    remedy: CONVERT_AGAIN,
+  });
   checkDecoderGraph(parsed, manifest.decoder);
   return { dir, manifest, graph: matchTensors(parsed, manifest.weights.tensors, weights.path), weights };
 }
@@ -103,6 +108,6 @@ export function mapTensor({ name, dataType, shape, offset, bytes }: TensorPlace,
 function mismatch(dir: string, problem: string, param = MANIFEST_FILE): UserError {
   return new UserError('invalid_checkpoint', `The files in ${dir} are not of one conversion: ${problem}.`, {
     param,
-    suggestions: ['Convert the checkpoint again: fdq convert --force.'],
+    suggestions: [CONVERT_AGAIN],
   });
 }

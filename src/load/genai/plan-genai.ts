@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { UserError } from '../../errors.js';
 import type { Graph, Initializer } from '../../graph/ir.js';
 import { parseModel } from '../../graph/onnx.js';
@@ -38,7 +39,10 @@ export async function planGenaiFolder(
   const { dir, reference } = location;
   const config = await readGenaiConfig(dir);
   const file = await resolveModelFile(dir, config.filename);
-  const parsed = parseModel(await readSmallFile(file, MAX_GRAPH_BYTES), { dir });
+  const parsed = parseModel(await readSmallFile(file, MAX_GRAPH_BYTES), {
+    dir,
+    file: path.join(dir, config.filename),
+  });
   const { graph, info, stored } = packDecoder(parsed, config);
   const asked = flagsFor(reference, options, stored);
   const chosen = await options.chooseQuantization?.({ files: await identifyFiles(graph) }, graph);

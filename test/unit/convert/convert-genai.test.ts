@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { parseModel } from '../../../src/graph/onnx.js';
@@ -47,6 +47,28 @@ describe('fdq convert of a folder of onnxruntime-genai', () => {
     const found = await logitsOf(loadFolder(output));
     const expected = await logitsOf(loadFolder(folder, { quantization }));
     expect(maxAbsDifference(found, expected)).toBeLessThanOrEqual(readGolden('qwen3').tolerance.atol_float32);
+  });
+
+  it('reads one in the Hugging Face cache, whose files are links', async () => {
+    const { dir, folder } = await writeFolder();
+    const repo = path.join(dir, 'models--org--tiny');
+    const snapshot = path.join(repo, 'snapshots', '0'.repeat(40));
+    mkdirSync(path.join(repo, 'blobs'), { recursive: true });
+    mkdirSync(snapshot, { recursive: true });
+    for (const [index, name] of readdirSync(folder).entries()) {
+      renameSync(path.join(folder, name), path.join(repo, 'blobs', String(index)));
+      symlinkSync(`../../blobs/${index}`, path.join(snapshot, name));
+    }
+    const { output } = await convertFolder(snapshot, dir, 'wint8', { format: 'onnx', verify: true });
+    expect(readdirSync(output)).toContain('model.onnx.data');
+    writeFileSync(path.join(repo, 'blobs', String(readdirSync(snapshot).indexOf('model.onnx'))), '');
+    const damaged = convertFolder(snapshot, await createTempDir(), 'wint8', { format: 'onnx' });
+    await expect(damaged).rejects.toThrow(
+      `Cannot read the ONNX model ${JSON.stringify(path.join(snapshot, 'model.onnx'))}. The file is empty.`,
+    );
+    await expect(loadFolder(snapshot)).rejects.toThrow(
+      `${path.join(snapshot, 'model.onnx')}". The file is empty.`,
+    );
   });
 
   it('takes the configuration along when its model is given by name', async () => {

@@ -173,7 +173,11 @@ describe('openCheckpoint refuses', () => {
       expect(error.code).toBe('unsupported_model');
       expect(error.message).toContain(name);
       expect(error.message).toContain('safetensors (BF16, FP16 or FP32)');
-      expect(error.suggestions.join()).toContain('save_pretrained');
+      expect(error.suggestions.join()).toContain(
+        name.endsWith('.gguf')
+          ? 'Give the safetensors checkpoint that the GGUF was made from'
+          : 'save_pretrained',
+      );
       expect(error.suggestions.join().includes('genai_config.json')).toBe(name === 'model.onnx');
     },
   );

@@ -163,7 +163,7 @@ describe('answers of the hub', () => {
     // Waits a minute before a second try, which must not be made.
     const error = await catchError(fixture.locate({ retry: { attempts: 5, delayMs: 60_000 } }));
     expect(error.code).toBe('download_failed');
-    expect(error.suggestions[0]).toContain('huggingface-cli download org/tiny');
+    expect(error.suggestions[0]).toContain('hf download org/tiny');
     expect(error.message).toMatch(/connection to http:\/\/127\.0\.0\.1:\d+ failed: .*ECONNREFUSED/);
   });
 });

@@ -1,5 +1,5 @@
 import { mkdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { locateModel } from '../../../src/hub/locate.js';
 import { createTempDir } from '../../helpers/temp-dir.js';
@@ -88,8 +88,30 @@ describe('locateModel with a folder', () => {
   it('says when it is a file', async () => {
     const path = join(await createTempDir(), 'model.safetensors');
     await writeFile(path, '');
-    expect((await catchError(locateModel(path, { env: {} }))).message).toMatch(/is a file/);
+    const error = await catchError(locateModel(path, { env: {} }));
+    expect(error.message).toMatch(/is a file/);
+    expect(error.suggestions).toEqual([`Give its folder: ${JSON.stringify(dirname(path))}.`]);
+    const readme = join(dirname(path), 'README.md');
+    await writeFile(readme, '');
+    expect((await catchError(locateModel(readme, { env: {} }))).suggestions).toEqual([
+      'Give the folder that holds config.json and the weights.',
+    ]);
     expect((await catchError(locateModel(`${path}/x`, { env: {} }))).code).toBe('model_not_found');
+  });
+
+  it('says what to give in place of a GGUF or ONNX file, there or not', async () => {
+    const dir = await createTempDir();
+    const locate = (name: string) => catchError(locateModel(join(dir, name), { env: {} }));
+    expect((await locate('m.gguf')).message).toContain('There is no file');
+    expect((await locate('m.onnx')).message).toContain('There is no file');
+    for (const name of ['m.gguf', 'm.onnx']) await writeFile(join(dir, name), '');
+    const gguf = await locate('m.gguf');
+    expect(gguf).toMatchObject({ code: 'unsupported_model', exitCode: 3 });
+    expect(gguf.message).toMatch(/m\.gguf" is a GGUF file, which fdq does not read/);
+    expect(gguf.suggestions[0]).toContain('Give the safetensors checkpoint that the GGUF was made from');
+    const onnx = await locate('m.onnx');
+    expect(onnx.message).toMatch(/Expected a model folder but .*m\.onnx" is a file/);
+    expect(onnx.suggestions.join()).toContain('fdq convert with --format onnx');
   });
 
   it('refuses an empty reference', async () => {
@@ -145,7 +167,7 @@ describe('locateModel offline', () => {
     const { env, server } = await startFixture();
     const error = await catchError(locateModel(`${ID}@v2`, { env: { ...env, ...variables }, ...options }));
     expect(error).toMatchObject({ code: 'offline', exitCode: 3, param: `${ID}@v2` });
-    expect(error.suggestions.join('\n')).toContain('huggingface-cli download org/tiny --revision v2');
+    expect(error.suggestions.join('\n')).toContain('hf download org/tiny --revision v2');
     expect(error.suggestions.join('\n')).toContain('without the offline switch');
     expect(server.requests).toEqual([]);
   });

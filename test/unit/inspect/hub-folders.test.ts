@@ -1,6 +1,7 @@
 import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { HUB_GRAMMAR } from '../../../src/hub/reference.js';
 import { locateModel, type LocateOptions } from '../../../src/hub/locate.js';
 import { inspectModel } from '../../../src/inspect/inspect.js';
 import { maxAbsDifference, loadFolder, fixtureFolder, runStep } from '../../helpers/fixture-model.js';
@@ -141,7 +142,65 @@ describe('a repository whose models lie in folders', () => {
     const error = await catchError(locateModel(`hf:${ID}/gpu`, hub.locate));
     expect(error).toMatchObject({ code: 'model_not_found', param: 'gpu' });
     expect(error.message).toContain(`${ID} has no folder gpu`);
+    expect(error.suggestions[0]).toBe(`Folders of ${ID} with models: ${FOLDER}.`);
   });
+
+  it('is the only one below the folder that was named', async () => {
+    const [above = ''] = FOLDER.split('/');
+    const hub = await startHub();
+    expect(await kindOf(`hf:${ID}/${above}/`, hub)).toBe('genai');
+    const located = await locateModel(`hf:${ID}/${above}`, { ...hub.locate, offline: true });
+    expect(located).toMatchObject({ source: 'cache' });
+    expect(located.dir.endsWith(`/${FOLDER}`)).toBe(true);
+  });
+
+  it('is refused when there are several below the folder that was named', async () => {
+    await cp(model, path.join(root, 'cpu_and_mobile', 'fp32'), { recursive: true });
+    const hub = await startHub();
+    const error = await catchError(locateModel(`hf:${ID}/cpu_and_mobile`, hub.locate));
+    expect(error.message).toContain(`holds 2 models of onnxruntime-genai, in ${FOLDER}, cpu_and_mobile/fp32`);
+    expect(error.suggestions[0]).toBe(`Name the folder of one: hf:${ID}/${FOLDER}`);
+    await locateModel(`hf:${ID}/${FOLDER}`, hub.locate);
+    await locateModel(`hf:${ID}/cpu_and_mobile/fp32`, hub.locate);
+    const offline = await catchError(
+      locateModel(`hf:${ID}/cpu_and_mobile`, { ...hub.locate, offline: true }),
+    );
+    expect(offline.message).toContain(
+      `holds 2 models of onnxruntime-genai, in ${FOLDER}, cpu_and_mobile/fp32`,
+    );
+  });
+
+  it.each([
+    [`hf:${ID}@v1/gpu`, `For the folder gpu write hf:${ID}/gpu@v1.`],
+    [`hf:${ID}/cpu@v1/gpu`, `For the folder gpu write hf:${ID}/cpu/gpu@v1.`],
+  ])('says how to name a folder where %s is no revision', async (reference, advice) => {
+    const hub = await startHub();
+    const error = await catchError(locateModel(reference, hub.locate));
+    expect(error).toMatchObject({ code: 'model_not_found', param: 'v1/gpu' });
+    expect(error.suggestions[0]).toBe(advice);
+    const offline = await catchError(locateModel(reference, { ...hub.locate, offline: true }));
+    expect(offline).toMatchObject({ code: 'offline' });
+    expect(offline.suggestions[0]).toBe(advice);
+  });
+
+  it.each([`${ID}@main/gpu`, `hf:${ID}@main/gpu`, `hf:${ID}//`, 'hf:org'])(
+    'asks the hub nothing about %s',
+    async (reference) => {
+      const hub = await startHub();
+      const error = await catchError(locateModel(reference, hub.locate));
+      expect(error).toMatchObject({ code: 'usage', exitCode: 2 });
+      expect(error.suggestions).toContain(HUB_GRAMMAR);
+      expect(hub.server.requests).toEqual([]);
+    },
+  );
+
+  it.each([`${ID}/`, `hf:${ID}/`, `hf:${ID}/${FOLDER}/`, `hf:${ID}/@main`])(
+    'is found by %s',
+    async (reference) => {
+      const located = await locateModel(reference, (await startHub()).locate);
+      expect(located.dir.endsWith(`/${FOLDER}`)).toBe(true);
+    },
+  );
 
   it('says how to name a folder of the hub where a path is not there', async () => {
     const error = await catchError(locateModel(`${ID}/gpu`, { env: {} }));
