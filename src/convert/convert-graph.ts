@@ -2,11 +2,11 @@ import { rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { UnsupportedError, UserError } from '../errors.js';
 import { listInitializers } from '../graph/scopes.js';
-import { resolveModelFile } from '../hub/weight-files.js';
+import { listFolder, resolveModelFile } from '../hub/weight-files.js';
 import { requestOf, type QuantizedModel } from '../load/apply-quantization.js';
 import { SHARED_MODES, StagedFolder } from '../load/folder/staged-folder.js';
 import { layOutTensors } from '../load/folder/weights-file.js';
-import { GENAI_FILE } from '../hub/layout.js';
+import { GENAI_FILE, warnAboutTokenizer } from '../hub/layout.js';
 import { isGenaiFolder, readGenaiConfig } from '../load/genai/genai-config.js';
 import { resolveScheme } from '../quant/registry.js';
 import { summarizeQuantization } from '../quant/report.js';
@@ -55,6 +55,8 @@ export async function convertGraph(
     force: options.force,
     source: path.dirname(input.file),
   });
+  if (folder !== undefined)
+    for (const warning of warnAboutTokenizer(await listFolder(folder), load.model)) observer.warn(warning);
   const staged = await StagedFolder.create(target, SHARED_MODES);
   try {
     const { job, layers, scheme } = await planGraph(input, options, { observer, dir: staged.dir, target });

@@ -1,6 +1,8 @@
 import { UserError } from '../errors.js';
 import { openCheckpoint } from '../hub/checkpoint.js';
+import { warnAboutTokenizer } from '../hub/layout.js';
 import { locateModel } from '../hub/locate.js';
+import { listFolder } from '../hub/weight-files.js';
 import { isFdqFolder } from '../load/folder/open-folder.js';
 import { isGenaiFolder } from '../load/genai/genai-config.js';
 import { SHARED_MODES, StagedFolder } from '../load/folder/staged-folder.js';
@@ -82,7 +84,9 @@ export async function convert(options: ConvertOptions, observer: ConvertObserver
   const isa = chooseIsa(runtime.addon, load.isa);
   const plan = await planCheckpoint(await openCheckpoint(located), chooseFor(writer, offline), isa);
   writer.check(plan);
-  for (const warning of [...plan.warnings, ...(writer.warnings?.(plan) ?? [])]) observer.warn(warning);
+  const missing = warnAboutTokenizer(await listFolder(located.dir), load.model);
+  for (const warning of [...plan.warnings, ...(writer.warnings?.(plan) ?? []), ...missing])
+    observer.warn(warning);
   await checkFreeSpace(target, writer.estimateBytes(plan));
   observer.phase('plan', 'done');
 

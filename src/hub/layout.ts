@@ -1,5 +1,6 @@
 import { UserError } from '../errors.js';
 import type { ModelSource } from './model-source.js';
+import { quote } from './quote.js';
 import { describeJson, isJsonObject, parseStrictJsonObject } from './strict-json.js';
 
 /** What a folder holds: what `fdq convert` wrote, a model of onnxruntime-genai, or safetensors. */
@@ -10,6 +11,7 @@ export const MANIFEST_FILE = 'fdq.json';
 export const GRAPH_FILE = 'model.onnx';
 export const WEIGHTS_FILE = 'weights.bin';
 export const GENAI_FILE = 'genai_config.json';
+const TOKENIZER_FILE = 'tokenizer.json';
 
 const MAX_GENAI_BYTES = 4 * 1024 * 1024;
 const MAX_GENAI_DEPTH = 32;
@@ -29,6 +31,18 @@ export function findLayout(names: readonly string[]): ModelLayout {
 /** Whether there is nothing of a model but perhaps a config.json: models may lie in folders below. */
 export function hasNoModel(names: readonly string[]): boolean {
   return findLayout(names) === 'checkpoint' && !names.some((name) => name.includes('.safetensors'));
+}
+
+/**
+ * What to know about a folder or repository of these names that can be loaded but not served.
+ * @param where as messages call it
+ */
+export function warnAboutTokenizer(names: readonly string[], where: string): readonly string[] {
+  if (names.includes(TOKENIZER_FILE)) return [];
+  return [
+    `${quote(where)} has no ${TOKENIZER_FILE}, without which fdq serve refuses it: ` +
+      'copy it from where the model was published, or name its folder with --tokenizer.',
+  ];
 }
 
 /** genai_config.json, unchecked. */

@@ -69,8 +69,7 @@ export function describeOnnx(
       if (rows !== undefined) return rows;
       return readOnnxLayers(node, context).map((layer) => {
         for (const part of layer.parts) parts.add(part);
-        const row = describeLayer(layer, isa);
-        return planned === undefined ? row : { ...row, bytesBefore: row.bytesAfter };
+        return describeLayer(layer, isa);
       });
     });
   });
@@ -118,7 +117,7 @@ function describeLayer({ node, parts, ...layer }: OnnxLayer, isa: IsaName): Laye
     ...layer,
     name: layerName(node, name),
     tensor: name,
-    bytesBefore: null,
+    bytesBefore: bytes,
     bytesAfter: bytes,
     rule: 'as the file has it',
     kernel: describeNode(node, isa),

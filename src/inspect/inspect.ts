@@ -2,8 +2,10 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { UnsupportedError, UserError } from '../errors.js';
 import { openCheckpoint, readCheckpoint, type Checkpoint } from '../hub/checkpoint.js';
+import { warnAboutTokenizer } from '../hub/layout.js';
 import { findModel, locateModel, type LocatedModel, type LocateOptions } from '../hub/locate.js';
 import { openRemoteModel } from '../hub/remote-source.js';
+import { listFolder } from '../hub/weight-files.js';
 import { findModelLayers } from '../convert/graph-input/open-model.js';
 import type { QuantizationFlags } from '../load/apply-quantization.js';
 import type { DtypeChoice } from '../load/arithmetic.js';
@@ -72,13 +74,33 @@ export async function inspectModel(options: InspectOptions): Promise<Inspection>
     if (found.source !== 'hub') return inspectFolder(options, found, isa);
     const remote = await openRemoteModel(found.repo, found.settings, { ...locate, reference: model });
     if (remote.isCheckpoint) {
-      return inspectCheckpoint(options, await readCheckpoint(remote.location, remote.source));
+      const inspection = await inspectCheckpoint(
+        options,
+        await readCheckpoint(remote.location, remote.source),
+      );
+      return withWarnings(inspection, warnAboutTokenizer(remote.source.names, model));
     }
   }
   return inspectFolder(options, await locateModel(model, locate), isa);
 }
 
 async function inspectFolder(
+  options: InspectOptions,
+  located: LocatedModel,
+  isa: IsaName,
+): Promise<Inspection> {
+  const inspection = await inspectLayout(options, located, isa);
+  // Any other ONNX model may have nothing to do with text.
+  if (inspection.report.model.kind === 'onnx') return inspection;
+  return withWarnings(inspection, warnAboutTokenizer(await listFolder(located.dir), options.model));
+}
+
+function withWarnings(inspection: Inspection, warnings: readonly string[]): Inspection {
+  const { report } = inspection;
+  return { ...inspection, report: { ...report, warnings: [...report.warnings, ...warnings] } };
+}
+
+async function inspectLayout(
   options: InspectOptions,
   located: LocatedModel,
   isa: IsaName,
@@ -116,16 +138,12 @@ async function inspectOnnx(
   const model = { reference: options.model, path: file };
   const more = warning === undefined ? [] : [warning];
   if (!isPlanned(options)) {
-    const report = describeOnnx(graph, model, isa);
-    return readOnly(options, { ...report, warnings: [...report.warnings, ...more] });
+    return withWarnings(readOnly(options, describeOnnx(graph, model, isa)), more);
   }
   const planned = await planOnnx(findModelLayers(options.model, graph, INLINE_FILE), options);
   const report = describeOnnx(graph, model, isa, planned);
-  return {
-    report: { ...report, warnings: [...report.warnings, ...more] },
-    explain: (layer) => explainLayer(planned.plan, layer),
-    auto: planned.auto,
-  };
+  const explain = (layer: string): readonly LayerExplanation[] => explainLayer(planned.plan, layer);
+  return withWarnings({ report, explain, auto: planned.auto }, more);
 }
 
 /** Whether anything is asked about the layers of an ONNX model but what they are. */

@@ -59,7 +59,10 @@ export interface LayerRow {
   readonly scheme: string;
   /** `W4A16`; null where it is not known. */
   readonly precision: string | null;
-  /** In the model's files; null where an ONNX model no longer says. */
+  /**
+   * In the model's files, or, for a folder of `fdq convert`, in those of the checkpoint it was made from; null for ONNX
+   * models in reports of older versions.
+   */
   readonly bytesBefore: number | null;
   /** In memory, padding and scales included. */
   readonly bytesAfter: number;

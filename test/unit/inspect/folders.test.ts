@@ -106,3 +106,50 @@ describe('inspect of a folder of onnxruntime-genai', () => {
     expect((await chosen).code).toBe('already_quantized');
   });
 });
+
+describe('bytes before', () => {
+  it('are those of the checkpoint for a converted folder', async () => {
+    const dir = await createTempDir();
+    await convertFixture('llama', dir, 'wint4:g32');
+    const checkpoint = await inspect(fixtureFolder('llama'), 'wint4:g32');
+    const { totals, layers, others } = await inspect(path.join(dir, 'out'));
+    expect(checkpoint.totals.bytesBefore).toBe(checkpoint.model.storedBytes);
+    expect(others.bytesBefore).toBe(others.bytesAfter);
+    expect(totals.bytesBefore - others.bytesBefore).toBe(
+      checkpoint.totals.bytesBefore - checkpoint.others.bytesBefore,
+    );
+    expect(layers.map(({ bytesBefore }) => bytesBefore)).toEqual(
+      checkpoint.layers.map(({ bytesBefore }) => bytesBefore),
+    );
+    expect(totals.bytesAfter).toBeLessThan(totals.bytesBefore / 2);
+  });
+
+  it.each(['wint4:g32', 'none'])(
+    'are those of the file for an ONNX model of %s, by file and by folder',
+    async (scheme) => {
+      const dir = await createTempDir();
+      await convertFixture('llama', dir, scheme, { format: 'onnx' });
+      const file = await inspect(path.join(dir, 'out', 'model.onnx'));
+      expect(file.totals.bytesBefore).toBe(file.model.storedBytes);
+      expect(file.totals.bytesAfter).toBe(file.model.storedBytes);
+      for (const { bytesBefore, bytesAfter } of file.layers) expect(bytesBefore).toBe(bytesAfter);
+      const byTensor = new Map(file.layers.map(({ tensor, bytesBefore }) => [tensor, bytesBefore]));
+      const folder = await inspect(path.join(dir, 'out'));
+      expect(folder.layers.length).toBeGreaterThan(0);
+      for (const { tensor, bytesBefore } of folder.layers) expect(bytesBefore).toBe(byTensor.get(tensor));
+    },
+  );
+
+  it('are those of codes and scales for a checkpoint that is stored quantized', async () => {
+    const { layers, totals, model } = await inspect(
+      fixtureFolder(path.join('..', 'offline', 'qwen3_gptq_g128')),
+    );
+    const row = layers.find(({ name }) => name === 'model.layers.0.self_attn.q_proj');
+    const [n = 0, k = 0] = row?.shape ?? [];
+    const groups = k / 128;
+    expect(row?.bytesBefore).toBe((n * k) / 2 + n * groups * 2 + (n * groups) / 2);
+    // The order of columns (g_idx) is read only where it says something.
+    expect(totals.bytesBefore).toBeLessThanOrEqual(model.storedBytes);
+    expect(totals.bytesBefore).toBeGreaterThan(0.95 * model.storedBytes);
+  });
+});

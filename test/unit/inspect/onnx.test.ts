@@ -177,7 +177,7 @@ describe('layers of ONNX models', () => {
     const report = describeNodes(nodes, initializers);
     expect(report.layers[0]).toMatchObject(expected);
     const all = initializers.reduce((sum, { dataType, shape }) => sum + byteLengthOf(dataType, shape), 0);
-    expect(report.totals.bytesAfter).toBe(all);
+    expect(report.totals).toMatchObject({ bytesBefore: all, bytesAfter: all });
   });
 
   it('takes the name of the node where that of the weight says nothing', () => {
