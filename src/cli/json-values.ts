@@ -69,23 +69,31 @@ function parseFile(path: string, setting: string): unknown {
 }
 
 function readText(path: string, setting: string): string {
-  const refuse = (reason: string, cause?: unknown): UserError =>
+  const refuse = (advice: string, cause?: unknown): UserError =>
     new UserError('usage', `Expected ${setting} to name a readable file but received @${path}.`, {
       param: setting,
-      suggestions: [reason],
+      suggestions: [advice],
       ...(cause === undefined ? {} : { cause }),
     });
   try {
     const stats = statSync(path);
     // Reading a pipe or a device would wait for ever.
-    if (!stats.isFile()) throw refuse(`${path} is no file.`);
+    if (!stats.isFile()) throw refuse('Name a regular file behind the @; a pipe or a folder is none.');
     if (stats.size > MAX_FILE_BYTES) {
-      throw refuse(`${path} has ${stats.size} bytes; a file of settings has at most ${MAX_FILE_BYTES}.`);
+      throw refuse(`Name a file of at most ${MAX_FILE_BYTES} bytes; this one has ${stats.size}.`);
     }
     return readFileSync(path, 'utf8');
   } catch (error) {
-    throw error instanceof UserError ? error : refuse(messageOf(error), error);
+    throw error instanceof UserError
+      ? error
+      : refuse(adviseFile((error as NodeJS.ErrnoException).code), error);
   }
+}
+
+function adviseFile(code: string | undefined): string {
+  if (code === 'ENOENT' || code === 'ENOTDIR') return 'There is no such file: check the path behind the @.';
+  if (code === 'EACCES') return 'Give this user read access to the file.';
+  return `Check the file and the disk it is on (${code ?? 'unreadable'}).`;
 }
 
 interface Source {

@@ -139,17 +139,20 @@ export class BatchEngine implements Engine {
   private checkQueue(promptTokens: number): void {
     const { maxWaiting, maxWaitingTokens, maxNumSeqs } = this.options;
     const { queued, queuedTokens } = this.lifecycle;
-    const suggestions = ['Try again later.', 'Start the server with a longer queue.'];
     const places = maxWaiting + Math.max(0, maxNumSeqs - this.scheduler.running.size);
     if (queued.size >= places) {
       const message = `All ${maxNumSeqs} places are taken and the queue of ${maxWaiting} is full.`;
-      throw new UserError('overloaded', message, { suggestions });
+      throw new UserError('overloaded', message, {
+        suggestions: ['Try again later.', 'Start the server with a longer queue: --max-concurrency.'],
+      });
     }
     if (queued.size > 0 && queuedTokens + promptTokens > maxWaitingTokens) {
       const message =
         `${queuedTokens} prompt tokens are queued; ${promptTokens} more would exceed ` +
         `the limit of ${maxWaitingTokens}.`;
-      throw new UserError('overloaded', message, { suggestions });
+      throw new UserError('overloaded', message, {
+        suggestions: ['Try again later.', 'Send shorter prompts.'],
+      });
     }
   }
 

@@ -113,7 +113,10 @@ export function checkRequest(request: GenerationRequest, info: EngineInfo): numb
       'context_length_exceeded',
       `Expected a prompt that fits into the ${info.numBlocks} KV blocks of ${info.blockSize} tokens ` +
         `(${poolTokens} tokens) but it has ${length}.`,
-      { param: 'prompt', suggestions: ['Shorten the prompt.', 'Give the KV cache more memory.'] },
+      {
+        param: 'prompt',
+        suggestions: ['Shorten the prompt.', 'Start the server with a larger KV cache: --kv-cache-memory.'],
+      },
     );
   }
   checkIds(promptTokenIds, 'prompt', info.vocabSize);

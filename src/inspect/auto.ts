@@ -54,12 +54,12 @@ export async function chooseAutomatically(request: AutoRequest): Promise<AutoRes
   let budget = maxWeightBytes - fixedBytes;
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const picks = choose(allowed, budget);
-    if (picks === undefined) throw tooSmall(allowed, fixedBytes, request);
+    if (picks === undefined) throw tooSmall(allowed, fixedBytes, { request, free });
     const result = describeChoice(request, free, { units, picks });
     if (result.weightBytes <= maxWeightBytes) return result;
     budget -= result.weightBytes - maxWeightBytes;
   }
-  throw tooSmall(allowed, fixedBytes, request);
+  throw tooSmall(allowed, fixedBytes, { request, free });
 }
 
 function requireFree({ flags, graph }: AutoRequest): FreeLayers {
@@ -146,11 +146,24 @@ function summarize(
   return [`Chosen by measured error: ${formatBytes(weightBytes)} of weights.`, ...lines];
 }
 
+/** Flags for layers that stay as they are; no written format but fdq's holds quantized embeddings. */
+function adviseMore({ destination }: AutoRequest, { layers, probe }: FreeLayers): readonly string[] {
+  const free = new Set(layers.map(({ kind }) => kind));
+  const kept = new Set(probe.plan.layers.map(({ kind }) => kind).filter((kind) => !free.has(kind)));
+  const isTable = destination === undefined && (kept.has('embedding') || kept.has('tied embedding'));
+  const flags = [
+    ...(kept.has('lm_head') ? ['--quantize-lm-head'] : []),
+    ...(isTable ? ['--quantize-embeddings'] : []),
+  ];
+  return flags.length === 0 ? [] : [`Or quantize more: ${flags.join(' ')}.`];
+}
+
 function tooSmall(
   layers: readonly (readonly Candidate[])[],
   fixedBytes: number,
-  { maxWeightBytes = 0, maxError }: AutoLimits,
+  { request, free }: { readonly request: AutoRequest; readonly free: FreeLayers },
 ): UserError {
+  const { maxWeightBytes = 0, maxError } = request;
   const smallest = layers.map((candidates) =>
     candidates.reduce((best, { bytes }, index) => (bytes < (candidates[best]?.bytes ?? 0) ? index : best), 0),
   );
@@ -165,7 +178,7 @@ function tooSmall(
       suggestions: [
         `Allow ${Math.ceil(least / 1024 ** 2)}MiB.`,
         ...(maxError === undefined ? [] : ['Or raise --max-error.']),
-        'Or quantize more: --quantize-lm-head --quantize-embeddings.',
+        ...adviseMore(request, free),
       ],
     },
   );

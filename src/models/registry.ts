@@ -1,5 +1,3 @@
-import { closest } from 'fastest-levenshtein';
-
 import { UnsupportedError } from '../errors.js';
 
 import type { Architecture } from './architecture.js';
@@ -32,6 +30,6 @@ export async function loadArchitecture(config: Readonly<Record<string, unknown>>
   }
   throw new UnsupportedError('unsupported_architecture', `Expected a supported architecture but config.json says "${name}".`, {
     param: 'architectures',
-    suggestions: [supported, `The nearest name is ${closest(name, architectureNames)}.`],
+    suggestions: [supported, 'Give a checkpoint of one of these.'],
   });
 }

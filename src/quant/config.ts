@@ -296,12 +296,14 @@ function requireSchemeOfHead({
   quantizeEmbeddings,
 }: Omit<QuantizationRequest, 'name'>): void {
   if ((!quantizeLmHead && !quantizeEmbeddings) || (linear?.scheme ?? scheme) !== NONE) return;
-  const flag = quantizeLmHead ? '--quantize-lm-head' : '--quantize-embeddings';
+  const [flag, layer] = quantizeLmHead
+    ? ['--quantize-lm-head', 'lm_head']
+    : ['--quantize-embeddings', 'model.embed_tokens'];
   throw new UserError('invalid_config', `${flag} is set, but nothing says which scheme to use for it.`, {
     param: flag.slice(2),
     suggestions: [
       'Name one with --quantization.',
-      'Or give these layers alone a scheme: --quantization-config \'{"targets": {"lm_head": "wint8"}}\'.',
+      `Or leave --${flag.slice(2)} out and give this layer alone a scheme: --quantization-config '{"targets": {"${layer}": "wint8"}}'.`,
     ],
   });
 }

@@ -40,7 +40,7 @@ function fromFastify(error: FastifyError): FdqError | null {
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
       return new UserError('payload_too_large', 'The request body is larger than this server accepts.', {
-        suggestions: ['Send a shorter prompt, or raise the server’s body limit.'],
+        suggestions: ['Send a shorter prompt, or fewer prompts in one request.'],
       });
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return unsupportedMediaType('Only JSON bodies are accepted.');

@@ -36,7 +36,9 @@ export async function renderPrompt(
   if (fields.chat_template !== undefined && !context.trustRequestChatTemplate) {
     throw new UserError('invalid_request', 'This server does not run a chat template from a request.', {
       param: 'chat_template',
-      suggestions: ['Leave the field out, or start the server with --trust-request-chat-template.'],
+      suggestions: [
+        'Leave the field out: the template is the model’s own, or what the server was started with (--chat-template).',
+      ],
     });
   }
   const effort = fields.reasoning_effort === undefined ? {} : { reasoning_effort: fields.reasoning_effort };

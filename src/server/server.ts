@@ -87,7 +87,9 @@ function checkBinding(options: ServerOptions): void {
     `Serving other machines on ${options.host} without a key would let anyone in.`,
     {
       param: 'host',
-      suggestions: ['Add --api-key, bind to 127.0.0.1, or pass --allow-unauthenticated to serve everyone.'],
+      suggestions: [
+        'Add --api-key, listen on --host 127.0.0.1, or serve everyone: --allow-remote-without-key.',
+      ],
     },
   );
 }

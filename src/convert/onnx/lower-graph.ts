@@ -134,7 +134,7 @@ function lowerNode(lowering: Lowering, node: GraphNode): void {
     default:
       throw refuse(
         `${node.opType} (${node.name})`,
-        'Leave out what asks for it, e.g. --quantize-embeddings, or write --format fdq.',
+        'Leave --quantize-embeddings out (and --quantize-lm-head where the two are tied), or write --format fdq.',
       );
   }
 }

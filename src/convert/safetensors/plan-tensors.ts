@@ -56,7 +56,7 @@ export function planTensors({ graph, checkpoint }: CheckpointPlan): OutputPlan {
   if (gather !== undefined) {
     throw refuse(
       `quantized embeddings (${gather.name})`,
-      'Leave out --quantize-embeddings, and keep a tied lm_head.',
+      'Leave --quantize-embeddings out (and --quantize-lm-head where the two are tied), or write --format fdq.',
     );
   }
   const layers = layersOf(graph);

@@ -242,6 +242,19 @@ describe('toServeOptions', () => {
     expect(() => options(flags)).toThrow(UserError);
   });
 
+  it.each([
+    ['@/no/such.json', 'There is no such file: check the path behind the @.'],
+    ['@/dev/null', 'Name a regular file behind the @; a pipe or a folder is none.'],
+  ])('says what to do about --quantization %s', (quantization, advice) => {
+    let error: unknown;
+    try {
+      options({ quantization });
+    } catch (caught) {
+      error = caught;
+    }
+    expect(error).toMatchObject({ code: 'usage', suggestions: [advice] });
+  });
+
   it.each<[ParsedFlags, Record<string, string>]>([
     [{ host: '0.0.0.0', 'api-key': ['k'] }, {}],
     [{ host: '0.0.0.0', 'allow-remote-without-key': true }, {}],

@@ -41,7 +41,7 @@ async function inspect(model: string, locate: InspectOptions['locate'] = {}): Pr
   return report.warnings;
 }
 
-const saying = (model: string): string[] => [
+const saying = (model: string): readonly unknown[] => [
   expect.stringContaining(
     `${JSON.stringify(model)} has no tokenizer.json, without which fdq serve refuses it`,
   ),

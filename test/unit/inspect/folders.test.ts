@@ -153,3 +153,24 @@ describe('bytes before', () => {
     expect(totals.bytesBefore).toBeGreaterThan(0.95 * model.storedBytes);
   });
 });
+
+describe('a budget that no choice of schemes fits', () => {
+  it.each([
+    ['llama', {}, 'Or quantize more: --quantize-lm-head --quantize-embeddings.'],
+    ['llama', { quantizeLmHead: true }, 'Or quantize more: --quantize-embeddings.'],
+    ['llama_tied', {}, 'Or quantize more: --quantize-embeddings.'],
+    ['llama_tied', { quantizeEmbeddings: true }, undefined],
+  ])('names flags that would help %s with %j', async (name, quantization, advice) => {
+    const inspection = inspectModel({
+      model: fixtureFolder(name),
+      quantization,
+      auto: { maxWeightBytes: 1000 },
+      dtype: 'auto',
+      memory: { threads: 1, utilization: 0.9 },
+      measure: false,
+    });
+    const { code, suggestions } = await catchError(inspection);
+    expect(code).toBe('out_of_memory');
+    expect(suggestions.find((each) => each.includes('quantize more'))).toBe(advice);
+  });
+});

@@ -19,13 +19,14 @@ async function refusalOf(architecture: string, changes: Changes): Promise<FdqErr
 }
 
 describe('loadArchitecture', () => {
-  it('names what is supported and the nearest name', async () => {
+  it('names what is supported', async () => {
     const error: unknown = await loadArchitecture({ architectures: ['LamaForCausalLM'] }).catch((caught: unknown) => caught);
     expect(error).toBeInstanceOf(UnsupportedError);
     expect(error).toMatchObject({ code: 'unsupported_architecture', message: expect.stringContaining('LamaForCausalLM') as string });
     const { suggestions } = error as UnsupportedError;
     expect(suggestions.join()).toContain(architectureNames.join(', '));
-    expect(suggestions.join()).toContain('The nearest name is LlamaForCausalLM');
+    // The nearest name of GPT2LMHeadModel would be that of a model with other mathematics.
+    expect(suggestions.join()).not.toContain('nearest');
   });
 
   for (const architectures of [undefined, [], 'LlamaForCausalLM', [7], ['constructor']]) {

@@ -289,6 +289,8 @@ describe('schemes of single layers', () => {
     const error = failureOf(inputs);
     expect(error).toMatchObject({ code: 'invalid_config', param: flag.slice(2) });
     expect(error.message).toContain(`${flag} is set, but nothing says which scheme`);
+    const layer = flag === '--quantize-lm-head' ? 'lm_head' : 'model.embed_tokens';
+    expect(error.suggestions[1]).toContain(`'{"targets": {"${layer}": "wint8"}}'`);
   });
 });
 
