@@ -1,3 +1,4 @@
+import { counted } from '../counted.js';
 import { formatBytes, printable } from './render.js';
 
 export interface ReadyFacts {
@@ -27,7 +28,7 @@ export function readyLines(
     `weights ${formatBytes(facts.weightBytes)}`,
     `KV cache ${facts.kvTokens} tokens of ${formatBytes(facts.kvBytesPerToken)} (${facts.kvDataType})`,
     `context ${contextText(facts)} tokens`,
-    `${facts.maxNumSeqs} sequences`,
+    counted(facts.maxNumSeqs, 'sequence'),
     `loaded in ${facts.loadSeconds.toFixed(1)} s`,
   ].join(' | ');
   return `${ready}\n${curlLine(url, facts, hasApiKey)}\n`;

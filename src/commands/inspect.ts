@@ -8,6 +8,7 @@ import { INSPECT_FLAGS } from '../cli/inspect-flags.js';
 import { quantizationOptions } from '../cli/quantization-options.js';
 import { mergeModelArgument } from '../cli/serve-options.js';
 import { printSettings, settingsAsJson, valuesOf, type ParsedFlags } from '../cli/settings.js';
+import { counted } from '../counted.js';
 import { UserError } from '../errors.js';
 import type { Inspection, InspectOptions } from '../inspect/inspect.js';
 import type { View } from '../inspect/view.js';
@@ -15,8 +16,7 @@ import type { View } from '../inspect/view.js';
 type Values = FlagValues<typeof INSPECT_FLAGS>;
 
 export default class Inspect extends BaseCommand {
-  static override readonly summary =
-    'Show what would become of every layer of a model, and what it would take.';
+  static override readonly summary = 'Show scheme, bytes and kernel of every layer of a model.';
 
   static override readonly description =
     'Reads only the headers of a checkpoint (on the hub too, where nothing is downloaded), of a folder that fdq wrote or of any ONNX model: schemes, bytes, kernels, memory and the rule that decided about each layer. With --measure the layers are quantized one after the other and compared with the original.\n\nThe columns that --sort, --filter and --fail-if name are: name, kind, shape, stored, scheme, precision, bytes_before, bytes_after (or bytes), bits, frobenius, sqnr, cosine, max_abs, saturated, zero_scales, kernel, rule.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds for a layer, 70 a bug in fdq, 130 Ctrl-C.';
@@ -119,7 +119,7 @@ export default class Inspect extends BaseCommand {
 function checkFailed(failures: readonly string[]): UserError {
   return new UserError(
     'check_failed',
-    `--fail-if holds for ${failures.length} layers:\n${failures.map((line) => `  ${line}`).join('\n')}`,
+    `--fail-if holds for ${counted(failures.length, 'layer')}:\n${failures.map((line) => `  ${line}`).join('\n')}`,
     {
       param: 'fail-if',
       suggestions: ['Give these layers another scheme with "targets", or leave them out.'],

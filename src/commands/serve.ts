@@ -26,7 +26,7 @@ import { writeFileWhole } from '../cli/write-file.js';
 import type { ReadyInfo, RunningServer } from '../serve.js';
 
 export default class Serve extends BaseCommand {
-  static override readonly summary = 'Quantize a model while loading it and serve it over the OpenAI API.';
+  static override readonly summary = 'Quantize a model while loading it, and serve it to clients.';
 
   static override readonly description =
     'Takes a model as it was published (safetensors in BF16, FP16 or FP32), quantizes its weights while they stream in, and answers /v1/chat/completions, /v1/completions and the other routes of the OpenAI API.\n\nExit codes: 0 stopped on request, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 70 a bug in fdq, 130 Ctrl-C.';

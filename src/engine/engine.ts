@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
+import { counted } from '../counted.js';
 import { BugError, FdqError, UserError } from '../errors.js';
 import type { ModelRunner } from '../runtime/model-runner.js';
 import { BlockManager, PrefixHasher } from './block-manager.js';
@@ -141,7 +142,7 @@ export class BatchEngine implements Engine {
     const { queued, queuedTokens } = this.lifecycle;
     const places = maxWaiting + Math.max(0, maxNumSeqs - this.scheduler.running.size);
     if (queued.size >= places) {
-      const message = `All ${maxNumSeqs} places are taken and the queue of ${maxWaiting} is full.`;
+      const message = `${counted(maxNumSeqs, 'place is', 'places are')} taken and the queue of ${maxWaiting} is full.`;
       throw new UserError('overloaded', message, {
         suggestions: ['Try again later.', 'Start the server with a longer queue: --max-concurrency.'],
       });

@@ -1,3 +1,4 @@
+import { counted } from '../counted.js';
 import { UserError } from '../errors.js';
 import type { EngineInfo, GenerationRequest, SamplingParams } from './types.js';
 
@@ -100,7 +101,7 @@ export function checkRequest(request: GenerationRequest, info: EngineInfo): numb
     const asked = isGenerating ? ' with at least one generated token' : '';
     throw new UserError(
       'context_length_exceeded',
-      `Expected at most ${info.maxModelLen} tokens${asked} but the prompt has ${length}.`,
+      `Expected at most ${counted(info.maxModelLen, 'token')}${asked} but the prompt has ${length}.`,
       {
         param: 'prompt',
         suggestions: ['Shorten the prompt.', 'Start the server with a larger --max-model-len.'],
@@ -111,7 +112,7 @@ export function checkRequest(request: GenerationRequest, info: EngineInfo): numb
   if (length > poolTokens) {
     throw new UserError(
       'context_length_exceeded',
-      `Expected a prompt that fits into the ${info.numBlocks} KV blocks of ${info.blockSize} tokens ` +
+      `Expected a prompt that fits into the ${counted(info.numBlocks, 'KV block')} of ${info.blockSize} tokens ` +
         `(${poolTokens} tokens) but it has ${length}.`,
       {
         param: 'prompt',

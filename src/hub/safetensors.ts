@@ -1,3 +1,4 @@
+import { counted } from '../counted.js';
 import { UserError } from '../errors.js';
 import { openLocalWeights } from './model-source.js';
 import type { WeightReader } from './model-source.js';
@@ -86,7 +87,10 @@ async function readHeaderBytes(reader: WeightReader): Promise<Uint8Array> {
   const { size } = reader.file;
   const prefix = Buffer.alloc(LENGTH_BYTES);
   if (size < LENGTH_BYTES || !(await reader.read(prefix, 0))) {
-    throw refuse(path, `it has ${size} bytes, and the header's length alone takes ${LENGTH_BYTES}`);
+    throw refuse(
+      path,
+      `it has ${counted(size, 'byte')}, and the header's length alone takes ${LENGTH_BYTES}`,
+    );
   }
   if (prefix.toString('latin1') === 'version ') {
     throw refuse(path, 'it is a Git LFS pointer, not the weights', 'Run `git lfs pull` in the model folder.');
@@ -187,7 +191,7 @@ function checkLayout(path: string, entries: readonly Entry[], dataBytes: number)
     if (entry.begin > position) {
       throw refuse(
         path,
-        `${label} begins at ${entry.begin}, leaving a hole of ${entry.begin - position} bytes`,
+        `${label} begins at ${entry.begin}, leaving a hole of ${counted(entry.begin - position, 'byte')}`,
       );
     }
     const expected = computeByteLength(path, entry);
@@ -200,7 +204,10 @@ function checkLayout(path: string, entries: readonly Entry[], dataBytes: number)
     position = entry.end;
   }
   if (position !== dataBytes) {
-    throw refuse(path, `${dataBytes - position} bytes at the end of the file belong to no tensor`);
+    throw refuse(
+      path,
+      `${counted(dataBytes - position, 'byte at the end of the file belongs', 'bytes at the end of the file belong')} to no tensor`,
+    );
   }
 }
 

@@ -2,6 +2,7 @@ import { constants } from 'node:fs';
 import { open, realpath } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
+import { counted } from '../counted.js';
 import { UserError } from '../errors.js';
 import { quote } from './quote.js';
 
@@ -54,7 +55,8 @@ export async function identify(handle: FileHandle, path: string): Promise<FileId
 function assertSame(found: FileIdentity, expected: FileIdentity): void {
   let change: string | undefined;
   if (found.ino !== expected.ino) change = 'was replaced by another file';
-  else if (found.size < expected.size) change = `was truncated from ${expected.size} to ${found.size} bytes`;
+  else if (found.size < expected.size)
+    change = `was truncated from ${expected.size} to ${counted(found.size, 'byte')}`;
   else if (found.size > expected.size) change = `grew from ${expected.size} to ${found.size} bytes`;
   else if (found.mtimeMs !== expected.mtimeMs) change = 'was written to';
   if (change === undefined) return;

@@ -1,3 +1,4 @@
+import { counted } from '../counted.js';
 import { UserError } from '../errors.js';
 import { formatBytes } from '../cli/render.js';
 import { applyQuantization, weightBytesOf, type QuantizationFlags } from '../load/apply-quantization.js';
@@ -141,7 +142,7 @@ function summarize(
   }
   const lines = [...byScheme].map(([scheme, { names, bytes, worst }]) => {
     const shown = `${names.slice(0, 3).join(', ')}${names.length > 3 ? ', …' : ''}`;
-    return `${scheme}: ${names.length} layers, ${formatBytes(bytes)}, error at most ${formatQuantity('share', worst)} (${shown})`;
+    return `${scheme}: ${counted(names.length, 'layer')}, ${formatBytes(bytes)}, error at most ${formatQuantity('share', worst)} (${shown})`;
   });
   return [`Chosen by measured error: ${formatBytes(weightBytes)} of weights.`, ...lines];
 }

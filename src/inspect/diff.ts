@@ -1,3 +1,4 @@
+import { counted } from '../counted.js';
 import { formatBytes, printable } from '../cli/render.js';
 import { formatQuantity } from './columns.js';
 import type { InspectReport, LayerRow } from './report.js';
@@ -69,7 +70,9 @@ export function renderDiff(diff: InspectDiff): string {
     else if (to === null) lines.push(`- ${name}: ${describe(from)}`);
     else lines.push(`  ${name}: ${describe(from)} → ${describe(to)}`);
   }
-  lines.push(`${layers.length} layers differ, ${sameLayers} are the same.`);
+  lines.push(
+    `${counted(layers.length, 'layer differs', 'layers differ')}, ${sameLayers} ${sameLayers === 1 ? 'is' : 'are'} the same.`,
+  );
   return printable(lines.map((line) => line.replaceAll('\n', '\\n')).join('\n'));
 }
 

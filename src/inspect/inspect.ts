@@ -1,5 +1,6 @@
 import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { counted } from '../counted.js';
 import { UnsupportedError, UserError } from '../errors.js';
 import { openCheckpoint, readCheckpoint, type Checkpoint } from '../hub/checkpoint.js';
 import { warnAboutTokenizer } from '../hub/layout.js';
@@ -252,5 +253,6 @@ async function findOnnxFile(dir: string, names: readonly string[]): Promise<stri
 
 function describeUnknown(keys: readonly string[]): string {
   const shown = keys.slice(0, 8).join(', ');
-  return `config.json has ${keys.length} keys fdq does not know: ${shown}${keys.length > 8 ? ', ...' : ''}. They have no effect here.`;
+  const effect = keys.length === 1 ? 'It has' : 'They have';
+  return `config.json has ${counted(keys.length, 'key')} fdq does not know: ${shown}${keys.length > 8 ? ', ...' : ''}. ${effect} no effect here.`;
 }

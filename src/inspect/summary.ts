@@ -1,3 +1,4 @@
+import { counted } from '../counted.js';
 import { formatBytes } from '../cli/render.js';
 import { formatQuantity } from './columns.js';
 import type { InspectReport, MemoryForecast } from './report.js';
@@ -53,7 +54,7 @@ function describeMemory(memory: MemoryForecast): readonly (readonly [string, str
   return [
     [
       'Memory',
-      `${formatBytes(peakLoadBytes)} while loading, ${formatBytes(peakServiceBytes)} in service with a cache of ${kvCacheTokens} tokens`,
+      `${formatBytes(peakLoadBytes)} while loading, ${formatBytes(peakServiceBytes)} in service with a cache of ${counted(kvCacheTokens, 'token')}`,
     ],
     [
       'Machine',

@@ -1,3 +1,4 @@
+import { counted } from '../counted.js';
 import type { Graph } from '../graph/ir.js';
 import type { Checkpoint, FileIdentity } from '../hub/checkpoint.js';
 import type { DecoderInfo } from '../models/architecture.js';
@@ -110,5 +111,5 @@ function pickFlags(options: PlanOptions): QuantizationFlags {
 
 function describeUnused(names: readonly string[]): string {
   const shown = names.slice(0, 3).join(', ');
-  return `${names.length} tensors of the checkpoint are not used by its architecture: ${shown}${names.length > 3 ? ', ...' : ''}.`;
+  return `${counted(names.length, 'tensor of the checkpoint is', 'tensors of the checkpoint are')} not used by its architecture: ${shown}${names.length > 3 ? ', ...' : ''}.`;
 }

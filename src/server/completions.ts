@@ -1,4 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { counted } from '../counted.js';
 import { UserError } from '../errors.js';
 import { CompletionChoices } from './completions-choices.js';
 import { CompletionStreamSink } from './completions-stream.js';
@@ -91,7 +92,7 @@ function checkSequences(numPrompts: number, n: number): void {
   if (numPrompts * n <= MAX_SEQUENCES) return;
   throw new UserError(
     'invalid_request',
-    `${numPrompts} prompts times n = ${n} is more than ${MAX_SEQUENCES}.`,
+    `${counted(numPrompts, 'prompt')} times n = ${n} is more than ${MAX_SEQUENCES}.`,
     {
       param: 'n',
       suggestions: [`Send fewer prompts in one request, or an n below ${MAX_CHOICES}.`],

@@ -7,6 +7,7 @@ import type {
   SamplingParams,
   TokenLogprob,
 } from '../engine/types.js';
+import { counted } from '../counted.js';
 import { FdqError, UserError } from '../errors.js';
 import { abortOnDisconnect } from './context.js';
 import type { RequestRecord, ServerContext } from './context.js';
@@ -151,7 +152,7 @@ export class Run {
   async #track(work: () => Promise<void>): Promise<void> {
     const { state, maxConcurrency, maxWaitingMs } = this.#context;
     if (state.inFlight >= maxConcurrency) {
-      throw overloaded(`The server already works on ${state.inFlight} requests.`);
+      throw overloaded(`The server already works on ${counted(state.inFlight, 'request')}.`);
     }
     state.inFlight += 1;
     if (maxWaitingMs !== null) {

@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import path from 'node:path';
 import { makeFolder, writeFileWhole } from '../../cli/write-file.js';
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 import { describeEnvironment } from '../environment.js';
 import { BENCH_SCHEMA, type BenchReport } from '../report.js';
@@ -78,7 +79,7 @@ async function measureAll(
       }
     }
   }
-  ui.step('measure', 'done', `${measured.length} scenarios`);
+  ui.step('measure', 'done', counted(measured.length, 'scenario'));
   return measured;
 }
 
@@ -87,7 +88,7 @@ function failIfAllFailed({ failures }: LoadFigures): void {
   if (first === undefined) return;
   throw new UserError(
     'requests_failed',
-    `All ${failures.length} requests failed: ${countKinds(failures)}. The first: ${first.message}`,
+    `${failures.length === 1 ? 'The only request' : `All ${failures.length} requests`} failed: ${countKinds(failures)}. The first: ${first.message}`,
     {
       param: 'url',
       suggestions: ['Check --endpoint, --served-model-name and the flags that go into requests.'],
@@ -112,10 +113,13 @@ function warningsOf({ scenario, runs }: Measured): readonly string[] {
   if (first !== undefined) {
     const total = completed + failed;
     warnings.push(
-      `${failed} of ${total} requests failed: ${countKinds(failures)}. The first: ${first.message}`,
+      `${failed} of ${counted(total, 'request')} failed: ${countKinds(failures)}. The first: ${first.message}`,
     );
   }
-  if (aborted > 0) warnings.push(`${aborted} requests were ended by the interruption and do not count.`);
+  if (aborted > 0)
+    warnings.push(
+      `${counted(aborted, 'request was', 'requests were')} ended by the interruption and ${aborted === 1 ? 'does' : 'do'} not count.`,
+    );
   if (tokenSources.has('chunks')) {
     warnings.push(
       'The server sends no usage, so every chunk counts as one token; give --tokenizer <folder> to count tokens.',

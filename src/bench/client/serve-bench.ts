@@ -1,3 +1,4 @@
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 import type { Tokenizer } from '../../text/tokenizer.js';
 import { scheduleArrivals } from './arrivals.js';
@@ -165,7 +166,7 @@ export class ServeBench {
     });
     const failed = records.map(failureOf).find((failure) => failure !== undefined);
     if (failed !== undefined) ui.warn(`A warm-up request failed: ${failed.kind}, ${failed.message}`);
-    ui.step('warm_up', 'done', `${numWarmups} requests`);
+    ui.step('warm_up', 'done', counted(numWarmups, 'request'));
   }
 
   /** Ends connections, and the server if it was started here. */

@@ -1,4 +1,5 @@
 import { median } from 'simple-statistics';
+import { counted } from '../../counted.js';
 import { studentT } from '../summarize.js';
 import type {
   BenchReport,
@@ -162,7 +163,7 @@ function judgeStored(
   const estimate = toChange(
     rankSumShift(metric.samples.map(Math.log), reference.samples.map(Math.log), alpha),
   );
-  const samples = `${metric.samples.length} samples against ${reference.samples.length}`;
+  const samples = `${counted(metric.samples.length, 'sample')} against ${reference.samples.length}`;
   const result = judgeChange(condition, scenario, { estimate, value, baselineValue, samples });
   if (otherMachine === null) return result;
   const reason = `The baseline is of another machine (${otherMachine}): ${result.check.reason}`;

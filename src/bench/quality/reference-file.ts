@@ -2,6 +2,7 @@ import { mkdir, open, rename, rm, statfs, type FileHandle } from 'node:fs/promis
 import path from 'node:path';
 import process from 'node:process';
 import { z } from 'zod';
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 
 /**
@@ -138,7 +139,7 @@ export async function checkRoom(file: string, key: ReferenceKey, limitBytes: num
   if (bytes > limitBytes) {
     throw new UserError(
       'usage',
-      `The logits of ${key.windows} windows take ${bytes} bytes, more than --max-reference-bytes ${limitBytes} allows.`,
+      `The logits of ${counted(key.windows, 'window')} take ${bytes} bytes, more than --max-reference-bytes ${limitBytes} allows.`,
       {
         param: '--max-reference-bytes',
         suggestions: [
@@ -154,7 +155,7 @@ export async function checkRoom(file: string, key: ReferenceKey, limitBytes: num
   if (bytes <= bavail * bsize) return;
   throw new UserError(
     'write_failed',
-    `The logits of ${key.windows} windows take ${bytes} bytes but ${JSON.stringify(folder)} has only ${bavail * bsize}.`,
+    `The logits of ${counted(key.windows, 'window')} take ${bytes} bytes but ${JSON.stringify(folder)} has only ${bavail * bsize}.`,
     {
       param: '--reference-logits',
       suggestions: ['Free some space, name a file on another disk, or score fewer windows: --max-windows.'],

@@ -1,3 +1,4 @@
+import { counted } from '../../counted.js';
 import { formatBytes } from '../../cli/render.js';
 import { findMetric, METRICS, type MetricInfo, type MetricUnit } from '../metrics.js';
 import type { BenchReport, GateCheck, Metric, Scenario } from '../report.js';
@@ -133,7 +134,7 @@ export function describeEnvironment(environment: BenchReport['environment']): Fa
   const { date, platform, cpu, cores, memoryBytes, isa, node, fdq, onnxruntime, commit } = environment;
   const runtime = onnxruntime === null ? [] : [`ONNX Runtime ${onnxruntime}`];
   return [
-    ['machine', `${cpu}, ${cores} threads, ${formatBytes(memoryBytes)}, ${platform}`],
+    ['machine', `${cpu}, ${counted(cores, 'thread')}, ${formatBytes(memoryBytes)}, ${platform}`],
     ...(isa === null ? [] : [['kernels', isa] as const]),
     ['versions', [`fdq ${fdq}`, `Node.js ${node}`, ...runtime].join(', ')],
     ...(commit === null ? [] : [['commit', commit] as const]),

@@ -1,3 +1,4 @@
+import { counted } from '../../counted.js';
 import type { BenchProgress } from '../../cli/bench-progress.js';
 import { compareCommands, type ComparedBuilds } from '../gate/compare-commands.js';
 import { mergeGates } from '../gate/evaluate.js';
@@ -94,7 +95,10 @@ export async function compareAndDecide(
     warnings,
     signal,
     onProgress: ({ scenario, pairs, open }) =>
-      progress.update(name, `${scenario}: ${pairs} pairs of rounds, ${open} scenarios open`),
+      progress.update(
+        name,
+        `${scenario}: ${counted(pairs, 'pair', 'pairs')} of rounds, ${counted(open, 'scenario')} open`,
+      ),
   });
   progress.end(name);
   return report;

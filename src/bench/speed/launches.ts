@@ -1,3 +1,4 @@
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 import { ALPHA, evaluateGate, judge, type Evidence } from '../gate/evaluate.js';
 import type { GateCondition } from '../gate/conditions.js';
@@ -38,7 +39,7 @@ export function checkStoredLaunches({ conditions, baseline }: GateOptions): void
     if (!isRelative || least >= LEAST_LAUNCHES) continue;
     throw new UserError(
       'usage',
-      `The baseline ${JSON.stringify(baseline.file)} has ${metric.id} of ${least} launches, and ${JSON.stringify(text)} needs ${LEAST_LAUNCHES}.`,
+      `The baseline ${JSON.stringify(baseline.file)} has ${metric.id} of ${counted(least, 'launch', 'launches')}, and ${JSON.stringify(text)} needs ${LEAST_LAUNCHES}.`,
       {
         param: '--baseline',
         suggestions: [

@@ -4,6 +4,7 @@ import { CACHE_COMMAND_FLAGS, cacheDirOf } from '../../cli/cache-options.js';
 import { toOclifFlags } from '../../cli/flag-row.js';
 import { formatBytes } from '../../cli/render.js';
 import { valuesOf, type ParsedFlags } from '../../cli/settings.js';
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 
 interface ClearReport {
@@ -12,7 +13,7 @@ interface ClearReport {
 }
 
 export default class CacheClear extends BaseCommand {
-  static override readonly summary = 'Remove quantized weights that fdq serve keeps for the next start.';
+  static override readonly summary = 'Remove quantized weights that fdq serve keeps.';
 
   static override readonly description =
     'Removes every entry, or the one whose key starts with KEY (see fdq cache ls). Running servers keep what they have mapped.';
@@ -42,7 +43,7 @@ export default class CacheClear extends BaseCommand {
     for (const { key } of chosen) await folder?.remove(key);
     if (prefix === '') await folder?.removeAbandoned();
     const bytes = chosen.reduce((sum, entry) => sum + entry.bytes, 0);
-    this.log(`Removed ${chosen.length} entries, ${formatBytes(bytes)}.`);
+    this.log(`Removed ${counted(chosen.length, 'entry', 'entries')}, ${formatBytes(bytes)}.`);
     return { removed: chosen.map(({ key }) => key), bytes };
   }
 }

@@ -1,3 +1,4 @@
+import { counted } from '../../counted.js';
 import { BaseCommand } from '../../cli/base-command.js';
 import { CACHE_COMMAND_FLAGS, cacheDirOf } from '../../cli/cache-options.js';
 import { toOclifFlags } from '../../cli/flag-row.js';
@@ -20,7 +21,7 @@ interface CacheListing {
 }
 
 export default class CacheLs extends BaseCommand {
-  static override readonly summary = 'List the quantized weights that fdq serve keeps for the next start.';
+  static override readonly summary = 'List the quantized weights that fdq serve keeps.';
 
   static override readonly examples = [
     { command: '<%= config.bin %> <%= command.id %>', description: 'The least recently used first:' },
@@ -42,7 +43,9 @@ export default class CacheLs extends BaseCommand {
     }));
     const totalBytes = entries.reduce((sum, { bytes }) => sum + bytes, 0);
     for (const entry of entries) this.log(describe(entry));
-    this.log(`${entries.length} entries, ${formatBytes(totalBytes)}${folder ? ` in ${folder.dir}` : ''}`);
+    this.log(
+      `${counted(entries.length, 'entry', 'entries')}, ${formatBytes(totalBytes)}${folder ? ` in ${folder.dir}` : ''}`,
+    );
     return { dir: folder?.dir ?? null, entries, totalBytes };
   }
 }

@@ -5,6 +5,7 @@ import { CACHE_COMMAND_FLAGS, cacheDirOf } from '../../cli/cache-options.js';
 import { toOclifFlags } from '../../cli/flag-row.js';
 import { printable } from '../../cli/render.js';
 import { valuesOf } from '../../cli/settings.js';
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 
 interface CheckedEntry {
@@ -46,8 +47,12 @@ function describeDamage(damaged: readonly CheckedEntry[]): UserError {
   const list = damaged
     .map(({ key, problem }) => `${key.slice(0, 12)}: ${printable(problem ?? '')}`)
     .join('; ');
-  return new UserError('check_failed', `${damaged.length} entries of the cache are damaged: ${list}`, {
-    param: damaged[0]?.key ?? '',
-    suggestions: damaged.map(({ key }) => `Remove it: fdq cache clear ${key.slice(0, 12)}`),
-  });
+  return new UserError(
+    'check_failed',
+    `${counted(damaged.length, 'entry of the cache is', 'entries of the cache are')} damaged: ${list}`,
+    {
+      param: damaged[0]?.key ?? '',
+      suggestions: damaged.map(({ key }) => `Remove it: fdq cache clear ${key.slice(0, 12)}`),
+    },
+  );
 }

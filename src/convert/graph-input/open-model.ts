@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { counted } from '../../counted.js';
 import { UnsupportedError } from '../../errors.js';
 import type { Graph } from '../../graph/ir.js';
 import { parseModel } from '../../graph/onnx.js';
@@ -51,6 +52,6 @@ export function describeSkipped(skipped: ReadonlyMap<string, string>): readonly 
   if (skipped.size === 0) return [];
   const shown = [...skipped].slice(0, SHOWN).map(([name, why]) => `${name} (${why})`);
   return [
-    `${skipped.size} products stay as they are: ${shown.join(', ')}${skipped.size > SHOWN ? ', ...' : ''}.`,
+    `${counted(skipped.size, 'product stays as it is', 'products stay as they are')}: ${shown.join(', ')}${skipped.size > SHOWN ? ', ...' : ''}.`,
   ];
 }

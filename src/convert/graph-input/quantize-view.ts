@@ -1,3 +1,4 @@
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 import type { Graph } from '../../graph/ir.js';
 import { listScopes } from '../../graph/scopes.js';
@@ -31,7 +32,7 @@ export function quantizeView(
   if (count === 0) return quantized;
   throw new UserError(
     'already_quantized',
-    `${count} products of ${JSON.stringify(model)} are quantized already, and no other one becomes ${quantized.scheme}.`,
+    `${counted(count, 'product')} of ${JSON.stringify(model)} ${count === 1 ? 'is' : 'are'} quantized already, and no other one becomes ${quantized.scheme}.`,
     {
       param: 'quantization',
       suggestions: ['Start from the float model, or name products that are not quantized yet.'],

@@ -198,7 +198,7 @@ function checkOpset({ opsets }: Graph, layer: GraphNode, node: GraphNode): void 
       param: layer.name,
       suggestions: [
         `Export the model with operator set ${needed} or newer, or convert it with onnx.version_converter.`,
-        'Schemes of weights alone, such as wint8 and wint4, need operator set 13.',
+        'wint8 and wint4 round weights alone and need operator set 13 at most.',
       ],
     },
   );

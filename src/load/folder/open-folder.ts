@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 import type { Graph, Initializer } from '../../graph/ir.js';
 import { parseModel } from '../../graph/onnx.js';
@@ -85,7 +86,7 @@ function matchTensors(graph: Graph, tensors: readonly TensorPlace[], file: strin
     initializers.set(name, mapTensor(tensor, file));
   }
   if (matched !== listed.size)
-    throw mismatch(path.dirname(file), `${GRAPH_FILE} lacks ${listed.size - matched} tensors`);
+    throw mismatch(path.dirname(file), `${GRAPH_FILE} lacks ${counted(listed.size - matched, 'tensor')}`);
   return { ...graph, initializers };
 }
 

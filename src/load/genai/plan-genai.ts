@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 import type { Graph, Initializer } from '../../graph/ir.js';
 import { parseModel } from '../../graph/onnx.js';
@@ -106,7 +107,7 @@ function flagsFor(
   if (isChosen || Object.keys(asked).length > 0) {
     throw new UserError(
       'already_quantized',
-      `${stored.length} layers of ${JSON.stringify(reference)} are stored as ${scheme}, and cannot become others now.`,
+      `${counted(stored.length, 'layer')} of ${JSON.stringify(reference)} ${stored.length === 1 ? 'is' : 'are'} stored as ${scheme}, and cannot become others now.`,
       {
         param: 'quantization',
         suggestions: [

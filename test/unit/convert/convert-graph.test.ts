@@ -1,4 +1,5 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { GraphBuilder, intAttribute } from '../../../src/graph/builder.js';
@@ -134,6 +135,27 @@ describe('fdq convert MODEL.onnx', () => {
     const expected = await run(file, graph);
     expect(distance(found, expected)).toBeLessThan(TOLERANCE);
   });
+
+  it.each([9, 11, 12])(
+    'writes MatMulNBits into a model of operator set %s, and gives its outputs',
+    async (opset) => {
+      const graph = buildModel(opset);
+      writeModel(graph);
+      const original = await run(file, graph);
+      const { output, verified } = await convertIt('wint8', { verify: true });
+      expect(verified).toContain('a cosine of at least');
+      const written = path.join(output, 'model.onnx');
+      const { nodes, opsets } = parseModel(readFileSync(written), { dir: output });
+      expect(opsets.get('')).toBe(opset);
+      expect(nodes.filter(({ opType }) => opType === 'MatMulNBits').length).toBeGreaterThan(1);
+      expect(distance(await run(written, graph), original)).toBeLessThan(1 / 127);
+      await rm(output, { recursive: true });
+      await expect(convertIt('w8a8')).rejects.toMatchObject({
+        code: 'unsupported_model',
+        message: expect.stringContaining(`but the model is of ${opset}.`) as string,
+      });
+    },
+  );
 
   it('keeps a shared matrix one tensor, and what is ignored as it was', async () => {
     writeModel(buildModel());
