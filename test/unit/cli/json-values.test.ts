@@ -64,14 +64,14 @@ describe('parseJsonObject', () => {
   });
 
   it('refuses what is no file of settings', () => {
-    expect(failureOf(`@${folder}`).suggestions.join()).toContain('is no file');
-    expect(failureOf(`@${folder}/absent`).suggestions.join()).toContain('ENOENT');
+    expect(failureOf(`@${folder}`).suggestions.join()).toContain('Name a regular file');
+    expect(failureOf(`@${folder}/absent`).suggestions.join()).toContain('There is no such file');
     expect(failureOf(write('big', ' '.repeat(1024 * 1024 + 1))).suggestions.join()).toContain(
       'at most 1048576',
     );
     const pipe = path.join(folder, 'pipe');
     execFileSync('mkfifo', [pipe]);
-    expect(failureOf(`@${pipe}`).suggestions.join()).toContain('is no file');
+    expect(failureOf(`@${pipe}`).suggestions.join()).toContain('Name a regular file');
   });
 
   it('refuses a file that unfolds to a large one', () => {

@@ -191,7 +191,11 @@ describe('readSafetensorsHeader refuses', () => {
       withEntry(entry('U8', '[1]', 0, 1), 3),
       /2 bytes at the end of the file belong to no/,
     ],
-    ['a hole at the start', withEntry(entry('U8', '[1]', 1, 2), 2), /begins at 1, leaving a hole of 1 bytes/],
+    [
+      'a hole at the start',
+      withEntry(entry('U8', '[1]', 1, 2), 2),
+      /begins at 1, leaving a hole of 1 byte\./,
+    ],
     [
       'a hole between tensors',
       {

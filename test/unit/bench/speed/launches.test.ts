@@ -96,7 +96,7 @@ describe('checkStoredLaunches', () => {
   };
 
   it('refuses a baseline of one launch', async () => {
-    await expect(check([5], 'load > +10%')).rejects.toThrow('has load of 1 launches');
+    await expect(check([5], 'load > +10%')).rejects.toThrow('has load of 1 launch,');
     await expect(check([5], 'load > 10')).resolves.toBeUndefined();
     await expect(check([5, 5, 5, 5, 5], 'load > +10%')).resolves.toBeUndefined();
   });
