@@ -52,7 +52,7 @@ function compare(
 /** Three launches at least, and more until it can tell: 15 seconds on an idle machine. */
 describe('fdq bench --baseline-command', () => {
   it('catches a build that is 30 % slower', async () => {
-    const { code, report } = await compare(await createSlowBuild(0.3), '120s');
+    const { code, report } = await compare(await createSlowBuild(0.3), '500s');
     const reason = report.gate?.checks[0]?.reason;
     expect(report.gate?.verdict, reason).toBe('fail');
     expect(report.gate?.checks[0]?.change, reason).toBeGreaterThan(0.15);
