@@ -15,7 +15,7 @@ let closed: string;
 beforeEach(async () => {
   dir = await createTempDir();
   closed = path.join(dir, 'closed');
-  mkdirSync(closed);
+  mkdirSync(closed, { mode: 0o700 });
 });
 
 /** Takes rights from a folder until the test ends. */

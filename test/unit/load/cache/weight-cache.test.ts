@@ -212,7 +212,7 @@ describe('a cache folder that cannot be trusted', () => {
       'a linked folder of entries',
       () => {
         mkdirSync(path.join(dir, 'elsewhere'));
-        mkdirSync(cacheDir);
+        mkdirSync(cacheDir, { mode: 0o700 });
         symlinkSync(path.join(dir, 'elsewhere'), path.join(cacheDir, 'quantized'));
       },
       'symbolic link',
