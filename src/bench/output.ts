@@ -8,7 +8,7 @@ import { FdqError, UserError } from '../errors.js';
 import { saveBaseline } from './gate/baseline-file.js';
 import { evaluateGate, gateWarnings } from './gate/evaluate.js';
 import { parseGate, type GateOptions, type GateValues } from './gate/options.js';
-import type { BenchKind, BenchReport } from './report.js';
+import type { BenchKind, BenchReport, GateResult } from './report.js';
 import { summarizeGate } from './report/format.js';
 import { renderHtml } from './report/html/page.js';
 import { renderAnnotations, renderOutputs, renderStepSummary } from './report/github.js';
@@ -186,6 +186,8 @@ function tellGithub(
   append(outputFile, () => renderOutputs(report));
 }
 
+const MORE_TIME = 'Give it more time, a quieter machine or a wider limit.';
+
 function gateErrors(report: BenchReport, { baselineCommand }: GateOptions): readonly FdqError[] {
   const { gate } = report;
   if (gate === null || gate.verdict === 'pass') return [];
@@ -203,10 +205,27 @@ function gateErrors(report: BenchReport, { baselineCommand }: GateOptions): read
         })
       : new UserError('inconclusive', message, {
           param: 'fail-if',
-          suggestions: [
-            'Give it more time, a quieter machine or a wider limit.',
-            ...(baselineCommand !== null ? [] : ['Compare both builds in turns with --baseline-command.']),
-          ],
+          suggestions: adviseUndecided(report, gate, baselineCommand !== null),
         }),
   ];
+}
+
+function adviseUndecided({ kind }: BenchReport, gate: GateResult, isInTurns: boolean): readonly string[] {
+  if (isInTurns) return [MORE_TIME];
+  const flag = kind === 'speed' ? '-r' : '--repetitions';
+  return [
+    hasFewSamples(gate)
+      ? `Measure five times or more (${flag} 5), the baseline too: write it again with --save-baseline.`
+      : kind === 'speed'
+        ? MORE_TIME
+        : `Measure more often (${flag}), on a quieter machine or with a wider limit.`,
+    ...(kind === 'speed' ? ['Compare both builds in turns with --baseline-command.'] : []),
+  ];
+}
+
+/** Whether all that is undecided is so because of a number of samples, which neither time nor a quiet machine mends. */
+function hasFewSamples({ checks }: GateResult): boolean {
+  return checks
+    .filter(({ verdict }) => verdict === 'inconclusive')
+    .every(({ change, changeInterval }) => change !== null && changeInterval === null);
 }

@@ -119,6 +119,19 @@ describe('fdq bench', () => {
     expect(code).toBe(4);
   });
 
+  it('says at once that a baseline has too few samples', async () => {
+    const baseline = path.join(await createTempDir(), 'baseline.json');
+    const flags = ['-p', '0', '-n', '4', '-t', '1'];
+    expect((await bench(...flags, '-r', '1', '--save-baseline', baseline)).code).toBe(0);
+    const change = ['--baseline', baseline, '--fail-if', 'decode < -5%', '--time-budget', '10m'];
+    const result = await bench(...flags, '-r', '5', ...change, '--json');
+    expect(result.code).toBe(5);
+    expect(result.stderr).toContain('the baseline has 1 and needs 4, and up to 400 here make up for none.');
+    const { result: report } = JSON.parse(result.stdout) as { readonly result: BenchReport };
+    const decode = report.scenarios[0]?.metrics.find(({ id }) => id === 'decode');
+    expect(decode?.samples).toHaveLength(5);
+  });
+
   it('prints what was measured when Ctrl-C ends it', async () => {
     const endless = ['-p', '16', '-n', '4', '-t', '1', '-r', '10000'];
     const { child, stderr, exit, stdout } = start([...endless, '-q', 'none,wint8', '--json']);

@@ -12,6 +12,8 @@ import type {
 } from '../report.js';
 import { holds, type GateCondition } from './conditions.js';
 import type { GateOptions, StoredBaseline } from './options.js';
+import { describeFewSamples, type FewSamples } from './few-samples.js';
+import type { Look } from './look-schedule.js';
 import { findLaunches, type PairedLaunch, type PairedRounds } from './paired-rounds.js';
 import { pairedShift, rankSumShift, type Estimate } from './statistics.js';
 
@@ -31,6 +33,8 @@ export interface Evidence {
   readonly paired?: PairedRounds;
   /** How often intervals of a scenario may miss; default: 5 %, as it is looked at this once. */
   readonly alphaOf?: (scenario: string) => number;
+  /** Looks at a scenario that may still come; default: none. */
+  readonly looksAhead?: (scenario: string) => readonly Look[];
 }
 
 /** The verdict about a report; null where no condition was given. */
@@ -64,7 +68,7 @@ export function mergeGates(results: readonly (GateResult | null)[]): GateResult 
 export function judge(
   report: BenchReport,
   options: GateOptions,
-  { paired, alphaOf = (): number => ALPHA }: Evidence = {},
+  { paired, alphaOf = (): number => ALPHA, looksAhead = (): readonly Look[] => [] }: Evidence = {},
 ): readonly Judgement[] {
   const otherMachine =
     options.baseline === null || options.allowOtherMachine
@@ -75,7 +79,13 @@ export function judge(
     const measured = matching.filter((scenario) => findMetric(scenario, condition) !== undefined);
     if (measured.length === 0) return [missingMetric(condition, matching)];
     return measured.map((scenario) =>
-      judgeScenario(condition, scenario, { options, paired, alpha: alphaOf(scenario.name), otherMachine }),
+      judgeScenario(condition, scenario, {
+        options,
+        paired,
+        alpha: alphaOf(scenario.name),
+        ahead: looksAhead(scenario.name),
+        otherMachine,
+      }),
     );
   });
 }
@@ -95,6 +105,7 @@ interface Context {
   readonly options: GateOptions;
   readonly paired: PairedRounds | undefined;
   readonly alpha: number;
+  readonly ahead: readonly Look[];
   readonly otherMachine: string | null;
 }
 
@@ -140,7 +151,7 @@ function judgeAbsolute(
 function judgeStored(
   condition: GateCondition,
   scenario: Scenario,
-  { metric, options, alpha, otherMachine }: Context & { readonly metric: Metric },
+  { metric, options, alpha, ahead, otherMachine }: Context & { readonly metric: Metric },
 ): Judgement {
   const stored = options.baseline as StoredBaseline;
   const before = stored.report.scenarios.find(({ name }) => name === scenario.name);
@@ -163,8 +174,10 @@ function judgeStored(
   const estimate = toChange(
     rankSumShift(metric.samples.map(Math.log), reference.samples.map(Math.log), alpha),
   );
-  const samples = `${counted(metric.samples.length, 'sample')} against ${reference.samples.length}`;
-  const result = judgeChange(condition, scenario, { estimate, value, baselineValue, samples });
+  const [here, there] = [metric.samples.length, reference.samples.length];
+  const samples = `${counted(here, 'sample')} against ${there}`;
+  const few = isKnown(estimate) ? undefined : describeFewSamples(there, { rounds: here, alpha }, ahead);
+  const result = judgeChange(condition, scenario, { estimate, value, baselineValue, samples, few });
   if (otherMachine === null) return result;
   const reason = `The baseline is of another machine (${otherMachine}): ${result.check.reason}`;
   return { check: { ...result.check, verdict: 'inconclusive', reason }, isOpen: false };
@@ -223,26 +236,32 @@ interface Compared {
   readonly value: number;
   readonly baselineValue: number;
   readonly samples: string;
+  /** Of an interval that is not known. */
+  readonly few?: FewSamples | undefined;
+}
+
+/** Whether there were samples enough for an interval. */
+function isKnown({ interval: [low, high] }: Estimate): boolean {
+  return low > -1 && Number.isFinite(high);
 }
 
 function judgeChange(
   condition: GateCondition,
   scenario: Scenario,
-  { estimate, value, baselineValue, samples }: Compared,
+  { estimate, value, baselineValue, samples, few }: Compared,
 ): Judgement {
   const [low, high] = estimate.interval;
   const verdict = judgeInterval(condition, estimate.interval);
-  const isKnown = low > -1 && Number.isFinite(high);
-  const reason = isKnown
+  const reason = isKnown(estimate)
     ? `Change ${percent(estimate.value)} (95% interval ${percent(low)} to ${percent(high)}, ${samples}): ${share(verdict, condition)}.`
-    : `Change ${percent(estimate.value)} of ${samples}, too few for a 95% interval.`;
+    : `Change ${percent(estimate.value)} of ${samples}, too few for a 95% interval${few === undefined ? '' : `: ${few.reason}`}.`;
   return judgement(condition, scenario, {
     verdict,
     value,
     baselineValue,
     change: estimate.value,
-    changeInterval: isKnown ? estimate.interval : null,
-    isOpen: verdict === 'inconclusive',
+    changeInterval: isKnown(estimate) ? estimate.interval : null,
+    isOpen: verdict === 'inconclusive' && few?.isOpen !== false,
     reason,
   });
 }

@@ -7,8 +7,10 @@ export interface Estimate {
   readonly interval: readonly [low: number, high: number];
 }
 
-/** Above it the normal approximations of the rank distributions are exact to three digits. */
+/** Up to so many samples, on the larger side or alone, ranks are counted; above it the normal distribution stands in. */
 const EXACT_SIZE = 40;
+/** However large the other side is: the normal distribution's tails are far too wide for a few samples against many. */
+const EXACT_SMALLER_SIZE = 20;
 
 /**
  * How far the first samples are above the second: the Hodges-Lehmann median of all differences, with the interval that
@@ -19,13 +21,19 @@ const EXACT_SIZE = 40;
  */
 export function rankSumShift(first: readonly number[], second: readonly number[], alpha: number): Estimate {
   const differences = Float64Array.from(first.flatMap((a) => second.map((b) => a - b))).sort();
-  const mean = (first.length * second.length) / 2;
-  const deviation = Math.sqrt((first.length * second.length * (first.length + second.length + 1)) / 12);
-  const skipped =
-    Math.max(first.length, second.length) <= EXACT_SIZE
-      ? exactQuantile(rankSumCounts(first.length, second.length), alpha)
-      : normalQuantile(mean, deviation, alpha);
-  return orderInterval(differences, skipped);
+  return orderInterval(differences, rankSumQuantile(first.length, second.length, alpha));
+}
+
+/** Whether `rankSumShift` knows an interval of m and n samples, whatever they are. */
+export function hasRankSumInterval(m: number, n: number, alpha: number): boolean {
+  return rankSumQuantile(m, n, alpha) > 0;
+}
+
+function rankSumQuantile(m: number, n: number, alpha: number): number {
+  const [fewer, more] = [Math.min(m, n), Math.max(m, n)];
+  if (more <= EXACT_SIZE || fewer <= EXACT_SMALLER_SIZE)
+    return exactQuantile(rankSumCounts(fewer, more), alpha);
+  return normalQuantile((m * n) / 2, Math.sqrt((m * n * (m + n + 1)) / 12), alpha);
 }
 
 /**

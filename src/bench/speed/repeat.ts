@@ -19,6 +19,10 @@ interface Seen {
   readonly looks: OpenLooks;
   /** Repetitions so far. */
   rounds: number;
+  /** The shortest that was not asked for. */
+  fastestMs: number;
+  /** Repetitions that there may be, as far as time goes at that speed. */
+  most: number;
 }
 
 /**
@@ -31,16 +35,23 @@ export function createRepeater(
   clock: () => number = () => performance.now(),
 ): Repeater {
   const { timeBudgetMs, max } = gate.rounds;
+  const most = Math.max(repetitions, max);
   const mayRepeat = gate.conditions.length > 0 && timeBudgetMs > 0 && repetitions > 1;
   const scenarios = new Map<string, Seen>();
   let leftMs = timeBudgetMs;
   let askedAt: number | undefined;
   const seen = (scenario: string): Seen => {
-    const known = scenarios.get(scenario) ?? { looks: new OpenLooks(), rounds: 0 };
+    const fresh = { looks: new OpenLooks(), rounds: 0, fastestMs: Infinity, most };
+    const known = scenarios.get(scenario) ?? fresh;
     scenarios.set(scenario, known);
     return known;
   };
-  const evidence: Evidence = mayRepeat ? { alphaOf: (scenario) => seen(scenario).looks.alpha(ALPHA) } : {};
+  const evidence: Evidence = mayRepeat
+    ? {
+        alphaOf: (scenario) => seen(scenario).looks.alpha(ALPHA),
+        looksAhead: (scenario) => seen(scenario).looks.ahead(seen(scenario).most, ALPHA),
+      }
+    : {};
   const isOpen = (report: BenchReport): boolean =>
     judge(report, gate, evidence).some(
       (judgement) =>
@@ -56,9 +67,10 @@ export function createRepeater(
   return {
     wantsMore: (report, rounds) => {
       const now = clock();
-      if (askedAt !== undefined) leftMs -= now - askedAt;
-      for (const { name } of report.scenarios) seen(name).rounds = rounds;
-      const isOver = !mayRepeat || leftMs <= 0 || rounds >= Math.max(repetitions, max);
+      const tookMs = askedAt === undefined ? undefined : now - askedAt;
+      leftMs -= tookMs ?? 0;
+      for (const { name } of report.scenarios) count(seen(name), rounds, { tookMs, leftMs });
+      const isOver = !mayRepeat || leftMs <= 0 || rounds >= most;
       const wants = !isOver && look(report, rounds);
       askedAt = wants ? now : undefined;
       return wants;
@@ -69,4 +81,15 @@ export function createRepeater(
       return evaluateGate(report, gate, evidence);
     },
   };
+}
+
+function count(
+  seen: Seen,
+  rounds: number,
+  { tookMs, leftMs }: { readonly tookMs: number | undefined; readonly leftMs: number },
+): void {
+  seen.rounds = rounds;
+  if (tookMs === undefined) return;
+  seen.fastestMs = Math.min(seen.fastestMs, tookMs);
+  seen.most = Math.min(seen.most, rounds + Math.floor(Math.max(0, leftMs) / seen.fastestMs));
 }

@@ -138,6 +138,20 @@ describe('the end of a bench command', () => {
     expect(failed.stderr).toContain('fail: kl > 0.05 in wint4: ');
   });
 
+  it.each([
+    [{ change: 0.01, changeInterval: null }, 'Measure five times or more (--repetitions 5)'],
+    [{ change: 0.01, changeInterval: [-0.1, 0.1] as const }, 'Measure more often (--repetitions)'],
+  ])('gives advice that the command can follow about %j', async (check, advice) => {
+    const undecided = {
+      ...gate('inconclusive'),
+      checks: [sampleCheck({ verdict: 'inconclusive', ...check })],
+    };
+    const { code, stderr } = await run({ report: { ...qualityReport(), kind: 'serve', gate: undecided } });
+    expect(code).toBe(5);
+    expect(stderr).toContain(advice);
+    expect(stderr).not.toContain('--baseline-command');
+  });
+
   it('does not replace the baseline that a run failed against', async () => {
     const dir = await createTempDir();
     const file = path.join(dir, 'base.json');

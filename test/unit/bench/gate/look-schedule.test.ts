@@ -23,4 +23,18 @@ describe('OpenLooks', () => {
     looks.take(24);
     expect(looks.alpha(0.05)).toBe(0.025);
   });
+
+  it('know which are left', () => {
+    const looks = new OpenLooks();
+    looks.take(5);
+    expect(looks.ahead(30, 0.06)).toEqual([
+      { rounds: 8, alpha: 0.06 / 6 },
+      { rounds: 12, alpha: 0.06 / 12 },
+      { rounds: 18, alpha: 0.06 / 20 },
+      { rounds: 27, alpha: 0.06 / 30 },
+      { rounds: 30, alpha: 0.06 / 42 },
+    ]);
+    looks.take(30);
+    expect(looks.ahead(30, 0.06)).toEqual([]);
+  });
 });

@@ -87,6 +87,21 @@ describe('rankSumShift', () => {
     expect(rankSumTail(m, n, skipped)).toBeGreaterThan(0.025);
   });
 
+  it.each([5, 20])('counts orders of %i samples against any number of others', (few) => {
+    const stored = Array.from({ length: few }, (_, i) => i / 100);
+    const widthOf = (many: number): number => {
+      const { interval } = rankSumShift(
+        Array.from({ length: many }, (_, i) => i / many),
+        stored,
+        0.0009,
+      );
+      return interval[1] - interval[0];
+    };
+    // More samples of the same spread make no interval wider.
+    expect(widthOf(41)).toBeLessThan(widthOf(40) + 0.01);
+    expect(widthOf(200)).toBeLessThan(widthOf(40));
+  });
+
   it('knows no interval of three and three samples', () => {
     expect(rankSumShift([4, 5, 6], [1, 2, 3], 0.05).interval).toEqual([-Infinity, Infinity]);
   });

@@ -53,6 +53,46 @@ describe('createRepeater', () => {
     expect(repeater.decide(slower)?.verdict).toBe('fail');
   });
 
+  describe('against a stored baseline of few samples', () => {
+    /** Asks as long as more is wanted, each repetition taking `ms`. */
+    async function repeat(stored: readonly number[], { ms = 1, budget = '2m' } = {}) {
+      const baseline = path.join(await createTempDir(), 'baseline.json');
+      writeFileSync(baseline, JSON.stringify({ ...reportOf(stored), environment: ENVIRONMENT }));
+      const values = { 'fail-if': ['decode < -5%'], baseline, 'time-budget': budget, 'max-rounds': 400 };
+      let rounds = 5;
+      const repeater = createRepeater(parseGate(values, 'speed'), 5, () => rounds * ms);
+      const report = (): BenchReport => ({
+        ...reportOf(Array.from({ length: rounds }, (_, i) => 200 + (i % 7))),
+        environment: ENVIRONMENT,
+      });
+      while (repeater.wantsMore(report(), rounds)) rounds++;
+      const check = repeater.decide(report())?.checks[0];
+      return { rounds, verdict: check?.verdict, reason: check?.reason };
+    }
+
+    it('measures no more than was asked for where no number would do', async () => {
+      expect(await repeat([200])).toEqual({
+        rounds: 5,
+        verdict: 'inconclusive',
+        reason:
+          'Change +1.0% of 5 samples against 1, too few for a 95% interval: the baseline has 1 and needs 4, and up to 400 here make up for none.',
+      });
+    });
+
+    it('goes on where a number would do', async () => {
+      expect(await repeat([200, 201])).toMatchObject({ rounds: 93, verdict: 'pass' });
+      expect(await repeat([200, 201, 202])).toMatchObject({ rounds: 18, verdict: 'pass' });
+      expect(await repeat([200, 201, 202, 203])).toMatchObject({ rounds: 5, verdict: 'pass' });
+    });
+
+    it('ends as soon as it sees that there is no time for that number', async () => {
+      const { rounds, verdict, reason } = await repeat([200, 201], { ms: 2000 });
+      expect({ rounds, verdict }).toEqual({ rounds: 8, verdict: 'inconclusive' });
+      expect(reason).toContain('the baseline has 2 and needs 4, and up to 65 here make up for none.');
+      expect(await repeat([200, 201, 202], { ms: 2000 })).toMatchObject({ rounds: 18, verdict: 'pass' });
+    });
+  });
+
   it('counts the looks at each scenario, and the last as one more', () => {
     const repeater = createRepeater(gate('1m'), 5, () => 0);
     // Its interval of 97.5 %, the first look's share, is above 100; that of 99.2 %, the second's, is not.
