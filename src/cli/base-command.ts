@@ -85,6 +85,11 @@ export abstract class BaseCommand extends Command {
     return this.exit(report.exitCode);
   }
 
+  /** What a command that was told to end fails with, whatever stopped because of it. */
+  protected afterInterrupt(error: unknown, { aborted, reason }: AbortSignal): unknown {
+    return aborted && !(error instanceof Errors.ExitError) ? reason : error;
+  }
+
   private async parseCommandLine(table: FlagTable): Promise<{ flags: ParsedFlags; args: ParsedFlags }> {
     const argv = [...normaliseArgv(this.argv, table)];
     try {

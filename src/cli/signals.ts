@@ -52,8 +52,19 @@ export function watchSignals(actions: SignalActions): SignalWatch {
   };
 }
 
+/** What a command fails with that was told to end; its exit code is that of the signal. */
+class InterruptedError extends UserError {
+  constructor(private readonly by: 'SIGINT' | 'SIGTERM') {
+    super('aborted', `Interrupted by ${by}.`);
+  }
+
+  override get exitCode(): number {
+    return 128 + constants.signals[this.by];
+  }
+}
+
 export interface InterruptWatch {
-  /** Aborted by the first SIGINT or SIGTERM. */
+  /** Aborted by the first SIGINT or SIGTERM, with the error that the command then fails with. */
   readonly signal: AbortSignal;
   /** 128 + the signal's number once one arrived. */
   readonly exitCode: number | undefined;
@@ -66,8 +77,9 @@ export function watchInterrupt(): InterruptWatch {
   let exitCode: number | undefined;
   const onSignal = (signal: 'SIGINT' | 'SIGTERM'): void => {
     if (exitCode !== undefined) process.exit(exitCode);
-    exitCode = 128 + constants.signals[signal];
-    controller.abort(new UserError('aborted', `Interrupted by ${signal}.`));
+    const error = new InterruptedError(signal);
+    ({ exitCode } = error);
+    controller.abort(error);
   };
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);

@@ -72,9 +72,7 @@ export default class Convert extends BaseCommand {
       return report;
     } catch (error) {
       await progress.stop('failed');
-      if (interrupt.exitCode === undefined) throw error;
-      if (!this.jsonEnabled()) process.stderr.write('Interrupted: nothing was written.\n');
-      return this.exit(interrupt.exitCode);
+      throw this.afterInterrupt(error, interrupt.signal);
     } finally {
       interrupt.dispose();
     }

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
@@ -25,6 +25,8 @@ export interface ChildServer {
   stop(): Promise<void>;
 }
 
+/** The fifth of the streams that the server is given. */
+const CONFIG = '/dev/fd/4';
 const STOP_MS = 10_000;
 const KEPT_LINES = 20;
 const ERROR = 'Error: ';
@@ -42,15 +44,20 @@ const EXIT_WITH_PARENT = `data:text/javascript,${encodeURIComponent(
 export async function startChildServer(options: ChildServerOptions): Promise<ChildServer> {
   const { bin, settings, environment, signal } = options;
   // A file, not flags: values keep their types, and a config file of the user is not read a second time.
-  const folder = mkdtempSync(path.join(tmpdir(), 'fdq-bench-'));
-  const config = path.join(folder, 'serve.json');
-  writeFileSync(config, JSON.stringify(settings), { mode: 0o600 });
+  const config = openUnnamed(JSON.stringify(settings));
   const child = spawn(
     process.execPath,
-    ['--import', EXIT_WITH_PARENT, bin, 'serve', '--config', config, '--port', '0', '--log-level', 'warning'],
+    [
+      ...['--import', EXIT_WITH_PARENT, bin, 'serve', '--config', CONFIG],
+      '--port',
+      '0',
+      '--log-level',
+      'warning',
+    ],
     // A group of its own: Ctrl-C reaches this process, which ends the server when its requests are done with.
-    { env: { ...environment }, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], detached: true },
+    { env: { ...environment }, stdio: ['ignore', 'ignore', 'pipe', 'ipc', config], detached: true },
   );
+  closeSync(config);
   const stop = (): Promise<void> => stopChild(child);
   try {
     const url = await readyUrl(child, options, signal);
@@ -58,6 +65,16 @@ export async function startChildServer(options: ChildServerOptions): Promise<Chi
   } catch (error) {
     await stop();
     throw error;
+  }
+}
+
+/** A file that is gone as soon as the last process closes it: nothing is left behind, however they end. */
+function openUnnamed(text: string): number {
+  const folder = mkdtempSync(path.join(tmpdir(), 'fdq-bench-'));
+  try {
+    const file = path.join(folder, 'serve.json');
+    writeFileSync(file, text, { mode: 0o600 });
+    return openSync(file, 'r');
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

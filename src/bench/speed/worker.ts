@@ -24,8 +24,10 @@ process.on('disconnect', () => {
   ended.abort();
   void engine?.close();
 });
-// Ctrl-C reaches the whole group of processes; the parent decides what becomes of this one.
+// Ctrl-C, and the SIGTERM of some supervisors, reach the whole group of processes; the parent decides what becomes of
+// this one, which would otherwise look as if it had died of itself.
 process.on('SIGINT', () => undefined);
+process.on('SIGTERM', () => undefined);
 
 async function answer(request: WorkerRequest): Promise<WorkerReply> {
   if (request.kind === 'load') return load(request.options);

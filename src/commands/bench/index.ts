@@ -31,7 +31,7 @@ export default class Bench extends BaseCommand {
   static override readonly summary = 'Measure how fast a model answers on this machine.';
 
   static override readonly description =
-    'Loads a model once for each scheme, cache type and number of threads, and measures every combination of prompt length, answer length, depth and batch: prompt and decode speed, time to first token, latency between tokens, load time and memory, and what share of the memory bandwidth decoding reaches. What each figure means: docs/bench.md.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds, 5 --fail-if could not be decided, 70 a bug in fdq, 130 Ctrl-C.';
+    'Loads a model once for each scheme, cache type and number of threads, and measures every combination of prompt length, answer length, depth and batch: prompt and decode speed, time to first token, latency between tokens, load time and memory, and what share of the memory bandwidth decoding reaches. What each figure means: docs/bench.md.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds, 5 --fail-if could not be decided, 70 a bug in fdq, 130 Ctrl-C, 143 SIGTERM.';
 
   static override readonly usage = '<%= command.id %> [MODEL] [FLAGS]';
 
@@ -68,8 +68,7 @@ export default class Bench extends BaseCommand {
         ? await this.answerRounds(options, interrupt)
         : await this.measure(options, values, interrupt);
     } catch (error) {
-      if (interrupt.exitCode === undefined) throw error;
-      return this.exit(interrupt.exitCode);
+      throw this.afterInterrupt(error, interrupt.signal);
     } finally {
       interrupt.dispose();
     }
@@ -106,6 +105,7 @@ export default class Bench extends BaseCommand {
     const write = (message: object): void => void process.stdout.write(`${JSON.stringify(message)}\n`);
     try {
       await answerRounds(options, { lines, write, signal });
+      signal.throwIfAborted();
     } finally {
       lines.close();
       process.stdin.destroy();

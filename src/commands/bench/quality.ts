@@ -15,7 +15,7 @@ export default class BenchQuality extends BaseCommand {
   static override readonly summary = 'Measure what quantizing costs: perplexity, accuracy.';
 
   static override readonly description =
-    'Scores a text with every scheme over every type of KV cache, and holds each against the unquantized model in float32 on the same tokens. The divergence (kl) is the figure to gate on: it tells 8 bits from 4 where perplexity and accuracy cannot. The text is cut into windows of --window tokens, each scored from an empty context; the first token of a window is not scored, and what is left at the end is dropped.\n\nPrompts are answered greedily through the engine. A line of the file is {"messages": [...], "expected": ..., "match": ...} or has "prompt", a text, instead of "messages"; match is exact (default; the answer without white space around it), json (equal as JSON values) or contains ("expected" lists strings that occur in order).\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds, 5 --fail-if is undecided, 70 a bug in fdq, 130 Ctrl-C.';
+    'Scores a text with every scheme over every type of KV cache, and holds each against the unquantized model in float32 on the same tokens. The divergence (kl) is the figure to gate on: it tells 8 bits from 4 where perplexity and accuracy cannot. The text is cut into windows of --window tokens, each scored from an empty context; the first token of a window is not scored, and what is left at the end is dropped.\n\nPrompts are answered greedily through the engine. A line of the file is {"messages": [...], "expected": ..., "match": ...} or has "prompt", a text, instead of "messages"; match is exact (default; the answer without white space around it), json (equal as JSON values) or contains ("expected" lists strings that occur in order).\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 model not found or not supported, 4 --fail-if holds, 5 --fail-if is undecided, 70 a bug in fdq, 130 Ctrl-C, 143 SIGTERM.';
 
   static override readonly usage = 'bench quality [MODEL] [FLAGS]';
 
@@ -72,6 +72,8 @@ export default class BenchQuality extends BaseCommand {
         checkScenarios(gate, names);
       });
       return await output.finish(report, watch.exitCode);
+    } catch (error) {
+      throw this.afterInterrupt(error, watch.signal);
     } finally {
       watch.dispose();
     }
