@@ -28,9 +28,10 @@ export interface BenchOutput {
    * Decides, unless the report already holds a verdict, prints the report, writes the files and ends the command with
    * 0, or with 4, 5 or 130 by throwing what oclif exits with.
    * @param interrupted exit code of the signal that ended the measurement: nothing is decided then
+   * @param unsaved files of the command itself that could not be written
    * @returns what --json prints
    */
-  finish(report: BenchReport, interrupted?: number): Promise<BenchReport>;
+  finish(report: BenchReport, interrupted?: number, unsaved?: readonly FdqError[]): Promise<BenchReport>;
 }
 
 /**
@@ -52,10 +53,12 @@ export function openBenchOutput(command: BaseCommand, values: OutputValues, kind
   ]);
   return {
     gate,
-    finish: (report, interrupted) =>
-      interrupted === undefined
-        ? finishBench(command, decide(report, gate), { plan, github, html, gate })
-        : endInterrupted(command, report, { ending: { plan, github, html, gate }, exitCode: interrupted }),
+    finish: (report, interrupted, unsaved = []) => {
+      const ending = { plan, github, html, gate, unsaved };
+      return interrupted === undefined
+        ? finishBench(command, decide(report, gate), ending)
+        : endInterrupted(command, report, { ending, exitCode: interrupted });
+    },
   };
 }
 
@@ -89,6 +92,7 @@ interface Ending {
   readonly github: GithubStep;
   readonly html: string | undefined;
   readonly gate: GateOptions;
+  readonly unsaved: readonly FdqError[];
 }
 
 async function finishBench(command: BaseCommand, report: BenchReport, ending: Ending): Promise<BenchReport> {
@@ -144,13 +148,17 @@ function terminalWidth(): number {
   return process.stdout.isTTY ? process.stdout.columns : Infinity;
 }
 
-function writeFiles(report: BenchReport, { plan, html }: Ending): Promise<readonly FdqError[]> {
+async function writeFiles(
+  report: BenchReport,
+  { plan, html, unsaved }: Ending,
+): Promise<readonly FdqError[]> {
   const page = html === undefined ? [] : [{ file: html, render: renderHtml }];
-  return collectErrors(
+  const errors = await collectErrors(
     [...plan.files, ...page].map(({ file, render }) => async () => {
       writeFileWhole(file, await render(report, Infinity));
     }),
   );
+  return [...unsaved, ...errors];
 }
 
 /** Every file is tried: one that fails loses no other. */

@@ -23,7 +23,8 @@ export function checkWritable(file: string, flag: string): void {
     const existing = statSync(file, { throwIfNoEntry: false });
     if (existing?.isDirectory() === true) throw new Error(`${file} is a folder`);
     const isReplaced = existing === undefined || existing.isFile();
-    accessSync(isReplaced ? path.dirname(resolveLink(file)) : file, constants.W_OK);
+    if (isReplaced) accessSync(path.dirname(resolveLink(file)), constants.W_OK | constants.X_OK);
+    else accessSync(file, constants.W_OK);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new UserError('usage', `Expected ${flag} to name a file that can be written: ${reason}.`, {
@@ -45,7 +46,7 @@ export function makeFolder(folder: string, flag: string): void {
     // One by one: Node's recursive mkdir never ends below a folder that takes none, like /proc.
     for (let at = path.resolve(folder); !existsSync(at); at = path.dirname(at)) missing.unshift(at);
     for (const each of missing) mkdirSync(each);
-    accessSync(folder, constants.W_OK);
+    accessSync(folder, constants.W_OK | constants.X_OK);
     if (!statSync(folder).isDirectory()) throw new Error(`${folder} is no folder`);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -77,7 +78,8 @@ export function writeFileWhole(file: string, text: string): void {
 }
 
 function replaceFile(file: string, text: string): void {
-  const staged = path.join(path.dirname(file), `.${path.basename(file)}.${randomUUID()}`);
+  // Not named after the file, whose name may be as long as names may be.
+  const staged = path.join(path.dirname(file), `.${randomUUID()}.partial`);
   try {
     writeFileSync(staged, text, { flag: 'wx' });
     renameSync(staged, file);

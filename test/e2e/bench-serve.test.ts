@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { linkSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -191,6 +191,31 @@ describe('fdq bench serve --url', () => {
     expect(readdirSync(folder)).toEqual(['new.json', 'old.json']);
     expect(JSON.parse(document)).toHaveProperty('mean_e2el_including_client_queue_ms');
     expect(`${result.stdout}${result.stderr}${document}`).not.toMatch(/k3y/);
+  });
+
+  it('refuses a result that cannot be written before it asks a server, and reports without one that fails', async () => {
+    const folder = await createTempDir();
+    const saved = ['--save-result', '--result-dir', folder, '--result-filename', 'result.json'];
+    const result = path.join(folder, 'result.json');
+    mkdirSync(result);
+    let written = 0;
+    const server = await fake((call) => {
+      // What was fine at the start is in the way at the end.
+      if (written++ === 0) mkdirSync(result);
+      answerAll(call);
+    });
+    const refused = await bench('--url', server.url.href, ...SMALL, ...saved);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain('--result-filename to name a file that can be written');
+    expect(server.calls).toHaveLength(0);
+    rmdirSync(result);
+    const lost = await bench('--url', server.url.href, ...SMALL, ...saved, '--json');
+    expect(lost.code).toBe(1);
+    expect(lost.stderr).toContain(`Cannot write ${result}`);
+    const report = JSON.parse(lost.stdout) as { status: number; result: BenchReport };
+    expect(report.status).toBe(1);
+    expect(report.result.scenarios[0]?.distributions?.find(({ id }) => id === 'e2el')?.count).toBe(6);
+    expect(readdirSync(folder)).toEqual(['result.json']);
   });
 
   it('decides about errors, and lists them by kind', async () => {

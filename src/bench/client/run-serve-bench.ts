@@ -1,8 +1,8 @@
 import { setMaxListeners } from 'node:events';
 import path from 'node:path';
-import { makeFolder, writeFileWhole } from '../../cli/write-file.js';
+import { checkWritable, makeFolder, writeFileWhole } from '../../cli/write-file.js';
 import { counted } from '../../counted.js';
-import { UserError } from '../../errors.js';
+import { FdqError, UserError } from '../../errors.js';
 import { describeEnvironment } from '../environment.js';
 import { BENCH_SCHEMA, type BenchReport } from '../report.js';
 import type { LoadFigures } from './figures.js';
@@ -18,6 +18,8 @@ import { documentFileName, toDocument, type DocumentHead } from './vllm-document
 export interface RunOptions extends OpenOptions {
   /** Called with the names of all scenarios before any is measured; what it throws ends the run. */
   readonly checkScenarios?: (names: readonly string[]) => void;
+  /** Hears of a document that could not be written; the report is there all the same. */
+  readonly unsaved: (error: FdqError) => void;
 }
 
 interface Measured {
@@ -33,8 +35,7 @@ interface Measured {
 export async function runServeBench(options: ServeBenchOptions, run: RunOptions): Promise<BenchReport> {
   // Every request under way listens.
   setMaxListeners(0, run.signal);
-  const { isSaved, folder, fileName } = options.document;
-  if (isSaved) makeFolder(path.dirname(path.join(folder, fileName ?? 'any.json')), '--result-dir');
+  checkDocuments(options);
   const bench = await ServeBench.open(options, run);
   try {
     const environment = await describeEnvironment(bench.runtime);
@@ -44,7 +45,7 @@ export async function runServeBench(options: ServeBenchOptions, run: RunOptions)
     const withRuns = measured.filter(({ runs }) => runs.length > 0);
     if (withRuns.length === 0) run.signal.throwIfAborted();
     const { percentiles } = options.document;
-    saveDocuments(withRuns, bench.model.id, options);
+    saveDocuments(withRuns, bench.model.id, { options, unsaved: run.unsaved });
     return {
       schema: BENCH_SCHEMA,
       kind: 'serve',
@@ -132,11 +133,19 @@ function warningsOf({ scenario, runs }: Measured): readonly string[] {
   return warnings.map((line) => `${scenario.name}: ${line}`);
 }
 
+/** A place that takes no document is refused before a server is started. */
+function checkDocuments({ document: { isSaved, folder, fileName } }: ServeBenchOptions): void {
+  if (!isSaved) return;
+  makeFolder(path.dirname(path.join(folder, fileName ?? 'any.json')), '--result-dir');
+  if (fileName !== undefined) checkWritable(path.join(folder, fileName), '--result-filename');
+}
+
 function saveDocuments(
   measured: readonly Measured[],
   modelId: string,
-  { document, dataset, requestRate, burstiness, backend, tokenizer }: ServeBenchOptions,
+  { options, unsaved }: Pick<RunOptions, 'unsaved'> & { readonly options: ServeBenchOptions },
 ): void {
+  const { document, dataset, requestRate, burstiness, backend, tokenizer } = options;
   if (!document.isSaved) return;
   const date = new Date();
   for (const { scenario, runs } of measured) {
@@ -154,6 +163,11 @@ function saveDocuments(
       metadata: document.metadata,
     };
     const file = path.join(document.folder, document.fileName ?? documentFileName(head));
-    writeFileWhole(file, `${JSON.stringify(toDocument(poolFigures(runs), head, document))}\n`);
+    try {
+      writeFileWhole(file, `${JSON.stringify(toDocument(poolFigures(runs), head, document))}\n`);
+    } catch (error) {
+      if (!(error instanceof FdqError)) throw error;
+      unsaved(error);
+    }
   }
 }

@@ -13,7 +13,7 @@ import {
   type PlannedRun,
   type PlannedScenario,
 } from './plan-models.js';
-import type { ReferenceKey } from './reference-file.js';
+import { checkReferencePlace, type ReferenceKey } from './reference-file.js';
 import { blocksForWindows, countScored } from './windows.js';
 
 /** All that is known before a weight is read. */
@@ -38,6 +38,7 @@ export interface Prepared {
  */
 export async function prepare(options: QualityOptions, signal: AbortSignal): Promise<Prepared> {
   for (const scheme of options.schemes) requestOf(scheme);
+  if (options.referenceLogits !== undefined) checkReferencePlace(options.referenceLogits);
   const warnings = new Set<string>();
   const warn = (line: string): void => void warnings.add(line);
   const located = await locateModel(options.model, { ...options.locate, signal });

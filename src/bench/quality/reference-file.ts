@@ -1,7 +1,9 @@
-import { mkdir, open, rename, rm, statfs, type FileHandle } from 'node:fs/promises';
+import { existsSync, rmSync, statSync } from 'node:fs';
+import { open, rename, rm, statfs, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import process from 'node:process';
 import { z } from 'zod';
+import { checkWritable, makeFolder } from '../../cli/write-file.js';
 import { counted } from '../../counted.js';
 import { UserError } from '../../errors.js';
 
@@ -49,6 +51,17 @@ const WHAT: Readonly<Record<keyof ReferenceKey, string>> = {
 
 export function referenceBytes({ rows, vocab }: Pick<ReferenceKey, 'rows' | 'vocab'>): number {
   return rows * vocab * Uint16Array.BYTES_PER_ELEMENT;
+}
+
+/**
+ * Makes sure, before anything is located or computed, that a file that is not there can be written later.
+ * @throws UserError `usage`
+ */
+export function checkReferencePlace(file: string): void {
+  const flag = '--reference-logits';
+  if (existsSync(file) && statSync(file).isFile()) return;
+  makeFolder(path.dirname(path.resolve(file)), flag);
+  checkWritable(file, flag);
 }
 
 /**
@@ -150,7 +163,6 @@ export async function checkRoom(file: string, key: ReferenceKey, limitBytes: num
     );
   }
   const folder = path.dirname(path.resolve(file));
-  await mkdir(folder, { recursive: true });
   const { bavail, bsize } = await statfs(folder);
   if (bytes <= bavail * bsize) return;
   throw new UserError(
@@ -168,11 +180,14 @@ export class ReferenceWriter {
   readonly #file: string;
   readonly #partial: string;
   readonly #handle: FileHandle;
+  /** A second Ctrl-C ends the process on the spot. */
+  readonly #removePartial = (): void => rmSync(this.#partial, { force: true });
 
   private constructor(file: string, partial: string, handle: FileHandle) {
     this.#file = file;
     this.#partial = partial;
     this.#handle = handle;
+    process.once('exit', this.#removePartial);
   }
 
   static async create(file: string, key: ReferenceKey): Promise<ReferenceWriter> {
@@ -185,7 +200,12 @@ export class ReferenceWriter {
     json.copy(start, PREFIX_BYTES);
     const handle = await wrapWrite(file, () => open(partial, 'wx'));
     const writer = new ReferenceWriter(file, partial, handle);
-    await writer.#write(start);
+    try {
+      await writer.#write(start);
+    } catch (error) {
+      await writer.discard();
+      throw error;
+    }
     return writer;
   }
 
@@ -199,12 +219,14 @@ export class ReferenceWriter {
       await this.#handle.close();
       await rename(this.#partial, this.#file);
     });
+    process.off('exit', this.#removePartial);
   }
 
   /** Removes what was written. */
   async discard(): Promise<void> {
     await this.#handle.close();
     await rm(this.#partial, { force: true });
+    process.off('exit', this.#removePartial);
   }
 
   async #write(bytes: Uint8Array): Promise<void> {

@@ -11,6 +11,7 @@ import type { Progress } from '../../cli/progress.js';
 import type { PhaseName } from '../../cli/serve-ui.js';
 import { printSettings, settingsAsJson, valuesOf, type Settings } from '../../cli/settings.js';
 import { watchInterrupt } from '../../cli/signals.js';
+import type { FdqError } from '../../errors.js';
 
 /** Requests that `fdq serve` takes at a time unless it is told otherwise. */
 const SERVER_CONCURRENCY = 512;
@@ -19,7 +20,7 @@ export default class BenchServe extends BaseCommand {
   static override readonly summary = 'Measure latencies and throughput of a server under load.';
 
   static override readonly description =
-    'Sends requests to any server that speaks the OpenAI API, or to an fdq serve that it starts for --model on a free port and stops again. Flags and the document of --save-result are those of vllm bench serve; docs/bench.md says what is measured.\n\nExit codes: 0 done, 1 failed or no request succeeded, 2 wrong usage or configuration, 3 data set not found or wrong, 4 --fail-if holds, 5 too noisy to say, 70 a bug in fdq, 130 Ctrl-C.';
+    'Sends requests to any server that speaks the OpenAI API, or to an fdq serve that it starts for --model on a free port and stops again. Flags and the document of --save-result are those of vllm bench serve; docs/bench.md says what is measured.\n\nExit codes: 0 done, 1 failed or no request succeeded, 2 wrong usage or configuration, 3 data set not found or wrong, 4 --fail-if holds, 5 too noisy to say, 70 a bug in fdq, 130 Ctrl-C, 143 SIGTERM.';
 
   static override readonly examples = [
     {
@@ -77,6 +78,7 @@ export default class BenchServe extends BaseCommand {
       ...(options.numWarmups === 0 ? {} : { warm_up: 'Warm up' }),
       quantize: 'Measure',
     });
+    const unsaved: FdqError[] = [];
     const interrupt = watchInterrupt();
     try {
       const report = await runServeBench(options, {
@@ -88,12 +90,13 @@ export default class BenchServe extends BaseCommand {
           environment: serverEnvironment(),
         },
         checkScenarios: (names) => checkScenarios(output.gate, names),
+        unsaved: (error) => unsaved.push(error),
       });
       await progress.stop(interrupt.exitCode === undefined ? 'ready' : 'failed');
-      return await output.finish(report, interrupt.exitCode);
+      return await output.finish(report, interrupt.exitCode, unsaved);
     } catch (error) {
       await progress.stop('failed');
-      throw error;
+      throw this.afterInterrupt(error, interrupt.signal);
     } finally {
       interrupt.dispose();
     }

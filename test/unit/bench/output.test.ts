@@ -6,6 +6,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { openBenchOutput, type OutputValues } from '../../../src/bench/output.js';
 import type { BenchReport, GateResult } from '../../../src/bench/report.js';
 import { BaseCommand } from '../../../src/cli/base-command.js';
+import { UserError } from '../../../src/errors.js';
 import { ROOT } from '../../helpers/cli.js';
 import { createTempDir } from '../../helpers/temp-dir.js';
 import { qualityReport, sampleCheck } from './report/sample-report.js';
@@ -16,6 +17,7 @@ interface Run {
   readonly environment?: Readonly<Record<string, string>>;
   readonly report?: BenchReport;
   readonly interrupted?: number;
+  readonly unsaved?: readonly UserError[];
   /** Between the checks and the end of measuring. */
   readonly meanwhile?: () => Promise<void>;
 }
@@ -34,7 +36,7 @@ async function run(options: Run): Promise<Ended> {
       await this.parse({ enableJsonFlag: true }, this.argv);
       const output = openBenchOutput(this, { reporter: undefined, html: undefined, ...values }, 'quality');
       await options.meanwhile?.();
-      return output.finish(report, options.interrupted);
+      return output.finish(report, options.interrupted, options.unsaved);
     }
 
     // oclif runs commands through a protected method.
@@ -198,6 +200,16 @@ describe('the end of a bench command', () => {
     expect(ended.stdout).toContain('fdq bench: Quality');
     expect(ended.stderr).toContain('Code: write_failed');
     expect((await readdir(dir)).sort()).toEqual(['b.xml', 'c.html']);
+  });
+
+  it('reports what was measured though the command could not save its own files', async () => {
+    const file = path.join(await createTempDir(), 'report.json');
+    const unsaved = [new UserError('write_failed', 'Cannot write result.json: ENOSPC.')];
+    const { code, stdout, stderr } = await run({ values: { reporter: [`json:${file}`] }, unsaved });
+    expect(code).toBe(1);
+    expect(stdout).toContain('wint8');
+    expect(stderr).toContain('Cannot write result.json: ENOSPC.');
+    expect(JSON.parse(await readFile(file, 'utf8'))).toHaveProperty('schema');
   });
 
   it('lets a failed check decide the exit code over a file that cannot be written', async () => {

@@ -41,6 +41,14 @@ describe('a file of a report', () => {
     writeFileWhole('/dev/null', 'gone');
   });
 
+  it('may have a name as long as names may be', async () => {
+    const dir = await createTempDir();
+    const name = 'x'.repeat(255);
+    checkWritable(path.join(dir, name), '--html');
+    writeFileWhole(path.join(dir, name), 'page');
+    expect(await readdir(dir)).toEqual([name]);
+  });
+
   it('leaves nothing behind when it cannot be written', async () => {
     const dir = await createTempDir();
     const file = path.join(dir, 'folder');

@@ -1,10 +1,11 @@
-import { writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { measureQuality } from '../../../../src/bench/quality/measure-quality.js';
 import type { QualityOptions } from '../../../../src/bench/quality/options.js';
 import { groupScenarios, planScenarios } from '../../../../src/bench/quality/plan-models.js';
 import { locateModel } from '../../../../src/hub/locate.js';
+import { ROOT } from '../../../helpers/cli.js';
 import { convertFolder } from '../../../helpers/convert-fixture.js';
 import { DEMO, DEMO_QUALITY, DEMO_TEXT, measureDemo } from '../../../helpers/demo-model.js';
 import { fixtureFolder } from '../../../helpers/fixture-model.js';
@@ -25,7 +26,7 @@ describe('before a weight is read, fdq bench quality refuses', () => {
     ['a reference of another vocabulary', { reference: OTHER }, 'one vocabulary'],
     [
       'more logits than may be kept',
-      { maxReferenceBytes: 1e6, referenceLogits: '/tmp/none/logits' },
+      { maxReferenceBytes: 1e6, referenceLogits: path.join(ROOT, 'no-such-logits') },
       '230830080',
     ],
   ] as readonly (readonly [string, Partial<QualityOptions>, string])[])('%s', async (_, options, message) => {
@@ -33,6 +34,19 @@ describe('before a weight is read, fdq bench quality refuses', () => {
       code: expect.stringMatching(/^(usage|unknown_scheme)$/) as string,
       message: expect.stringContaining(message) as string,
     });
+  });
+
+  it('a place for logits that cannot be written to, and locates no model', async () => {
+    const dir = await createTempDir();
+    const file = path.join(dir, 'file');
+    await writeFile(file, '');
+    for (const referenceLogits of [dir, path.join(file, 'logits'), '/proc/none/logits']) {
+      await expect(measureDemo({ model: '/no/such/model', referenceLogits })).rejects.toMatchObject({
+        code: 'usage',
+        param: '--reference-logits',
+      });
+    }
+    expect(await readdir(dir)).toEqual(['file']);
   });
 
   it('a model that brings no text, when none is named', async () => {
