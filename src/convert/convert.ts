@@ -64,6 +64,8 @@ export async function convert(options: ConvertOptions, observer: ConvertObserver
   const writer = writerOf(options.format);
   const offline = { ...load, offline: true } as const;
   requestOf(offline);
+  // Before a model is downloaded and, with auto, measured; with its folder known, once more.
+  await checkTarget(options.output, { force: options.force });
   observer.phase('locate', 'start');
   const located = await locateModel(load.model, {
     onProgress: ({ file, bytesDone, bytesTotal }) =>

@@ -1,6 +1,7 @@
-import { lstat, readdir, realpath, statfs } from 'node:fs/promises';
+import { access, constants, lstat, readdir, realpath, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { UserError } from '../errors.js';
+import { writeFailure } from '../load/folder/write-problems.js';
 
 /** Entries that only an earlier conversion, or a copy of a model, has. */
 const MODEL_FILES = /^(?:fdq\.json|config\.json|genai_config\.json|.*\.onnx|.*\.safetensors)$/;
@@ -8,13 +9,15 @@ const MODEL_FILES = /^(?:fdq\.json|config\.json|genai_config\.json|.*\.onnx|.*\.
 /**
  * The output folder as an absolute path that may be written.
  * @throws UserError `output_exists` when something is there and `force` is not set, or when replacing it would destroy
- *   more than an earlier conversion; `write_failed` when the parent does not exist
+ *   more than an earlier conversion; `write_failed` when the parent does not exist or may not be written to
+ * @param source folder of the model; absent: not known yet
  */
 export async function checkTarget(
   output: string,
-  { force, source }: { readonly force: boolean; readonly source: string },
+  { force, source }: { readonly force: boolean; readonly source?: string },
 ): Promise<string> {
   const target = path.resolve(output);
+  await checkParent(target);
   const found = await lstat(target).catch(() => undefined);
   if (found === undefined) return target;
   if (!found.isDirectory()) throw occupied(target, 'it is not a folder', 'Choose another output folder.');
@@ -23,8 +26,10 @@ export async function checkTarget(
   if (!force) {
     throw occupied(target, 'it exists already', 'Choose another folder, or replace this one: --force.');
   }
-  const [real, realSource] = await Promise.all([realpath(target), realpath(source)]);
-  if (isInside(realSource, real) || isInside(process.cwd(), real)) {
+  const [real, ...inner] = await Promise.all(
+    [target, process.cwd(), ...(source === undefined ? [] : [source])].map((folder) => realpath(folder)),
+  );
+  if (inner.some((folder) => isInside(folder, real as string))) {
     throw occupied(
       target,
       'replacing it would remove the model or the current folder',
@@ -38,6 +43,15 @@ export async function checkTarget(
     `it holds ${foreign}, so --force does not replace it`,
     'Choose another folder, or remove this one by hand.',
   );
+}
+
+/** The output is written beside its place. */
+async function checkParent(target: string): Promise<void> {
+  try {
+    await access(path.dirname(target), constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw writeFailure(target, error);
+  }
 }
 
 /** What makes a folder something else than a model: nothing of a model in it, or folders. */

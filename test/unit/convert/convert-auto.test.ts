@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { chooseSchemes } from '../../../src/choose-schemes.js';
@@ -8,6 +8,7 @@ import { SCHEMES } from '../../../src/quant/registry.js';
 import { convertFixture } from '../../helpers/convert-fixture.js';
 import { fixtureFolder, fixtureOptions } from '../../helpers/fixture-model.js';
 import { createTempDir } from '../../helpers/temp-dir.js';
+import { catchError } from '../hub/catch-error.js';
 
 /** Of the Llama fixture: enough for some layers in 8 bits. */
 const MAX_WEIGHT_BYTES = 750 << 10;
@@ -41,6 +42,24 @@ function unequal(targets: Readonly<Record<string, string>>): readonly string[] {
 }
 
 describe('--quantization auto of a checkpoint', () => {
+  it('refuses an output that cannot be written before it measures, or looks for the model', async () => {
+    const dir = await createTempDir();
+    const file = path.join(dir, 'file');
+    writeFileSync(file, '');
+    let isMeasured = false;
+    const chooseQuantization = (): never => {
+      isMeasured = true;
+      throw new Error('it measured');
+    };
+    const load = { ...fixtureOptions(fixtureFolder('llama')), chooseQuantization };
+    const refuse = (output: string, model = load.model): Promise<unknown> =>
+      catchError(convertFixture('llama', dir, undefined, { output, load: { ...load, model } }));
+    expect(await refuse(path.join(dir, 'none', 'out'))).toMatchObject({ code: 'write_failed' });
+    expect(await refuse(path.join(file, 'out'))).toMatchObject({ code: 'write_failed' });
+    expect(await refuse(file, '/no/such/model')).toMatchObject({ code: 'output_exists' });
+    expect(isMeasured).toBe(false);
+  });
+
   it('gives matrices that other engines fuse one scheme, and those of fdq each its own', async () => {
     expect(unequal(await choose('fdq'))).not.toEqual([]);
     const targets = await choose('safetensors');
