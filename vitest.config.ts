@@ -11,7 +11,12 @@ const TIMED = [
 ];
 /** For what never ends: a machine that is twenty times slower must not fail a test. */
 const TIMEOUT_MS = 600_000;
-const COMMON = { testTimeout: TIMEOUT_MS, hookTimeout: TIMEOUT_MS, pool: 'forks' } as const;
+const COMMON = {
+  testTimeout: TIMEOUT_MS,
+  hookTimeout: TIMEOUT_MS,
+  pool: 'forks',
+  globalSetup: 'test/helpers/temp-root.ts',
+} as const;
 
 export default defineConfig({
   test: {

@@ -1,0 +1,25 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import process from 'node:process';
+
+const PREFIX = 'fdq-tests-';
+
+/** Every test, and what it starts, makes temporary files in one folder, which has to be empty when all have ended. */
+export function setup(): (() => void) | undefined {
+  const before = process.env['TMPDIR'];
+  // Each project sets up.
+  if (path.basename(before ?? '').startsWith(PREFIX)) return undefined;
+  const root = mkdtempSync(path.join(tmpdir(), PREFIX));
+  process.env['TMPDIR'] = root;
+  return () => {
+    if (before === undefined) delete process.env['TMPDIR'];
+    else process.env['TMPDIR'] = before;
+    const left = readdirSync(root).filter((name) => name.startsWith('fdq-'));
+    rmSync(root, { recursive: true, force: true });
+    if (left.length === 0) return;
+    // What is thrown here is printed, and fails nothing.
+    process.exitCode = 1;
+    throw new Error(`tests left ${left.join(', ')} in the folder for temporary files`);
+  };
+}
