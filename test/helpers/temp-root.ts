@@ -5,7 +5,10 @@ import process from 'node:process';
 
 const PREFIX = 'fdq-tests-';
 
-/** Every test, and what it starts, makes temporary files in one folder, which has to be empty when all have ended. */
+/**
+ * Every test, and what it starts, makes temporary files in one folder, which goes when all have ended. What tests
+ * left there is named, and fails nothing: a process that was killed may have left it.
+ */
 export function setup(): (() => void) | undefined {
   const before = process.env['TMPDIR'];
   // Each project sets up.
@@ -17,9 +20,7 @@ export function setup(): (() => void) | undefined {
     else process.env['TMPDIR'] = before;
     const left = readdirSync(root).filter((name) => name.startsWith('fdq-'));
     rmSync(root, { recursive: true, force: true });
-    if (left.length === 0) return;
-    // What is thrown here is printed, and fails nothing.
-    process.exitCode = 1;
-    throw new Error(`tests left ${left.join(', ')} in the folder for temporary files`);
+    if (left.length > 0)
+      process.stderr.write(`Tests left ${left.join(', ')} in the folder for temporary files.\n`);
   };
 }

@@ -144,7 +144,7 @@ function judgeAbsolute(
     verdict,
     value,
     isOpen: verdict === 'inconclusive',
-    reason: `${number(value)} (95% interval ${number(interval[0])} to ${number(interval[1])}, ${count(samples.length, 'sample')}): ${share(verdict, condition)}.`,
+    reason: `${number(value)} (95% interval ${number(interval[0])} to ${number(interval[1])}, ${counted(samples.length, 'sample')}): ${share(verdict, condition)}.`,
   });
 }
 
@@ -216,7 +216,7 @@ function judgePaired(
     estimate,
     value: median(launches.flatMap(({ now }) => now)),
     baselineValue: median(launches.flatMap(({ baseline }) => baseline)),
-    samples: `${count(pairs, 'pair')} of rounds in ${count(launches.length, 'launch', 'launches')}`,
+    samples: `${counted(pairs, 'pair')} of rounds in ${counted(launches.length, 'launch', 'launches')}`,
   });
 }
 
@@ -277,7 +277,7 @@ function missingMetric(condition: GateCondition, matching: readonly Scenario[]):
   const reason =
     matching.length === 0
       ? 'No scenario that was measured matches.'
-      : `${condition.metric.id} was not measured in ${count(matching.length, 'scenario')}.`;
+      : `${condition.metric.id} was not measured in ${counted(matching.length, 'scenario')}.`;
   const name = matching[0]?.name ?? condition.filter?.text ?? '*';
   return judgement(condition, { name }, { verdict: 'inconclusive', reason });
 }
@@ -358,8 +358,4 @@ function percent(share: number): string {
 
 function number(value: number): string {
   return String(Number(value.toPrecision(4)));
-}
-
-function count(n: number, one: string, many = `${one}s`): string {
-  return `${n} ${n === 1 ? one : many}`;
 }
