@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rename, rm, stat, statfs, symlink, writeFile } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { UserError } from '../errors.js';
 import { getRepoCache } from './cache-layout.js';
 import type { RepoCache, Snapshot } from './cache-layout.js';
@@ -20,6 +20,7 @@ import {
 } from './layout.js';
 import { isSmallFile, listRepository } from './listing.js';
 import type { Listing } from './listing.js';
+import { makeFolders } from './make-folders.js';
 import { createFolderSource } from './model-source.js';
 import { quote } from './quote.js';
 import type { RepoReference } from './reference.js';
@@ -233,8 +234,8 @@ async function writeRef({ refs }: RepoCache, revision: string, commit: string): 
 
 async function prepareFolders({ cache, snapshot }: Download): Promise<void> {
   try {
-    await mkdir(cache.blobs, { recursive: true });
-    await mkdir(snapshot.dir, { recursive: true });
+    await makeFolders(resolve(cache.blobs));
+    await makeFolders(resolve(snapshot.dir));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const folder = quote(dirname(cache.blobs));

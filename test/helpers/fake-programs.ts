@@ -17,7 +17,7 @@ export function writeProgram(file: string, body: string): string {
 export function writeToolkit(folder: string, release: string, compile = ''): string {
   const body = `
 if [ "$1" = --version ]; then echo "Cuda compilation tools, release ${release}, V${release}.1"; exit 0; fi
-echo "$@" >> ${folder}/calls
+echo "$@" >> "${folder}/calls"
 ${compile}
 while [ $# -gt 0 ]; do
   case "$1" in

@@ -1,5 +1,5 @@
 import type { Stats } from 'node:fs';
-import { chmod, lstat, mkdir, readdir, rm, rmdir, statfs, utimes } from 'node:fs/promises';
+import { chmod, lstat, readdir, rm, rmdir, statfs, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import process from 'node:process';
 import { UserError } from '../../errors.js';
@@ -9,6 +9,7 @@ import { removeAbandoned } from '../folder/staged-folder.js';
 import { identifyWeights } from '../folder/open-folder.js';
 import { findDamagedTensor } from '../folder/verify-tensors.js';
 import { MANIFEST_FILE, WEIGHTS_FILE } from '../../hub/layout.js';
+import { findMissingFolders, makeFolders } from '../../hub/make-folders.js';
 import { writeFailure } from '../folder/write-problems.js';
 
 /** Folder of quantized weights inside the cache folder of fdq. */
@@ -70,10 +71,9 @@ export class CacheFolder {
     const root = path.resolve(cacheDir);
     const dir = path.join(root, WEIGHTS_FOLDER);
     try {
-      // One by one: Node's recursive mkdir never ends below a folder that takes none, like /proc.
-      for (const each of await missingFolders(root)) await mkdir(each, { mode: 0o700 }).catch(ignoreExisting);
+      await makeFolders(root, 0o700);
       await requirePrivate(root);
-      await mkdir(dir, { mode: 0o700 }).catch(ignoreExisting);
+      await makeFolders(dir, 0o700);
       await requirePrivate(dir);
       await chmod(dir, 0o700);
     } catch (error) {
@@ -87,7 +87,10 @@ export class CacheFolder {
    * @throws as `create`
    */
   static async probe(cacheDir: string): Promise<void> {
-    const missing = await missingFolders(path.join(path.resolve(cacheDir), WEIGHTS_FOLDER));
+    const dir = path.join(path.resolve(cacheDir), WEIGHTS_FOLDER);
+    const missing = await findMissingFolders(dir).catch((error: unknown) => {
+      throw unreadable(dir, error);
+    });
     try {
       await CacheFolder.create(cacheDir);
     } finally {
@@ -216,17 +219,6 @@ function unreadable(dir: string, cause: unknown): UserError {
       cause,
     },
   );
-}
-
-/** A folder and those above it that do not exist, from the top. */
-async function missingFolders(dir: string): Promise<string[]> {
-  const missing: string[] = [];
-  for (let at = dir; (await statOf(at)) === undefined; at = path.dirname(at)) missing.unshift(at);
-  return missing;
-}
-
-function ignoreExisting(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EEXIST') throw error;
 }
 
 async function requirePrivate(dir: string): Promise<void> {

@@ -47,7 +47,7 @@ function targetsOf(home: string): Map<string, string> {
   const calls = readFileSync(path.join(home, 'calls'), 'utf8').trim().split('\n');
   return new Map(
     calls.map((call) => [
-      / -c \S*\/(\w+)\.(?:cu|cc) /.exec(call)?.[1] ?? 'library',
+      / -c .*\/(\w+)\.(?:cu|cc) /.exec(call)?.[1] ?? 'library',
       [...call.matchAll(/code=sm_(\w+)/g)].map((match) => match[1]).join(' '),
     ]),
   );
@@ -123,7 +123,7 @@ describe('scripts/build-cuda.mjs', () => {
     const home = writeToolkit(inside('cuda'), '13.0');
     const PATH = inside('path');
     for (const name of ['c++', 'ninja']) writeProgram(path.join(PATH, name), 'exit 1');
-    writeProgram(path.join(PATH, 'cmake'), `echo "$@" > ${inside('arguments')}; exit 1`);
+    writeProgram(path.join(PATH, 'cmake'), `echo "$@" > "${inside('arguments')}"; exit 1`);
     const asked = (): string => {
       build(home, { PATH });
       return readFileSync(inside('arguments'), 'utf8');

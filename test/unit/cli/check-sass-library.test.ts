@@ -50,7 +50,7 @@ beforeEach(async () => {
   copy = await createTempDir();
   home = writeToolkit(path.join(copy, 'cuda'), '13.0');
   // Names have no spaces in what cuobjdump prints; c++filt puts them in.
-  writeProgram(path.join(home, 'bin', 'cuobjdump'), `cat ${copy}/\${1#-}.txt`);
+  writeProgram(path.join(home, 'bin', 'cuobjdump'), `cat "${copy}/\${1#-}.txt"`);
   writeProgram(path.join(copy, 'path', 'c++filt'), "tr '~' ' '");
   for (const name of ['check-sass.mjs', 'sass-kernels.mjs', 'cuda-toolkit.mjs', 'cuda-toolkit.txt']) {
     cpSync(path.join(ROOT, 'scripts', name), path.join(copy, 'scripts', name));

@@ -14,12 +14,13 @@ import { createTempDir } from '../../helpers/temp-dir.js';
 const PIP = `
 while [ $# -gt 0 ]; do if [ "$1" = --target ]; then target=$2; fi; shift; done
 home=$target/nvidia/cu13
-mkdir -p $home/bin $home/nvvm/bin $home/nvvm/libdevice $home/include/crt $home/include/cccl/cuda/std $home/lib
-for name in cudafe++ ptxas fatbinary nvlink cuobjdump nvdisasm; do : > $home/bin/$name; done
+mkdir -p "$home/bin" "$home/nvvm/bin" "$home/nvvm/libdevice" "$home/include/crt" "$home/include/cccl/cuda/std" \\
+  "$home/lib"
+for name in cudafe++ ptxas fatbinary nvlink cuobjdump nvdisasm; do : > "$home/bin/$name"; done
 for name in nvvm/bin/cicc nvvm/libdevice/libdevice.10.bc include/cuda_runtime.h include/crt/host_config.h \\
-  include/cccl/cuda/std/cstdint lib/libcudart_static.a lib/libcudadevrt.a; do : > $home/$name; done
-printf '#!/bin/sh\\necho "Cuda compilation tools, release 13.0, V13.0.88"\\n' > $home/bin/nvcc
-chmod +x $home/bin/nvcc`;
+  include/cccl/cuda/std/cstdint lib/libcudart_static.a lib/libcudadevrt.a; do : > "$home/$name"; done
+printf '#!/bin/sh\\necho "Cuda compilation tools, release 13.0, V13.0.88"\\n' > "$home/bin/nvcc"
+chmod +x "$home/bin/nvcc"`;
 
 let folder: string;
 let warnings: string[];
@@ -121,7 +122,7 @@ describe('the CUDA compiler of PyPI', () => {
   const home = (): string => inside('build', 'toolkit', 'nvidia', 'cu13');
 
   it('is installed once, and again when the list changes or a file is gone', () => {
-    withPip(`echo x >> ${inside('calls')}\n${PIP}`);
+    withPip(`echo x >> "${inside('calls')}"\n${PIP}`);
     const calls = (): number => readFileSync(inside('calls'), 'utf8').length / 2;
     expect(find()).toEqual({
       bin: path.join(home(), 'bin'),
@@ -176,10 +177,10 @@ describe('the CUDA compiler of PyPI', () => {
 
   it('names python3 where there is none, and what the wheels lack', () => {
     expect(() => find({ PATH: inside('path') })).toThrow('python3 was not found on PATH');
-    withPip(`${PIP}\nrm $home/bin/ptxas`);
+    withPip(`${PIP}\nrm "$home/bin/ptxas"`);
     expect(() => find()).toThrow(/^Expected bin\/ptxas in the wheels of .* but pip did not install it/);
     expect(readdirSync(inside('build'))).toEqual([]);
-    withPip(`${PIP}\necho 'exit 1' > $home/bin/nvcc`);
+    withPip(`${PIP}\necho 'exit 1' > "$home/bin/nvcc"`);
     expect(() => find()).toThrow(/^Expected the CUDA compiler of PyPI to run but .*nvcc does not run/);
   });
 
