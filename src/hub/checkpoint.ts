@@ -1,5 +1,5 @@
 import { UserError } from '../errors.js';
-import { listNames, quote } from './quote.js';
+import { listNames, quote, quotePath } from './quote.js';
 import { createFolderSource } from './model-source.js';
 import type { ModelSource } from './model-source.js';
 import { readHeader } from './safetensors.js';
@@ -70,13 +70,17 @@ export async function readGenerationFile(source: ModelSource): Promise<Record<st
 /** @throws UserError `invalid_checkpoint`, which calls the folder `label`. */
 export async function readConfig(source: ModelSource, label: string): Promise<Record<string, unknown>> {
   if (!source.names.includes('config.json')) {
-    throw new UserError('invalid_checkpoint', `Expected config.json in ${quote(label)} but it is missing.`, {
-      param: 'config.json',
-      suggestions: [
-        'Point --model at the folder that holds config.json and the weights.',
-        'Fetch config.json from where the model was published; without it the architecture is unknown.',
-      ],
-    });
+    throw new UserError(
+      'invalid_checkpoint',
+      `Expected config.json in ${quotePath(label)} but it is missing.`,
+      {
+        param: 'config.json',
+        suggestions: [
+          'Point --model at the folder that holds config.json and the weights.',
+          'Fetch config.json from where the model was published; without it the architecture is unknown.',
+        ],
+      },
+    );
   }
   return readJsonFile(source, 'config.json');
 }
@@ -141,7 +145,7 @@ function refuseMissingShards(
 ): UserError {
   return new UserError(
     'invalid_checkpoint',
-    `${quote(dir)} lacks ${missing.length} of the ${count} weight files that ${INDEX_FILE} names: ${listNames(missing)}.`,
+    `${quotePath(dir)} lacks ${missing.length} of the ${count} weight files that ${INDEX_FILE} names: ${listNames(missing)}.`,
     {
       param: missing[0] ?? INDEX_FILE,
       suggestions: [
@@ -221,10 +225,14 @@ async function readWeights(
 
 function checkTensorCount(dir: string, count: number): void {
   if (count > 0 && count <= MAX_TENSORS) return;
-  throw new UserError('invalid_checkpoint', `${quote(dir)} has ${count} tensors, not 1 to ${MAX_TENSORS}.`, {
-    param: dir,
-    suggestions: ['Fetch the weight files again from where the model was published.'],
-  });
+  throw new UserError(
+    'invalid_checkpoint',
+    `${quotePath(dir)} has ${count} tensors, not 1 to ${MAX_TENSORS}.`,
+    {
+      param: dir,
+      suggestions: ['Fetch the weight files again from where the model was published.'],
+    },
+  );
 }
 
 /**

@@ -22,7 +22,7 @@ import { isSmallFile, listRepository } from './listing.js';
 import type { Listing } from './listing.js';
 import { makeFolders } from './make-folders.js';
 import { createFolderSource } from './model-source.js';
-import { quote } from './quote.js';
+import { quote, quotePath } from './quote.js';
 import type { RepoReference } from './reference.js';
 import { describeDiskFull, transferFile } from './transfer.js';
 import type { RemoteFile, TransferOptions } from './transfer.js';
@@ -138,7 +138,9 @@ async function checkFreeSpace({ cache }: Download, files: readonly RemoteFile[])
   const { bavail, bsize } = await statfs(cache.blobs);
   const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
   if (needed > bavail * bsize) {
-    throw describeDiskFull(`${gib(needed)} (${gib(bavail * bsize)} free in ${quote(dirname(cache.blobs))})`);
+    throw describeDiskFull(
+      `${gib(needed)} (${gib(bavail * bsize)} free in ${quotePath(dirname(cache.blobs))})`,
+    );
   }
 }
 
@@ -238,7 +240,7 @@ async function prepareFolders({ cache, snapshot }: Download): Promise<void> {
     await makeFolders(resolve(snapshot.dir));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const folder = quote(dirname(cache.blobs));
+    const folder = quotePath(dirname(cache.blobs));
     throw new UserError(
       'download_failed',
       `Cannot write to the Hugging Face cache at ${folder}: ${code ?? 'unknown'}.`,

@@ -1,6 +1,6 @@
 import { UserError } from '../errors.js';
 import type { ModelSource } from './model-source.js';
-import { quote } from './quote.js';
+import { quotePath } from './quote.js';
 import { describeJson, isJsonObject, parseStrictJsonObject } from './strict-json.js';
 
 /** What a folder holds: what `fdq convert` wrote, a model of onnxruntime-genai, or safetensors. */
@@ -40,7 +40,7 @@ export function hasNoModel(names: readonly string[]): boolean {
 export function warnAboutTokenizer(names: readonly string[], where: string): readonly string[] {
   if (names.includes(TOKENIZER_FILE)) return [];
   return [
-    `${quote(where)} has no ${TOKENIZER_FILE}, without which fdq serve refuses it: ` +
+    `${quotePath(where)} has no ${TOKENIZER_FILE}, without which fdq serve refuses it: ` +
       'copy it from where the model was published, or name its folder with --tokenizer.',
   ];
 }

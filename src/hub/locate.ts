@@ -7,7 +7,7 @@ import { downloadModel } from './download.js';
 import type { DownloadProgress, RetryPolicy } from './download.js';
 import { expandPath, readHubSettings } from './hub-environment.js';
 import type { Environment, HubSettings } from './hub-environment.js';
-import { listNames, quote } from './quote.js';
+import { listNames, quote, quotePath } from './quote.js';
 import {
   adviseFolderFirst,
   describeSeveralFolders,
@@ -74,7 +74,7 @@ function adviseFolder(repo: RepoReference): readonly string[] {
 async function describeUnknownPath(reference: string, path: string): Promise<UserError> {
   const ofFile = describeFileFormat(reference);
   if (ofFile !== undefined) {
-    return new UserError('model_not_found', `There is no file ${quote(reference)}.`, {
+    return new UserError('model_not_found', `There is no file ${quotePath(reference)}.`, {
       param: reference,
       suggestions: [...ofFile],
     });
@@ -84,7 +84,7 @@ async function describeUnknownPath(reference: string, path: string): Promise<Use
   const onHub = `${HUB_PREFIX}${reference}`;
   if (isFolderReference(reference))
     suggestions.push(`For a folder of a repository of the hub write ${onHub}.`);
-  return new UserError('model_not_found', `There is no model folder ${quote(reference)}.`, {
+  return new UserError('model_not_found', `There is no model folder ${quotePath(reference)}.`, {
     param: reference,
     suggestions: [
       ...suggestions,
@@ -120,10 +120,10 @@ function describeFile(reference: string): UserError {
   }
   const suggestions = describeFileFormat(reference) ?? [
     CHECKPOINT_FILE.test(reference)
-      ? `Give its folder: ${quote(dirname(reference))}.`
+      ? `Give its folder: ${quotePath(dirname(reference))}.`
       : 'Give the folder that holds config.json and the weights.',
   ];
-  return new UserError('model_not_found', `Expected a model folder but ${quote(reference)} is a file.`, {
+  return new UserError('model_not_found', `Expected a model folder but ${quotePath(reference)} is a file.`, {
     param: reference,
     suggestions,
   });
@@ -138,7 +138,7 @@ async function locateFolder(reference: string, path: string): Promise<LocatedMod
     if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ENAMETOOLONG') return undefined;
     throw new UserError(
       'model_not_found',
-      `Cannot read the model folder ${quote(reference)}: ${code ?? 'unknown'}.`,
+      `Cannot read the model folder ${quotePath(reference)}: ${code ?? 'unknown'}.`,
       {
         param: reference,
         suggestions: ['Give this user access to the folder and its parents.'],
@@ -168,11 +168,11 @@ async function describeMistypedPath(
   );
   if (!isFolder) return undefined;
   const similar = await findSimilarPaths(reference);
-  return new UserError('model_not_found', `There is no model folder ${quote(reference)}.`, {
+  return new UserError('model_not_found', `There is no model folder ${quotePath(reference)}.`, {
     param: reference,
     suggestions: [
       ...(similar.length > 0 ? [`Did you mean ${similar.map(quote).join(' or ')}?`] : []),
-      `It was not looked up on the hub because the folder ${quote(parent)} exists; to do so write ${HUB_PREFIX}${reference}.`,
+      `It was not looked up on the hub because the folder ${quotePath(parent)} exists; to do so write ${HUB_PREFIX}${reference}.`,
     ],
   });
 }

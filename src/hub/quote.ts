@@ -1,4 +1,6 @@
 const MAX_QUOTED_LENGTH = 120;
+/** The longest path that Linux takes (PATH_MAX). */
+const MAX_PATH_LENGTH = 4096;
 
 /** Control and format characters (ESC, newlines, bidirectional overrides, lone surrogates). */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
@@ -8,15 +10,29 @@ function escapeCharacter(character: string): string {
   return code > 0xffff ? `\\u{${code.toString(16)}}` : `\\u${code.toString(16).padStart(4, '0')}`;
 }
 
+function escapeUpTo(limit: number, text: string): string {
+  const short = text.length > limit ? `${text.slice(0, limit)}...` : text;
+  return short.replace(UNPRINTABLE, escapeCharacter);
+}
+
 /** Text that comes from a file, made safe to print: no terminal control reaches a message, and it stays short. */
 export function printable(text: string): string {
-  const short = text.length > MAX_QUOTED_LENGTH ? `${text.slice(0, MAX_QUOTED_LENGTH)}...` : text;
-  return short.replace(UNPRINTABLE, escapeCharacter);
+  return escapeUpTo(MAX_QUOTED_LENGTH, text);
 }
 
 /** Like `printable`, in double quotes. */
 export function quote(text: string): string {
   return `"${printable(text)}"`;
+}
+
+/** A path of this machine, whole: its end is what tells files apart. */
+export function printablePath(path: string): string {
+  return escapeUpTo(MAX_PATH_LENGTH, path);
+}
+
+/** Like `printablePath`, in double quotes. */
+export function quotePath(path: string): string {
+  return `"${printablePath(path)}"`;
 }
 
 /** At most `limit` names, and how many more there are. */

@@ -2,7 +2,7 @@ import { counted } from '../counted.js';
 import { UserError } from '../errors.js';
 import { openLocalWeights } from './model-source.js';
 import type { WeightReader } from './model-source.js';
-import { printable, quote } from './quote.js';
+import { printablePath, quote, quotePath } from './quote.js';
 import { describeJson, isJsonObject, parseStrictJsonObject } from './strict-json.js';
 import type { FileIdentity } from './weight-file.js';
 
@@ -75,10 +75,14 @@ interface Entry {
 }
 
 function refuse(path: string, problem: string, suggestion?: string): UserError {
-  return new UserError('invalid_checkpoint', `Not a valid safetensors file: ${quote(path)}: ${problem}.`, {
-    param: path,
-    suggestions: [suggestion ?? 'Fetch the file again; it is damaged or was made by a broken tool.'],
-  });
+  return new UserError(
+    'invalid_checkpoint',
+    `Not a valid safetensors file: ${quotePath(path)}: ${problem}.`,
+    {
+      param: path,
+      suggestions: [suggestion ?? 'Fetch the file again; it is damaged or was made by a broken tool.'],
+    },
+  );
 }
 
 /** The header's bytes. Nothing is allocated before the claimed length is compared with the file's size. */
@@ -233,7 +237,7 @@ export async function readHeader(reader: WeightReader): Promise<SafetensorsHeade
   const { label: path, file } = reader;
   const header = await readHeaderBytes(reader);
   const json = parseStrictJsonObject(header, {
-    what: printable(path),
+    what: printablePath(path),
     maxDepth: MAX_DEPTH,
     integersOnly: true,
   });

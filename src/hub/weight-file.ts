@@ -4,7 +4,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { counted } from '../counted.js';
 import { UserError } from '../errors.js';
-import { quote } from './quote.js';
+import { quote, quotePath } from './quote.js';
 
 /** What tells a file from another one put in its place, or from itself after a change. */
 export interface FileIdentity {
@@ -19,7 +19,7 @@ export interface FileIdentity {
 const READ_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 function describeOpenFailure(path: string, error: NodeJS.ErrnoException): UserError {
-  const name = quote(path);
+  const name = quotePath(path);
   if (error.code === 'ENOENT') {
     return new UserError('invalid_checkpoint', `Expected the file ${name} but it does not exist.`, {
       param: path,
@@ -90,7 +90,7 @@ export async function openWeightFile(path: string, expected?: FileIdentity): Pro
   try {
     const stats = await handle.stat();
     if (!stats.isFile()) {
-      throw new UserError('invalid_checkpoint', `Expected a regular file at ${quote(path)}.`, {
+      throw new UserError('invalid_checkpoint', `Expected a regular file at ${quotePath(path)}.`, {
         param: path,
         suggestions: ['Point --model at a folder with the checkpoint files themselves.'],
       });

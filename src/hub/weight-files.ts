@@ -1,7 +1,7 @@
 import { readdir, realpath } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UnsupportedError, UserError } from '../errors.js';
-import { listNames, quote } from './quote.js';
+import { listNames, quote, quotePath } from './quote.js';
 import { describeJson, isJsonObject, parseStrictJsonObject } from './strict-json.js';
 import type { ModelSource } from './model-source.js';
 import { readSmallFile } from './weight-file.js';
@@ -32,7 +32,7 @@ function isPlainFileName(name: string): boolean {
 export function parseWeightIndex(bytes: Uint8Array, path: string): WeightIndex {
   const json = parseStrictJsonObject(bytes, { what: INDEX_FILE, maxDepth: MAX_INDEX_DEPTH });
   const refuse = (problem: string): UserError =>
-    new UserError('invalid_checkpoint', `Not a valid weight index: ${quote(path)}: ${problem}.`, {
+    new UserError('invalid_checkpoint', `Not a valid weight index: ${quotePath(path)}: ${problem}.`, {
       param: path,
       suggestions: [`Fetch ${INDEX_FILE} again from where the model was published.`],
     });
@@ -88,7 +88,7 @@ function describeMissingWeights(label: string, names: readonly string[]): UserEr
   if (foreign.length > 0 && safetensors.length === 0) {
     return new UnsupportedError(
       'unsupported_model',
-      `The weights in ${quote(label)} are ${listNames(foreign)}; fdq loads safetensors (BF16, FP16 or FP32) only.`,
+      `The weights in ${quotePath(label)} are ${listNames(foreign)}; fdq loads safetensors (BF16, FP16 or FP32) only.`,
       {
         param: label,
         suggestions: adviseForeign(foreign),
@@ -98,7 +98,7 @@ function describeMissingWeights(label: string, names: readonly string[]): UserEr
   const found = safetensors.length > 0 ? ` (it has ${listNames(safetensors)})` : '';
   return new UserError(
     'invalid_checkpoint',
-    `Expected ${SINGLE_FILE} or ${INDEX_FILE} in ${quote(label)} but found neither${found}.`,
+    `Expected ${SINGLE_FILE} or ${INDEX_FILE} in ${quotePath(label)} but found neither${found}.`,
     {
       param: label,
       suggestions: [
@@ -145,7 +145,7 @@ export async function resolveModelFile(dir: string, name: string): Promise<strin
   } catch (error) {
     throw new UserError(
       'invalid_checkpoint',
-      `Expected the file ${quote(name)} in ${quote(dir)} but it is missing.`,
+      `Expected the file ${quote(name)} in ${quotePath(dir)} but it is missing.`,
       {
         param: name,
         suggestions: ['Fetch the model again; files that are already complete are kept.'],
@@ -156,7 +156,7 @@ export async function resolveModelFile(dir: string, name: string): Promise<strin
   if (allowed.includes(dirname(target))) return target;
   throw new UserError(
     'invalid_checkpoint',
-    `${quote(name)} in ${quote(dir)} is a link to ${quote(target)}, outside of the model's folder.`,
+    `${quote(name)} in ${quotePath(dir)} is a link to ${quotePath(target)}, outside of the model's folder.`,
     {
       param: name,
       suggestions: [
@@ -170,7 +170,7 @@ export async function listFolder(dir: string): Promise<readonly string[]> {
   try {
     return (await readdir(dir)).sort();
   } catch (error) {
-    throw new UserError('model_not_found', `Cannot read the model folder ${quote(dir)}.`, {
+    throw new UserError('model_not_found', `Cannot read the model folder ${quotePath(dir)}.`, {
       param: dir,
       suggestions: ['Check that the folder exists and that this user may read it.'],
       cause: error,

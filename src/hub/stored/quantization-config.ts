@@ -1,5 +1,5 @@
 import { UnsupportedError } from '../../errors.js';
-import { listNames, quote } from '../quote.js';
+import { listNames, quote, quotePath } from '../quote.js';
 import { isJsonObject } from '../strict-json.js';
 import { awq } from './awq.js';
 import { compressedTensors } from './compressed-tensors.js';
@@ -88,7 +88,7 @@ function refuseMethod(reference: string, value: unknown, where: string): Unsuppo
         : `FastDeploy's ${mark}`;
   return new UnsupportedError(
     'unsupported_model',
-    `The weights of ${quote(reference)} are already quantized (${where} has ${found}) in a way that fdq does not load; ` +
+    `The weights of ${quotePath(reference)} are already quantized (${where} has ${found}) in a way that fdq does not load; ` +
       `it loads ${listNames(
         METHODS.map((method) => method.name),
         METHODS.length,
