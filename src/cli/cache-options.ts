@@ -19,7 +19,11 @@ const MIN_SECONDS = 5;
 
 /** Flags of `fdq cache ...`. */
 export const CACHE_COMMAND_FLAGS = {
-  'cache-dir': CACHE_FLAGS['cache-dir'],
+  'cache-dir': {
+    ...CACHE_FLAGS['cache-dir'],
+    group: 'CACHE',
+    summary: 'Folder of the cache; default: $XDG_CACHE_HOME/fdq.',
+  },
   'no-color': GLOBAL_FLAGS['no-color'],
   config: GLOBAL_FLAGS.config,
 } as const satisfies FlagTable;

@@ -1,8 +1,17 @@
 import { Flags, type Interfaces } from '@oclif/core';
 
-/** Headings of the help screen, in the order they are shown. */
+/** Headings of the help screen. */
 export type FlagGroup =
-  'MODEL' | 'QUANTIZATION' | 'MEMORY' | 'MEASUREMENT' | 'DATASET' | 'SERVER' | 'GATE' | 'OUTPUT' | 'GLOBAL';
+  | 'MODEL'
+  | 'QUANTIZATION'
+  | 'CACHE'
+  | 'MEMORY'
+  | 'MEASUREMENT'
+  | 'DATASET'
+  | 'SERVER'
+  | 'GATE'
+  | 'OUTPUT'
+  | 'GLOBAL';
 
 /** TypeScript type of a flag's value, by the kind its row names. */
 interface KindValues {
