@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
-import { BIN, cleanEnvironment, ROOT } from '../helpers/cli.js';
+import { BIN, CHILD_TIMEOUT_MS, cleanEnvironment, ROOT } from '../helpers/cli.js';
 import { createTempDir } from '../helpers/temp-dir.js';
 import { unprivileged } from '../helpers/unprivileged.js';
 
@@ -35,7 +35,8 @@ interface Outcome {
 function runNode(...args: readonly string[]): Outcome {
   const [program, ...rest] = unprivileged([process.execPath, ...args]);
   // One that serves instead of ending is a failure, not a wait.
-  return spawnSync(program, rest, { env: cleanEnvironment(), encoding: 'utf8', timeout: 30_000 });
+  const options = { env: cleanEnvironment(), encoding: 'utf8', timeout: CHILD_TIMEOUT_MS } as const;
+  return spawnSync(program, rest, options);
 }
 
 /** Leaves one entry in the cache. */
@@ -86,7 +87,8 @@ describe('fdq serve', () => {
   it('ends before it reads anything where it may not write to a cache folder that was named', () => {
     close(0o555);
     const cacheDir = path.join(closed, 'fdq');
-    const { status, stderr } = runNode(BIN, 'serve', path.join(dir, 'no-model'), '--cache-dir', cacheDir);
+    const args = ['--port', '0', '--cache-dir', cacheDir];
+    const { status, stderr } = runNode(BIN, 'serve', path.join(dir, 'no-model'), ...args);
     expect(stderr).toContain(
       `Could not write ${JSON.stringify(path.join(cacheDir, 'quantized'))}: this user may not write there.`,
     );

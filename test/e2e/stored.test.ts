@@ -44,7 +44,7 @@ describe('fdq serve of a checkpoint that is quantized already', () => {
 
   it('refuses another scheme for what is stored', async () => {
     const folder = path.join(OFFLINE, 'qwen3_gptq_g128');
-    const { code, stderr } = await runCli(['serve', folder, '--quantization', 'wint8']);
+    const { code, stderr } = await runCli(['serve', folder, '--port', '0', '--quantization', 'wint8']);
     expect(code).toBe(2);
     expect(stderr).toContain('already_quantized');
     expect(stderr).toContain('as wint4:g128 (gptq), but wint8 was asked for');
@@ -57,7 +57,7 @@ describe('fdq serve of a checkpoint that is quantized already', () => {
     const config = JSON.parse(readFileSync(file, 'utf8')) as { readonly quantization_config: object };
     const quantization_config = { ...config.quantization_config, version: 'gemv' };
     await writeFile(file, JSON.stringify({ ...config, quantization_config }));
-    const { code, stderr } = await runCli(['serve', dir]);
+    const { code, stderr } = await runCli(['serve', dir, '--port', '0']);
     expect(code).toBe(3);
     expect(stderr).toContain('quantization_config.version is "gemv"; fdq loads awq checkpoints with "gemm"');
   });
