@@ -1,5 +1,5 @@
 import type { Stats } from 'node:fs';
-import { chmod, lstat, readdir, rm, rmdir, statfs, utimes } from 'node:fs/promises';
+import { chmod, lstat, mkdtemp, readdir, rm, rmdir, statfs, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import process from 'node:process';
 import { UserError } from '../../errors.js';
@@ -83,18 +83,20 @@ export class CacheFolder {
   }
 
   /**
-   * Proves that the folder can be made and written to, and leaves everything as it was.
+   * Proves that the folder can be made and written to, and leaves everything as it was: where it is missing, in the
+   * nearest folder there is, under a name that no other start has.
    * @throws as `create`
    */
   static async probe(cacheDir: string): Promise<void> {
+    await CacheFolder.find(cacheDir);
     const dir = path.join(path.resolve(cacheDir), WEIGHTS_FOLDER);
-    const missing = await findMissingFolders(dir).catch((error: unknown) => {
-      throw unreadable(dir, error);
-    });
     try {
-      await CacheFolder.create(cacheDir);
-    } finally {
-      for (const each of missing.reverse()) await rmdir(each).catch(() => undefined);
+      const [outermost] = await findMissingFolders(dir);
+      if (outermost === undefined) await CacheFolder.create(cacheDir);
+      const parent = outermost === undefined ? dir : path.dirname(outermost);
+      await rmdir(await mkdtemp(path.join(parent, '.fdq-')));
+    } catch (error) {
+      throw writeFailure(dir, error);
     }
   }
 

@@ -198,6 +198,22 @@ describe('a damaged entry', () => {
   });
 });
 
+describe('a cache folder that was named', () => {
+  it('is tried by many starts at once, whether it exists or not, and stays as it was', async () => {
+    const tryAll = (): Promise<void[]> =>
+      Promise.all(Array.from({ length: 32 }, () => CacheFolder.probe(path.join(cacheDir, 'deep'))));
+    for (let round = 0; round < 10; round++) await tryAll();
+    expect(readdirSync(dir)).toEqual([]);
+    await Promise.all([tryAll(), CacheFolder.create(path.join(cacheDir, 'deep'))]);
+    await tryAll();
+    expect(readdirSync(dir, { recursive: true }).sort()).toEqual([
+      'cache',
+      'cache/deep',
+      'cache/deep/quantized',
+    ]);
+  });
+});
+
 describe('a cache folder that cannot be trusted', () => {
   const unsafe: readonly (readonly [string, () => void, string])[] = [
     [
