@@ -1,4 +1,4 @@
-import { lstat, mkdir } from 'node:fs/promises';
+import { lstat, mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 /**
@@ -13,6 +13,8 @@ export async function makeFolders(dir: string, mode?: number): Promise<void> {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     });
   }
+  // Fails where a file is in its place, or a link that leads nowhere.
+  await stat(`${dir}${path.sep}`);
 }
 
 /** Of a folder and those above it, the ones that do not exist; the outermost first. */

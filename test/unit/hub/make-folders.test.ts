@@ -1,4 +1,4 @@
-import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, stat, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { findMissingFolders, makeFolders } from '../../../src/hub/make-folders.js';
@@ -28,5 +28,9 @@ describe('making folders', () => {
     const file = path.join(await createTempDir(), 'file');
     await writeFile(file, '');
     await expect(makeFolders(path.join(file, 'a'))).rejects.toThrow('ENOTDIR');
+    await expect(makeFolders(file)).rejects.toThrow('ENOTDIR');
+    const link = path.join(path.dirname(file), 'link');
+    await symlink('nowhere', link);
+    await expect(makeFolders(link)).rejects.toThrow('ENOENT');
   });
 });
