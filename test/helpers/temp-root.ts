@@ -19,8 +19,13 @@ export function setup(): (() => void) | undefined {
     if (before === undefined) delete process.env['TMPDIR'];
     else process.env['TMPDIR'] = before;
     const left = readdirSync(root).filter((name) => name.startsWith('fdq-'));
-    rmSync(root, { recursive: true, force: true });
     if (left.length > 0)
       process.stderr.write(`Tests left ${left.join(', ')} in the folder for temporary files.\n`);
+    try {
+      rmSync(root, { recursive: true, force: true, maxRetries: 5 });
+    } catch (error) {
+      // What still writes there is no failure either.
+      process.stderr.write(`${root} was not removed: ${String(error)}\n`);
+    }
   };
 }
