@@ -132,7 +132,8 @@ describe.each(SIGNALS)('%s', (signal) => {
   });
 
   it('ends bench --rounds-from-stdin', async () => {
-    const { child, exit, output } = start(['bench', DEMO, ...SMALL, '--rounds-from-stdin'], ROOT);
+    const args = ['bench', DEMO, ...SMALL, '--rounds-from-stdin'];
+    const { child, exit, output } = start(args, await createTempDir());
     while (!output().stdout.includes('"ready":true')) await once(child.stdout!, 'data');
     child.kill(signal);
     expect((await exit)[0], output().stderr).toBe(code);
