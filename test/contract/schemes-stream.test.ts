@@ -10,6 +10,7 @@ import { openAddon } from '../helpers/addon.js';
 import { findPartDifference, makeMatrix } from '../helpers/native-weights.js';
 import { noise, quantize, QUANTIZING, type QuantizingScheme } from '../helpers/scheme-cases.js';
 import { createTempDir } from '../helpers/temp-dir.js';
+import { graphOfWeights } from '../helpers/weight-stream.js';
 
 const K = 150;
 const ROWS = [17, 130, 1];
@@ -45,16 +46,7 @@ function graphOf(scheme: QuantizingScheme, members: readonly WeightSource[]): Gr
     fused: members,
     compute: 'float32',
   });
-  return {
-    name: 'test',
-    opsets: new Map(),
-    inputs: [],
-    outputs: [],
-    nodes: [],
-    initializers: new Map(initializers.map((initializer) => [initializer.name, initializer])),
-    values: new Map(),
-    metadata: new Map(),
-  };
+  return graphOfWeights(initializers);
 }
 
 function concat(parts: readonly QuantizedParts[]): QuantizedParts {

@@ -1,4 +1,4 @@
-import { readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -10,6 +10,7 @@ import type { NativeAddon } from '../../../src/runtime/addon.js';
 import { openAddon } from '../../helpers/addon.js';
 import { makeMatrix } from '../../helpers/native-weights.js';
 import { createTempDir } from '../../helpers/temp-dir.js';
+import { graphOfWeights, listOpenFiles } from '../../helpers/weight-stream.js';
 
 const { addon } = openAddon();
 const nvfp4 = resolveScheme('nvfp4');
@@ -44,16 +45,7 @@ function graphOf(
     const request = { node: `n${index}`, x: 'x', bias: '', output: 'y', compute: 'float32' } as const;
     return scheme.emit({ ...request, weight, members, fused }).initializers;
   });
-  return {
-    name: 'test',
-    opsets: new Map(),
-    inputs: [],
-    outputs: [],
-    nodes: [],
-    initializers: new Map(initializers.map((initializer) => [initializer.name, initializer])),
-    values: new Map(),
-    metadata: new Map(),
-  };
+  return graphOfWeights(initializers);
 }
 
 /** The tensor scales of a layer. */
@@ -73,18 +65,6 @@ function scaleFor(largest: number): number {
   return Math.fround(largest / 2688);
 }
 
-/** Files of the test that this process has open. */
-function openFiles(): readonly string[] {
-  return readdirSync('/proc/self/fd').flatMap((fd) => {
-    try {
-      const target = readlinkSync(`/proc/self/fd/${fd}`);
-      return target.startsWith(folder) ? [target] : [];
-    } catch {
-      return []; // the descriptor of the listing itself
-    }
-  });
-}
-
 describe('the tensor scale of fused matrices', () => {
   it('is that of the largest magnitude of all, in whatever file and whatever became of it', async () => {
     const q = writeMatrix('q', 17, 3);
@@ -95,7 +75,7 @@ describe('the tensor scale of fused matrices', () => {
     expect(await scalesOf(graphOf({ members: [q], fused }, { members: [v], fused }), 'W1')).toEqual([
       scaleFor(40),
     ]);
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('is a matrix’s own where it stands alone, and where the scheme fuses none', async () => {
@@ -145,7 +125,7 @@ describe('the tensor scale of fused matrices', () => {
         message: 'k holds a NaN or infinity at row 2, column 7.',
       });
     }
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('names the file that ends early', async () => {
@@ -181,7 +161,7 @@ describe('the tensor scale of fused matrices', () => {
     });
     await expect(loading).rejects.toBe(reason);
     expect(calls).toEqual(['measure']);
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('is found of matrices that are read whole: those their file has transposed', async () => {

@@ -1,4 +1,4 @@
-import { readdirSync, readlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { truncateSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -6,6 +6,7 @@ import type { Graph, Initializer, WeightSource } from '../../../src/graph/ir.js'
 import { streamedBytes, streamWeights, type WeightStream } from '../../../src/load/stream-weights.js';
 import { loadRuntime } from '../../../src/runtime/load-addon.js';
 import { createTempDir } from '../../helpers/temp-dir.js';
+import { graphOfWeights, listOpenFiles } from '../../helpers/weight-stream.js';
 
 const { addon } = loadRuntime();
 const N = 64;
@@ -26,8 +27,8 @@ function matrix(index: number): WeightSource {
 
 /** Every matrix quantized to wint8 but the last, which is used as stored, and the first once more as float32. */
 function graphOf(): Graph {
-  const initializers = new Map<string, Initializer>();
-  const add = (initializer: Initializer): void => void initializers.set(initializer.name, initializer);
+  const initializers: Initializer[] = [];
+  const add = (initializer: Initializer): void => void initializers.push(initializer);
   for (let i = 0; i < MATRICES - 1; i++) {
     const layer = { node: `n${i}`, scheme: 'wint8', members: [matrix(i)] };
     const weight = { kind: 'quantized', layer, part: 'weight' } as const;
@@ -39,16 +40,7 @@ function graphOf(): Graph {
   add({ name: 'stored', dataType: 'bfloat16', shape: [N, K], data: stored });
   const widened = { kind: 'weight', members: [matrix(0)], addend: 1 } as const;
   add({ name: 'widened', dataType: 'float32', shape: [N, K], data: widened });
-  return {
-    name: 'test',
-    opsets: new Map(),
-    inputs: [],
-    outputs: [],
-    nodes: [],
-    initializers,
-    values: new Map(),
-    metadata: new Map(),
-  };
+  return graphOfWeights(initializers);
 }
 
 function save(): void {
@@ -62,18 +54,6 @@ function stream(changes: Partial<WeightStream> = {}): ReturnType<typeof streamWe
     open: (name) => open(name),
     onProgress: () => undefined,
     ...changes,
-  });
-}
-
-/** Descriptors of this process that lead into the test's folder. */
-function openFiles(): readonly string[] {
-  return readdirSync('/proc/self/fd').flatMap((fd) => {
-    try {
-      const target = readlinkSync(`/proc/self/fd/${fd}`);
-      return target.startsWith(folder) ? [target] : [];
-    } catch {
-      return []; // the descriptor of the listing itself
-    }
   });
 }
 
@@ -97,7 +77,7 @@ describe('streamWeights', () => {
     expect(progress).toHaveLength(MATRICES);
     expect(progress.at(-1)).toBe(MATRICES * MATRIX_BYTES);
     expect(streamedBytes(graphOf())).toBe(MATRICES * MATRIX_BYTES);
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('names tensor, row and column of a NaN in the middle', async () => {
@@ -108,7 +88,7 @@ describe('streamWeights', () => {
       param: 'm5',
       message: 'm5 holds a NaN or infinity at row 37, column 11.',
     });
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('names the tensor at which a file ends early', async () => {
@@ -130,14 +110,14 @@ describe('streamWeights', () => {
       message: `Could not read m5 from ${file}: the file ended early.`,
     });
     expect(opened).toHaveLength(1);
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('refuses to map what the file does not hold', async () => {
     save();
     truncateSync(file, MATRICES * MATRIX_BYTES - 1);
     await expect(stream()).rejects.toMatchObject({ code: 'invalid_checkpoint', param: 'stored' });
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('stops between tensors when aborted, starting nothing more', async () => {
@@ -154,7 +134,7 @@ describe('streamWeights', () => {
     });
     await expect(aborted).rejects.toBe(reason);
     expect(progress.length).toBeLessThanOrEqual(2);
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('reports the first of two damaged tensors, whichever is found first', async () => {
@@ -176,7 +156,7 @@ describe('streamWeights', () => {
     });
     await expect(failing).rejects.toBe(broken);
     expect(calls).toBeLessThanOrEqual(2);
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 
   it('closes the files already open when another cannot be opened', async () => {
@@ -194,6 +174,6 @@ describe('streamWeights', () => {
       { addon, threads: 2, open: (name) => open(name), onProgress: () => undefined },
     );
     await expect(failing).rejects.toMatchObject({ code: 'ENOENT' });
-    expect(openFiles()).toEqual([]);
+    expect(listOpenFiles(folder)).toEqual([]);
   });
 });
