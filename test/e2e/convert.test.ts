@@ -16,6 +16,8 @@ import { createTempDir } from '../helpers/temp-dir.js';
 
 const DEMO = path.join(ROOT, 'models', 'demo');
 const MIB = 1024 ** 2;
+/** Of a peak the least of several counts: garbage that is not collected yet only adds to it. */
+const RUNS = 4;
 
 let dir: string;
 let out: string;
@@ -118,7 +120,7 @@ describe('fdq convert', () => {
     ['wint8', 'fdq'],
     ['nvfp4', 'safetensors'],
   ])('takes memory for a layer, not for the model: %s to %s', (quantization, format) => {
-    const peakOf = (layers: number): number => {
+    const peaksOf = (layers: number): readonly number[] => {
       const model = path.join(dir, `model-${layers}`);
       writeLargeCheckpoint(model, layers);
       const script = path.join(dir, 'peak.mjs');
@@ -129,16 +131,19 @@ describe('fdq convert', () => {
         `import { convert } from ${convert};
         await convert(
           { load: ${JSON.stringify(options)}, output: ${JSON.stringify(`${out}-${layers}`)}, format: '${format}',
-            force: false, verify: false, signal: new AbortController().signal },
+            force: true, verify: false, signal: new AbortController().signal },
           { phase() {}, warn() {} },
         );
         console.log(process.resourceUsage().maxRSS * 1024);`,
       );
-      return Number(execFileSync(process.execPath, [script], { encoding: 'utf8', env: cleanEnvironment() }));
+      const run = (): number =>
+        Number(execFileSync(process.execPath, [script], { encoding: 'utf8', env: cleanEnvironment() }));
+      return Array.from({ length: RUNS }, run);
     };
+    const [one, six] = [peaksOf(1), peaksOf(6)];
     // Six layers are 200 MiB as stored and at least 50 MiB quantized.
-    const growth = peakOf(6) - peakOf(1);
-    expect(growth).toBeLessThan(25 * MIB);
+    const said = `bytes of one layer: ${one.join(', ')}; of six: ${six.join(', ')}`;
+    expect(Math.min(...six) - Math.min(...one), said).toBeLessThan(25 * MIB);
   });
 });
 
