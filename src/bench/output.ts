@@ -196,7 +196,7 @@ function tellGithub(
 
 const MORE_TIME = 'Give it more time, a quieter machine or a wider limit.';
 
-function gateErrors(report: BenchReport, { baselineCommand }: GateOptions): readonly FdqError[] {
+function gateErrors(report: BenchReport, { baseline, baselineCommand }: GateOptions): readonly FdqError[] {
   const { gate } = report;
   if (gate === null || gate.verdict === 'pass') return [];
   const lines = gate.checks
@@ -209,7 +209,11 @@ function gateErrors(report: BenchReport, { baselineCommand }: GateOptions): read
     gate.verdict === 'fail'
       ? new UserError('check_failed', message, {
           param: 'fail-if',
-          suggestions: ['Where the change is wanted, write the baseline again with --save-baseline.'],
+          suggestions: [
+            baseline === null
+              ? 'Where it is meant so, change the condition of --fail-if.'
+              : 'Where the change is wanted, write the baseline again with --save-baseline.',
+          ],
         })
       : new UserError('inconclusive', message, {
           param: 'fail-if',

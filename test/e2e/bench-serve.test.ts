@@ -195,8 +195,8 @@ describe('fdq bench serve --url', () => {
 
   it('refuses a result that cannot be written before it asks a server, and reports without one that fails', async () => {
     const folder = await createTempDir();
-    const saved = ['--save-result', '--result-dir', folder, '--result-filename', 'result.json'];
     const result = path.join(folder, 'result.json');
+    const saved = ['--save-result', '--result-dir', 'no-such-folder', '--result-filename', result];
     mkdirSync(result);
     let written = 0;
     const server = await fake((call) => {

@@ -136,8 +136,9 @@ function warningsOf({ scenario, runs }: Measured): readonly string[] {
 /** A place that takes no document is refused before a server is started. */
 function checkDocuments({ document: { isSaved, folder, fileName } }: ServeBenchOptions): void {
   if (!isSaved) return;
-  makeFolder(path.dirname(path.join(folder, fileName ?? 'any.json')), '--result-dir');
-  if (fileName !== undefined) checkWritable(path.join(folder, fileName), '--result-filename');
+  // A file name that is absolute is the place, as with vLLM.
+  makeFolder(path.dirname(path.resolve(folder, fileName ?? 'any.json')), '--result-dir');
+  if (fileName !== undefined) checkWritable(path.resolve(folder, fileName), '--result-filename');
 }
 
 function saveDocuments(
@@ -162,7 +163,7 @@ function saveDocuments(
       maxConcurrency: maxConcurrency === Infinity ? null : maxConcurrency,
       metadata: document.metadata,
     };
-    const file = path.join(document.folder, document.fileName ?? documentFileName(head));
+    const file = path.resolve(document.folder, document.fileName ?? documentFileName(head));
     try {
       writeFileWhole(file, `${JSON.stringify(toDocument(poolFigures(runs), head, document))}\n`);
     } catch (error) {
